@@ -1,0 +1,182 @@
+"""The neutral language of batches, and the port that every provider implements.
+
+A batch is a file of encoded requests. What all of its requests share is a `RequestForm`; what differs is the
+prompt and the `custom_id`. Answers come back one by one, in any order, each proving by its `custom_id` whose it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class RequestForm:
+    """What all requests of a batch share."""
+
+    model: str
+    system: str | None = None
+    schema: Mapping[str, Any] | None = None  # the JSON Schema that answers have to match; None: plain text
+    max_output_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a provider takes. `None` means that it states no such limit."""
+
+    max_requests: int  # in one batch
+    max_bytes: int | None = None  # of one batch's body
+    max_request_bytes: int | None = None  # of one encoded request
+    max_in_flight: int | None = None  # batches at once
+    submissions_per_minute: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PollPlan:
+    """When to ask after a batch: seconds to the first look, growth of the pause, longest pause."""
+
+    first: float = 2.0
+    factor: float = 1.5
+    longest: float = 30.0
+
+    def next_pause(self, pause: float) -> float:
+        """The pause that follows one of `pause` seconds."""
+        return min(max(pause, self.first) * self.factor, self.longest)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedBatch:
+    """The body of a batch, ready on disk, with what must be known to send it and to find it again."""
+
+    path: Path
+    requests: int
+    bytes: int
+    sha256: str
+    tag: str  # new for each POST of a new batch; the idempotency key where there is one
+
+
+class BatchPhase(StrEnum):
+    """Where a batch stands at the provider; every service's own words are mapped onto these."""
+
+    RUNNING = "running"
+    ENDED = "ended"  # results, perhaps partial ones, can be read
+    FAILED = "failed"  # nothing ran and there is nothing to read
+
+
+@dataclass(frozen=True, slots=True)
+class BatchStatus:
+    """What the provider says of a batch. Its counters are for the eye: completeness is decided by the results."""
+
+    id: str
+    phase: BatchPhase
+    wording: str  # the provider's own word for the state
+    total: int | None = None
+    done: int | None = None
+    error: str | None = None
+    created_at: datetime | None = None
+
+
+class Usage(NamedTuple):
+    """Tokens as billed. `input_tokens` is the total, cached ones included."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_input_tokens: int = 0
+
+
+class FailureKind(StrEnum):
+    """What a failed request means for its next attempt."""
+
+    PASSING = "passing"  # goes again and uses up an attempt
+    EXCUSED = "excused"  # goes again; it was not billed and says nothing about the row
+    FINAL = "final"  # the same request will fail again
+
+
+class Failure(NamedTuple):
+    """Why a request has no answer."""
+
+    kind: FailureKind
+    code: str
+    message: str
+
+
+class Answer(NamedTuple):
+    """The outcome of one request: a text or a failure, and what it cost in tokens where the provider says so."""
+
+    custom_id: str
+    text: str | None
+    usage: Usage | None
+    failure: Failure | None
+
+
+class BatchFormat(Protocol):
+    """How requests of one form become the bytes of a batch: head, requests joined by the separator, tail."""
+
+    head: bytes
+    separator: bytes
+    tail: bytes
+
+    def encode(self, custom_id: str, prompt: str, correction: str | None = None) -> bytes:
+        """One request. `correction` says why the previous answer was rejected."""
+        ...
+
+
+class BatchProvider(Protocol):
+    """A service with a batch API. Methods raise `blocks.errors.ProviderError`s and nothing else."""
+
+    name: str
+    limits: Limits
+    polling: PollPlan
+    verified_lookup: bool  # whether `find` can be trusted to tell if a batch was accepted
+
+    def format(self, form: RequestForm) -> BatchFormat:
+        """How to encode requests of this form."""
+        ...
+
+    def submit(self, batch: EncodedBatch, form: RequestForm) -> str:
+        """Send a new batch and return the provider's id for it.
+
+        A 429 or a connection that never stood is tried again, as nothing was accepted; an answer that is lost
+        raises `UnknownOutcome` and is never tried again here.
+        """
+        ...
+
+    def find(self, batch: EncodedBatch, form: RequestForm) -> str:
+        """The id of a batch whose `submit` had an unknown outcome, sending it if it was never accepted."""
+        ...
+
+    def poll(self, batch_id: str) -> BatchStatus:
+        """Where the batch stands now."""
+        ...
+
+    def results(self, batch_id: str) -> Iterator[Answer]:
+        """The answers of an ended batch, in any order, read in chunks: memory does not grow with the batch."""
+        ...
+
+    def cancel(self, batch_id: str) -> BatchStatus:
+        """Ask the provider to stop. What was finished by then is kept and paid."""
+        ...
+
+    def close(self) -> None:
+        """Close all connections."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """How to reach a provider, without secrets: what a run writes down."""
+
+    provider: str  # whose dialect and prices
+    base_url: str  # empty for the embedded emulator, which has a new address each time
+    endpoint: str  # who answers; part of every request's key
+    block: str | None = None  # the saved Prefect block that holds the key
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def emulated(self) -> bool:
+        """Whether the embedded emulator answers."""
+        return not self.base_url

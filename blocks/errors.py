@@ -1,0 +1,89 @@
+"""Everything that can go wrong, grouped by what the caller can do about it.
+
+BatchwerkError                  one sentence and a next step; never shown as a traceback
+├── UsageError                  the call, the job file or the input is wrong: nothing was sent
+├── StateError                  the state directory can't be used as it is (held, corrupted, too new)
+└── ProviderError               a provider said no, or nothing
+    ├── Transient               nothing was accepted and it may pass: the same call may be made again
+    ├── UnknownOutcome          a batch was sent and the answer was lost: ask the provider before sending again
+    └── Terminal                the same call will fail again
+        ├── AuthenticationFailed    the key is missing, wrong or not allowed to do this: stop the run
+        ├── SpendLimitReached       the account can't pay: stop the run
+        ├── BatchTooLarge           send fewer requests at once
+        ├── NotFound                no such batch (any more, or not yet)
+        └── BatchRefused            any other refusal of a whole call
+"""
+
+from __future__ import annotations
+
+
+class BatchwerkError(Exception):
+    """An error that a user can act on: what happened, and what to do now."""
+
+    def __init__(self, message: str, *, next_step: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.next_step = next_step
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  → {self.next_step}" if self.next_step else self.message
+
+
+class UsageError(BatchwerkError):
+    """The call, the job file or the input is wrong; nothing was sent."""
+
+
+class StateError(BatchwerkError):
+    """The state directory can't be used as it is."""
+
+
+class ProviderError(BatchwerkError):
+    """A provider refused a call, failed, or did not answer."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        next_step: str = "",
+        provider: str = "",
+        status: int | None = None,
+        code: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, next_step=next_step)
+        self.provider = provider
+        self.status = status
+        self.code = code
+        self.retry_after = retry_after  # seconds, as the provider asked
+
+
+class Transient(ProviderError):
+    """Nothing was accepted and it may pass."""
+
+
+class UnknownOutcome(ProviderError):
+    """A batch was sent and its answer was lost: it may have been accepted."""
+
+
+class Terminal(ProviderError):
+    """The same call will fail again."""
+
+
+class AuthenticationFailed(Terminal):
+    """The key is missing, wrong, or not allowed to do this."""
+
+
+class SpendLimitReached(Terminal):
+    """The account can't pay for more."""
+
+
+class BatchTooLarge(Terminal):
+    """The provider takes fewer bytes or requests at once."""
+
+
+class NotFound(Terminal):
+    """The provider knows no such batch: not any more, or not yet."""
+
+
+class BatchRefused(Terminal):
+    """The provider refused the call as a whole."""

@@ -1,0 +1,217 @@
+"""HolySheep AI's batch dialect.
+
+There is no authoritative reference for this protocol: the vendor's tutorials contradict each other. The calls are
+those of the German tutorial of April 2026 that this project comes from; what it leaves open is decided here and
+marked [ours]. All paths stand in `PATHS`, so that one place changes when a reference appears.
+
+The codec is pure and stands on top; the calls follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import orjson
+
+from blocks.batch import (
+    Answer,
+    BatchPhase,
+    BatchStatus,
+    EncodedBatch,
+    Failure,
+    FailureKind,
+    Limits,
+    PollPlan,
+    RequestForm,
+    Usage,
+)
+from blocks.errors import UnknownOutcome
+from blocks.transport import Transport
+
+BASE_URL = "https://api.holysheep.ai/v1"
+PATHS = {
+    "batches": "/batches",
+    "batch": "/batches/{id}",
+    "results": "/batches/{id}/results",  # [ours]; the tutorial reads results by (offset, limit)
+    "cancel": "/batches/{id}/cancel",  # [ours]
+}
+IDEMPOTENCY_HEADER = "Idempotency-Key"  # [ours]; the tutorial names a key but no place for it
+RESULTS_PAGE = 1000  # results a call
+
+LIMITS = Limits(
+    max_requests=10_000,
+    max_bytes=64 * 1024 * 1024,  # [ours]
+    max_request_bytes=4 * 1024 * 1024,  # [ours]
+    max_in_flight=50,
+    submissions_per_minute=100,
+)
+
+# Codes of the items are ours except for the split itself; one that is not listed may pass.
+EXCUSED_CODES = {"expired", "cancelled", "canceled", "queue_full"}
+FINAL_CODES = {"content_policy", "invalid_request", "context_length_exceeded", "request_too_large"}
+
+
+class HolySheepFormat:
+    """`{"model", "priority", "requests": [{"custom_id", "prompt"}]}`; system text and schema are part of the prompt."""
+
+    separator = b","
+    tail = b"]}"
+
+    def __init__(self, form: RequestForm, priority: str = "normal") -> None:
+        head = orjson.dumps({"model": form.model, "priority": priority})
+        self.head = head[:-1] + b',"requests":['
+        self._before = _json_text(f"{form.system.rstrip()}\n\n" if form.system else "")
+        self._after = _json_text(_instruction(form.schema))
+
+    def encode(self, custom_id: str, prompt: str, correction: str | None = None) -> bytes:
+        """One request; only the prompt itself is escaped anew, all else was when the format was made."""
+        note = _json_text(_correction(correction)) if correction else b""
+        return b'{"custom_id":"%b","prompt":"%b%b%b%b"}' % (
+            custom_id.encode(),
+            self._before,
+            _json_text(prompt),
+            self._after,
+            note,
+        )
+
+
+def _json_text(text: str) -> bytes:
+    """The inside of a JSON string: escapes of a whole are the escapes of its parts, one after another."""
+    return orjson.dumps(text)[1:-1]
+
+
+def _instruction(schema: Mapping[str, Any] | None) -> str:
+    if schema is None:
+        return ""
+    text = orjson.dumps(schema).decode()
+    return f"\n\nAnswer with one JSON object and nothing else. It must match this JSON Schema:\n{text}"
+
+
+def _correction(reason: str) -> str:
+    return f"\n\nYour previous answer was rejected: {reason}\nAnswer again, so that it matches the JSON Schema."
+
+
+def read_status(body: Mapping[str, Any]) -> BatchStatus:
+    """A batch object. A status that we don't know counts as running: nothing may be concluded from it."""
+    wording = str(body.get("status", "unknown"))
+    phases = {
+        "completed": BatchPhase.ENDED,
+        "cancelled": BatchPhase.ENDED,
+        "expired": BatchPhase.ENDED,
+        "failed": BatchPhase.FAILED,
+    }
+    total, progress = body.get("total_items"), body.get("progress")
+    done = round(total * progress / 100) if isinstance(total, int) and isinstance(progress, int | float) else None
+    error = body.get("error")
+    return BatchStatus(
+        id=str(body["batch_id"]),
+        phase=phases.get(wording, BatchPhase.RUNNING),
+        wording=wording,
+        total=total if isinstance(total, int) else None,
+        done=done,
+        error=_message_of(error) if error else None,
+    )
+
+
+def read_item(item: Mapping[str, Any]) -> Answer:
+    """One result. Anything that is not `success` is a failure."""
+    usage = _usage_of(item.get("usage"))
+    if item.get("status") == "success":
+        text = item.get("response")
+        return Answer(item["custom_id"], text if isinstance(text, str) else "", usage, None)
+    error = item.get("error") or {}
+    code = str(error.get("code", "unknown")) if isinstance(error, dict) else "unknown"
+    failure = Failure(_failure_kind(code), code, _message_of(error) or "the provider gave no reason")
+    return Answer(item["custom_id"], None, usage, failure)
+
+
+def _usage_of(usage: Any) -> Usage | None:
+    if not isinstance(usage, dict):
+        return None
+    return Usage(int(usage.get("input_tokens") or 0), int(usage.get("output_tokens") or 0))
+
+
+def _failure_kind(code: str) -> FailureKind:
+    if code in EXCUSED_CODES:
+        return FailureKind.EXCUSED
+    return FailureKind.FINAL if code in FINAL_CODES else FailureKind.PASSING
+
+
+def _message_of(error: Any) -> str:
+    return str(error.get("message", "")) if isinstance(error, dict) else str(error)
+
+
+def read_error(body: Any) -> tuple[str | None, str]:
+    """`{"error": {"code", "message"}}` as (code, message)."""
+    error = body.get("error") if isinstance(body, dict) else None
+    if not isinstance(error, dict):
+        return None, ""
+    return error.get("code"), str(error.get("message", ""))
+
+
+class HolySheep:
+    """HolySheep's calls. `idempotency_verified` says whether the server is known to honour the idempotency key."""
+
+    name = "holysheep"
+    polling = PollPlan(first=2.0, factor=1.5, longest=30.0)
+
+    def __init__(
+        self,
+        api_key: str,
+        base_url: str = BASE_URL,
+        *,
+        limits: Limits = LIMITS,
+        polling: PollPlan | None = None,
+        idempotency_verified: bool = False,
+    ) -> None:
+        self.limits = limits
+        self.polling = polling or self.polling
+        self.verified_lookup = idempotency_verified
+        headers = {"authorization": f"Bearer {api_key}"}
+        self._http = Transport(self.name, base_url, headers, read_error)
+
+    def format(self, form: RequestForm) -> HolySheepFormat:
+        """How to encode requests of this form."""
+        return HolySheepFormat(form)
+
+    def submit(self, batch: EncodedBatch, form: RequestForm) -> str:  # noqa: ARG002  # the form is in the body
+        """Send a batch under its tag as idempotency key."""
+        headers = {IDEMPOTENCY_HEADER: batch.tag}
+        body = self._http.create(PATHS["batches"], batch.path, batch.bytes, headers)
+        if not isinstance(body, dict) or "batch_id" not in body:
+            raise UnknownOutcome("holysheep accepted a batch and named no id for it", provider=self.name)
+        return str(body["batch_id"])
+
+    def find(self, batch: EncodedBatch, form: RequestForm) -> str:
+        """Replay the call: the same key and body answer the first batch again, where that is verified."""
+        if not self.verified_lookup:
+            raise UnknownOutcome(
+                f"holysheep can't tell whether the batch {batch.tag} was accepted",
+                next_step="if the server is known to honour idempotency keys, add --option idempotency=verified",
+                provider=self.name,
+            )
+        return self.submit(batch, form)
+
+    def poll(self, batch_id: str) -> BatchStatus:
+        """Where the batch stands."""
+        return read_status(self._http.get(PATHS["batch"].format(id=batch_id)))
+
+    def results(self, batch_id: str) -> Iterator[Answer]:
+        """All items, a page at a time."""
+        offset, total = 0, 1
+        while offset < total:
+            page = self._http.get(PATHS["results"].format(id=batch_id), offset=offset, limit=RESULTS_PAGE)
+            items, total = page["results"], page["total_items"]
+            if not items:
+                return  # fewer items than promised: what is missing is counted by whoever sent the requests
+            yield from map(read_item, items)
+            offset += len(items)
+
+    def cancel(self, batch_id: str) -> BatchStatus:
+        """Ask to stop; finished items are kept and paid."""
+        return read_status(self._http.post(PATHS["cancel"].format(id=batch_id)))
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._http.close()

@@ -1,0 +1,184 @@
+"""HTTP for the providers: one table from answer to error, and retries of the calls that are safe to repeat."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import orjson
+import stamina
+
+from blocks.errors import (
+    AuthenticationFailed,
+    BatchRefused,
+    BatchTooLarge,
+    NotFound,
+    ProviderError,
+    SpendLimitReached,
+    Transient,
+    UnknownOutcome,
+)
+
+log = logging.getLogger("batchwerk.transport")
+
+T = TypeVar("T")
+ErrorReader = Callable[[Any], tuple[str | None, str]]  # parsed body → (code, message)
+
+UPLOAD_CHUNK = 256 * 1024  # bytes; large enough to be cheap, small enough to keep memory flat
+LONGEST_RETRY_AFTER = 900.0  # seconds that a provider may ask us to wait before the call is given up
+
+# Five retries from 1 s to 60 s are what HolySheep's tutorial asks for; they are sound for every service.
+ATTEMPTS, FIRST_PAUSE, LONGEST_PAUSE, JITTER = 6, 1.0, 60.0, 1.0
+
+
+class Transport:
+    """One provider's HTTP: authenticated calls that return parsed JSON or raise `ProviderError`s."""
+
+    def __init__(self, provider: str, base_url: str, headers: Mapping[str, str], read_error: ErrorReader) -> None:
+        self.provider = provider
+        self._read_error = read_error
+        self._client = httpx.Client(
+            base_url=base_url,
+            headers={"user-agent": "batchwerk", **headers},
+            # A provider may check a large batch before it answers: reading gets the longest time-out.
+            timeout=httpx.Timeout(connect=10.0, read=120.0, write=60.0, pool=60.0),
+            limits=httpx.Limits(max_connections=32, max_keepalive_connections=16),
+        )
+
+    def get(self, path: str, **params: str | int) -> Any:
+        """Read JSON, again and again while it may pass."""
+        return with_retries(lambda: self._call("GET", path, params=params))
+
+    def post(self, path: str, body: Any = None) -> Any:
+        """A call that may be made twice without harm (cancel)."""
+        return with_retries(lambda: self._call("POST", path, json=body))
+
+    def create(self, path: str, body: Path, size: int, headers: Mapping[str, str]) -> Any:
+        """A call that must not be made twice, its body streamed from a file.
+
+        Tried again only where nothing was accepted; raises `UnknownOutcome` where that can't be told.
+        """
+        sized = {"content-type": "application/json", "content-length": str(size), **headers}
+        return with_retries(lambda: self._call("POST", path, creating=True, content=_chunks(body), headers=sized))
+
+    def close(self) -> None:
+        """Close the pooled connections."""
+        self._client.close()
+
+    def _call(self, method: str, path: str, *, creating: bool = False, **options: Any) -> Any:
+        with _connection_errors(self.provider, creating=creating):
+            response = self._client.request(method, path, **options)
+        if response.status_code >= 400:
+            raise self._error(response, creating=creating)
+        try:
+            return orjson.loads(response.content)
+        except orjson.JSONDecodeError as error:
+            kind = UnknownOutcome if creating else Transient
+            raise kind(f"{self.provider} answered {method} {path} with something that is not JSON") from error
+
+    def _error(self, response: httpx.Response, *, creating: bool) -> ProviderError:
+        """The error that stands for a response; while creating, a 5xx may hide an accepted batch."""
+        status = response.status_code
+        try:
+            code, message = self._read_error(orjson.loads(response.content))
+        except orjson.JSONDecodeError:
+            code, message = None, response.reason_phrase
+        delay = retry_after_seconds(response.headers)
+        kind, next_step = _kind_of(status, creating=creating)
+        said = f"{self.provider} answered {status}{f' ({code})' if code else ''}: {message or 'no reason given'}"
+        return kind(said, next_step=next_step, provider=self.provider, status=status, code=code, retry_after=delay)
+
+
+def _kind_of(status: int, *, creating: bool) -> tuple[type[ProviderError], str]:
+    match status:
+        case 401 | 403:
+            return AuthenticationFailed, "check the API key and what it may do; what was collected is kept"
+        case 402:
+            return SpendLimitReached, "raise the spend limit at the provider, then run the same command again"
+        case 404:
+            return NotFound, ""
+        case 413:
+            return BatchTooLarge, "use a smaller --batch-size"
+        case 408 | 429:
+            return Transient, "run the same command again later: it goes on from here"
+        case _ if status >= 500:
+            return UnknownOutcome if creating else Transient, "run the same command again: it goes on from here"
+        case _:
+            return BatchRefused, ""
+
+
+def retry_after_seconds(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
+    """The delay that an answer asks for, from `retry-after-ms` or `retry-after` (seconds or an HTTP date)."""
+    if (milliseconds := headers.get("retry-after-ms")) is not None:
+        return _seconds(milliseconds, per_second=1000)
+    if (value := headers.get("retry-after")) is None:
+        return None
+    if (seconds := _seconds(value)) is not None:
+        return seconds
+    try:
+        at = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0.0, (at - (now or datetime.now(UTC))).total_seconds())
+
+
+def _seconds(text: str, per_second: int = 1) -> float | None:
+    try:
+        value = float(text) / per_second
+    except ValueError:
+        return None
+    return value if 0 <= value < float("inf") else None
+
+
+@contextmanager
+def _connection_errors(provider: str, *, creating: bool) -> Iterator[None]:
+    """Turns httpx's exceptions into ours; a connection that never stood is transient even while creating."""
+    try:
+        yield
+    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+        raise Transient(
+            f"{provider} can't be reached: {str(error) or type(error).__name__}",
+            next_step="check the network and the base URL; the same command goes on from here",
+            provider=provider,
+        ) from error
+    except httpx.TransportError as error:
+        kind = UnknownOutcome if creating else Transient
+        raise kind(
+            f"the connection to {provider} broke: {str(error) or type(error).__name__}",
+            next_step="the same command goes on from here",
+            provider=provider,
+        ) from error
+
+
+def with_retries(call: Callable[[], T]) -> T:
+    """Repeat `call` while it raises `Transient`: growing, jittered, capped pauses, or as long as the provider asks."""
+
+    def pause(error: Exception) -> bool | float:
+        if not isinstance(error, Transient):
+            return False
+        log.warning("%s; trying again", error.message)
+        if error.retry_after is None:
+            return True
+        # stamina takes 0.0 for "no": a provider that asks for no pause gets a short one.
+        return error.retry_after <= LONGEST_RETRY_AFTER and max(error.retry_after, 0.05)
+
+    return stamina.retry(
+        on=pause,
+        attempts=ATTEMPTS,
+        timeout=None,
+        wait_initial=FIRST_PAUSE,
+        wait_max=LONGEST_PAUSE,
+        wait_jitter=JITTER,
+    )(call)()
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(UPLOAD_CHUNK):
+            yield chunk

@@ -1,0 +1,1 @@
+"""What Batchwerk does with its connections: plan, submit, collect, publish, report."""

@@ -1,0 +1,50 @@
+"""What a run will cost, before it costs anything; better as soon as the provider has counted some answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+
+from flows.domain.ledger import Ledger
+from flows.domain.money import ModelPrice
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Tokens and pico-dollars of requests that are still to be sent. Costs are None for an unpriced model."""
+
+    requests: int
+    input_tokens: int
+    output_tokens: int
+    cost: int | None
+    single_cost: int | None
+
+
+def estimate(
+    requests: int, size: int, tokens_per_byte: float, output_tokens: int, price: ModelPrice | None, ledger: Ledger
+) -> Estimate:
+    """Estimate `requests` of `size` bytes in all, at `output_tokens` an answer, corrected by the usage seen so far."""
+    input_rate, output_rate = _observed(ledger) or (tokens_per_byte, float(output_tokens))
+    tokens_in, tokens_out = ceil(size * input_rate), ceil(requests * output_rate)
+    if price is None:
+        return Estimate(requests, tokens_in, tokens_out, None, None)
+    tier = price.tier(tokens_in // requests if requests else 0)
+    return Estimate(
+        requests,
+        tokens_in,
+        tokens_out,
+        tier.cost(tokens_in, tokens_out),
+        tier.single_cost(tokens_in, tokens_out),
+    )
+
+
+def _observed(ledger: Ledger) -> tuple[float, float] | None:
+    """Input tokens a byte and output tokens an answer, from the batches whose every request was answered."""
+    size = answers = tokens_in = tokens_out = 0
+    for batch in ledger.batches.values():
+        if batch.result is not None and batch.result.ok == batch.requests and batch.bytes:
+            size += batch.bytes
+            answers += batch.result.ok
+            tokens_in += batch.result.input_tokens
+            tokens_out += batch.result.output_tokens
+    return (tokens_in / size, tokens_out / answers) if answers else None

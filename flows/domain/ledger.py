@@ -1,0 +1,229 @@
+"""The ledger: what was sent, what came back, what was paid. Replayed from the journal, never guessed.
+
+    planned → submitting → submitted → ended → collected            (and from submitting: refused | unknown)
+
+A batch is `planned` only in memory, between the decision and the intent. `unknown` is a batch whose submission had
+no answer, also one that a dead process left in `submitting`: the provider is asked, nothing is sent blindly.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import assert_never
+
+from blocks.errors import StateError
+from flows.domain import money
+from flows.domain.events import (
+    Collected,
+    Ended,
+    Event,
+    Planned,
+    Published,
+    Refused,
+    Reopened,
+    Slice,
+    Submitted,
+    Submitting,
+    Unknown,
+)
+from flows.domain.ranges import Range, Ranges
+
+
+class State(StrEnum):
+    """Where a batch stands with us."""
+
+    PLANNED = "planned"
+    SUBMITTING = "submitting"
+    UNKNOWN = "unknown"
+    SUBMITTED = "submitted"
+    ENDED = "ended"
+    COLLECTED = "collected"
+    REFUSED = "refused"
+
+
+IN_FLIGHT = {State.PLANNED, State.SUBMITTING, State.UNKNOWN, State.SUBMITTED, State.ENDED}
+_MAY_FOLLOW: dict[type, set[State]] = {
+    Submitted: {State.SUBMITTING, State.UNKNOWN},
+    Refused: {State.SUBMITTING, State.UNKNOWN},
+    Unknown: {State.SUBMITTING, State.UNKNOWN},
+    Ended: {State.SUBMITTED},
+    Collected: {State.ENDED},
+}
+
+
+@dataclass(slots=True)
+class Batch:
+    """One batch of the ledger. Times are seconds since the epoch."""
+
+    number: int
+    slices: list[Slice]
+    state: State
+    tag: str = ""
+    sha256: str = ""
+    spec: str = ""
+    bytes: int = 0
+    id: str | None = None
+    intended_at: float = 0.0
+    submitted_at: float = 0.0
+    ended_at: float = 0.0
+    collected_at: float = 0.0
+    wording: str = ""
+    failed: str | None = None
+    reason: str = ""
+    result: Collected | None = None
+
+    @property
+    def requests(self) -> int:
+        """How many requests the batch holds."""
+        return sum(part.requests for part in self.slices)
+
+    @property
+    def span(self) -> Range:
+        """The lowest request number and one more than the highest."""
+        return min(part.start for part in self.slices), max(part.stop for part in self.slices)
+
+
+@dataclass(slots=True)
+class Ledger:
+    """All batches of an output, the requests that may go again, and those that are final."""
+
+    batches: dict[int, Batch] = field(default_factory=dict)
+    sent: Ranges = field(default_factory=Ranges)  # requests that are, or were, part of an accepted or open batch
+    again: list[Slice] = field(default_factory=list)
+    again_since: float = 0.0  # when the oldest of `again` was put there
+    final: list[Slice] = field(default_factory=list)
+    frozen: int = 0  # requests that have a number
+    largest: int | None = None  # requests a batch may have since the provider called a larger one too large
+
+    def reserve(self, slices: list[Slice]) -> Batch:
+        """Number a batch and take its requests, before anything is written down."""
+        number = max(self.batches, default=0) + 1
+        batch = Batch(number, slices, State.PLANNED)
+        self.batches[number] = batch
+        self._take(batch)
+        return batch
+
+    def apply(self, event: Event) -> None:
+        """Take in one event. Raises StateError for one that can't follow what was before."""
+        at = event.at.timestamp()
+        match event:
+            case Planned():
+                self.frozen = max(self.frozen, event.stop)
+                return
+            case Published():
+                return
+            case Reopened():
+                self.final = []
+                self._put_back(event.slices, at)
+                return
+            case Submitting():
+                self._submitting(event, at)
+                return
+        batch = self._expect(event)
+        match event:
+            case Submitted():
+                batch.state, batch.id, batch.submitted_at = State.SUBMITTED, event.id, at
+            case Unknown():
+                batch.state, batch.reason = State.UNKNOWN, event.reason
+            case Refused():
+                batch.state, batch.reason = State.REFUSED, event.reason
+                self._put_back(batch.slices, at)
+                if event.too_large:
+                    self.largest = max(1, batch.requests // 2)
+            case Ended():
+                batch.state, batch.ended_at = State.ENDED, at
+                batch.wording, batch.failed = event.wording, event.failed
+            case Collected():
+                batch.state, batch.collected_at, batch.result = State.COLLECTED, at, event
+                self._put_back(event.again, at)
+                self.final = sorted([*self.final, *event.final])
+            case _:
+                assert_never(event)
+
+    def in_state(self, *states: State) -> Iterator[Batch]:
+        """Batches in any of these states, oldest first."""
+        return (batch for batch in self.batches.values() if batch.state in states)
+
+    def in_flight(self) -> list[Batch]:
+        """Batches whose results are not yet with us."""
+        return [batch for batch in self.batches.values() if batch.state in IN_FLIGHT]
+
+    def backlog(self, wanted: Ranges) -> Iterator[Slice]:
+        """What the rows ask for and what is neither answered, final nor with the provider: repeats first."""
+        for part in self.again:
+            for start, stop in wanted.overlap(part.start, part.stop):
+                yield part._replace(start=start, stop=stop)
+        for start, stop in wanted:
+            for first, last in self.sent.missing_from(start, stop):
+                yield Slice(first, last)
+
+    def final_numbers(self) -> Ranges:
+        """The requests that failed for good."""
+        return Ranges((part.start, part.stop) for part in self.final)
+
+    def reopened(self) -> list[Slice]:
+        """The final requests with a new allowance, as they would go again."""
+        return [part._replace(attempt=part.attempt + 1, used=0) for part in self.final]
+
+    def collected(self) -> list[Collected]:
+        """The results of all batches, in the order of their numbers."""
+        return [b.result for _, b in sorted(self.batches.items()) if b.result is not None]
+
+    def spent(self) -> int | None:
+        """Pico-dollars of everything collected so far; None where a model is unpriced."""
+        total: int | None = 0
+        for result in self.collected():
+            total = money.add(total, result.cost)
+        return total
+
+    def outcomes(self) -> Counter[str]:
+        """How the requests of all collected batches ended."""
+        return sum((Counter(result.outcomes) for result in self.collected()), Counter())
+
+    def _submitting(self, event: Submitting, at: float) -> None:
+        batch = self.batches.get(event.batch)
+        if batch is None:
+            batch = self.batches[event.batch] = Batch(event.batch, event.slices, State.PLANNED)
+            self._take(batch)
+        elif batch.state is not State.PLANNED or batch.slices != event.slices:
+            raise StateError(f"the journal sends batch {event.batch} twice")
+        batch.state, batch.intended_at = State.SUBMITTING, at
+        batch.tag, batch.sha256, batch.spec, batch.bytes = event.tag, event.sha256, event.spec, event.bytes
+
+    def _expect(self, event: Submitted | Refused | Unknown | Ended | Collected) -> Batch:
+        batch = self.batches.get(event.batch)
+        if batch is None or batch.state not in _MAY_FOLLOW[type(event)]:
+            before = "was never sent" if batch is None else f"is {batch.state}"
+            raise StateError(f"the journal says batch {event.batch} is {event.event}, but it {before}")
+        return batch
+
+    def _take(self, batch: Batch) -> None:
+        taken = Ranges((part.start, part.stop) for part in batch.slices)
+        for start, stop in taken:
+            self.sent.add(start, stop)
+        self.again = [
+            part._replace(start=start, stop=stop)
+            for part in self.again
+            for start, stop in taken.missing_from(part.start, part.stop)
+        ]
+
+    def _put_back(self, slices: list[Slice], at: float) -> None:
+        if slices and not self.again:
+            self.again_since = at
+        self.again = sorted([*self.again, *slices])
+
+
+def replay(events: Iterable[Event]) -> Ledger:
+    """The ledger after these events, as a process that opens the journal finds it.
+
+    Nobody is submitting any more: what was, is unknown.
+    """
+    ledger = Ledger()
+    for event in events:
+        ledger.apply(event)
+    for batch in ledger.in_state(State.SUBMITTING):
+        batch.state, batch.reason = State.UNKNOWN, "the process ended before it had an answer"
+    return ledger

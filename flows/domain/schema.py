@@ -1,0 +1,194 @@
+"""The shape of answers: a JSON Schema, the columns it becomes, and the check of every answer against it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jsonschema_rs
+import orjson
+
+from blocks.errors import UsageError
+
+INT64 = range(-(2**63), 2**63)
+PLAIN = "answer"  # the column of a job without an output schema
+LONGEST_REASON = 300  # characters of a rejection that are kept: it is sent back to the model
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """A value of type string, int64, double or bool; `json` is what has no column type and becomes JSON text."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListOf:
+    """A list of values of one type."""
+
+    item: FieldType
+
+
+@dataclass(frozen=True, slots=True)
+class Struct:
+    """Named values."""
+
+    fields: tuple[tuple[str, FieldType], ...]
+
+
+FieldType = Scalar | ListOf | Struct
+
+_SCALARS = {"string": "string", "integer": "int64", "number": "double", "boolean": "bool"}
+Converter = Callable[[Any], Any]
+
+
+class _Breach(Exception):
+    """An answer that the schema allows and its column can't hold."""
+
+
+class OutputSchema:
+    """A job's `output`: properties, all of them required, or a whole JSON Schema, or nothing for plain text."""
+
+    def __init__(self, output: Mapping[str, Any] | None) -> None:
+        self.schema = _whole_schema(output) if output is not None else None
+        if self.schema is None:
+            self.fields: dict[str, FieldType] = {PLAIN: Scalar("string")}
+            return
+        try:
+            jsonschema_rs.meta.validate(self.schema)
+            self._validator = jsonschema_rs.validator_for(self.schema, retriever=_no_network)
+        except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
+            raise UsageError(
+                f"`output` is not a valid JSON Schema: {str(error).splitlines()[0]}",
+                next_step="mend `output` in the job file; see https://json-schema.org/understanding-json-schema",
+            ) from error
+        self.fields = {name: field_type(part) for name, part in self.schema["properties"].items()}
+        self._convert = _converter(Struct(tuple(self.fields.items())))
+
+    def read(self, text: str) -> tuple[dict[str, Any] | None, str]:
+        """The values of an answer, or None and why it is rejected."""
+        if self.schema is None:
+            return ({PLAIN: text}, "") if text.strip() else (None, "the answer is empty")
+        try:
+            value = _loads(text)
+        except orjson.JSONDecodeError as error:
+            return None, f"the answer is not JSON: {error}"[:LONGEST_REASON]
+        if not self._validator.is_valid(value):
+            return None, self._reason(value)
+        if self._convert is None:
+            return value, ""
+        try:
+            return self._convert(value), ""
+        except _Breach as breach:
+            return None, str(breach)
+
+    def _reason(self, value: Any) -> str:
+        for error in self._validator.iter_errors(value):
+            place = "/".join(map(str, error.instance_path))
+            return f"{place}: {error.message}"[:LONGEST_REASON] if place else error.message[:LONGEST_REASON]
+        return "the answer breaks the schema"
+
+
+def _whole_schema(output: Mapping[str, Any]) -> dict[str, Any]:
+    if not output:
+        raise UsageError(
+            "`output` names no field", next_step="give it at least one, such as `sentiment: {type: string}`"
+        )
+    if output.get("type") == "object" and isinstance(output.get("properties"), Mapping):
+        if not output["properties"]:
+            raise UsageError("`output` names no field", next_step="give `properties` at least one field")
+        return dict(output)
+    for name, part in output.items():
+        if not isinstance(part, Mapping | bool):
+            raise UsageError(
+                f"`output` field {name!r} is not a JSON Schema: {part!r}",
+                next_step=f"write it as a map, for example `{name}: {{type: string}}`",
+            )
+    return {"type": "object", "properties": dict(output), "required": list(output)}
+
+
+def _no_network(uri: str) -> Any:
+    raise ValueError(f"the schema refers to {uri}; only references inside the schema are followed")
+
+
+_FENCE = re.compile(r"^\s*```[a-zA-Z]*\s*\n(.*?)\n?\s*```\s*$", re.DOTALL)
+
+
+def _loads(text: str) -> Any:
+    """JSON, also where a model wrapped it in a code fence."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        if (fenced := _FENCE.match(text)) is None:
+            raise
+        return orjson.loads(fenced.group(1))
+
+
+def field_type(schema: Any) -> FieldType:
+    """The column type of a schema: what is not plainly one of ours becomes JSON text."""
+    if not isinstance(schema, Mapping):
+        return Scalar("json")
+    if isinstance(schema.get("anyOf"), list):
+        branches = [b for b in schema["anyOf"] if not (isinstance(b, Mapping) and b.get("type") == "null")]
+        return field_type(branches[0]) if len(branches) == 1 else Scalar("json")
+    kind = schema.get("type")
+    if isinstance(kind, list):
+        kinds = [k for k in kind if k != "null"]
+        kind = kinds[0] if len(kinds) == 1 else None
+    if kind is None and "enum" in schema and all(isinstance(v, str) for v in schema["enum"]):
+        return Scalar("string")
+    if kind == "array" and isinstance(schema.get("items"), Mapping):
+        return ListOf(field_type(schema["items"]))
+    if kind == "object" and isinstance(schema.get("properties"), Mapping) and schema["properties"]:
+        return Struct(tuple((name, field_type(part)) for name, part in schema["properties"].items()))
+    return Scalar(_SCALARS.get(kind, "json") if isinstance(kind, str) else "json")
+
+
+def _converter(kind: FieldType) -> Converter | None:
+    """What turns a valid JSON value into one its column takes; None where they are the same."""
+    match kind:
+        case Scalar("json"):
+            return _to_json
+        case Scalar("int64"):
+            return _to_int64
+        case Scalar("double"):
+            return _to_double
+        case ListOf(item):
+            inner = _converter(item)
+            return None if inner is None else _for_list(inner)
+        case Struct(fields):
+            inners = {name: made for name, part in fields if (made := _converter(part)) is not None}
+            return _for_struct(inners) if inners else None
+    return None
+
+
+def _for_list(inner: Converter) -> Converter:
+    return lambda value: None if value is None else [inner(item) for item in value]
+
+
+def _for_struct(inners: Mapping[str, Converter]) -> Converter:
+    def convert(value: Any) -> Any:
+        if value is None:
+            return None
+        return {**value, **{name: inner(value[name]) for name, inner in inners.items() if name in value}}
+
+    return convert
+
+
+def _to_json(value: Any) -> str | None:
+    return None if value is None else orjson.dumps(value).decode()
+
+
+def _to_int64(value: Any) -> int | None:
+    if value is None:
+        return None
+    number = int(value)
+    if number not in INT64:
+        raise _Breach(f"{value} is too large for a 64-bit integer")
+    return number
+
+
+def _to_double(value: Any) -> float | None:
+    return None if value is None else float(value)

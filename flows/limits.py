@@ -1,0 +1,69 @@
+"""Prefect's own limits, shared by all runs on all machines: how many submit at once, and how often."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
+from prefect.concurrency.sync import rate_limit
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+
+from blocks.batch import Limits
+from blocks.catalog import ENTRIES
+from blocks.errors import UsageError
+from flows.submit import LANES
+
+UPLOADS = 4  # submissions at once, over all runs
+DEFAULT_A_MINUTE = 100
+
+
+def tag_for(provider: str) -> str:
+    """The tag of submission tasks; the rate limit has the same name."""
+    return f"batchwerk:{provider}"
+
+
+def ensure_limits(provider: str, limits: Limits) -> int:
+    """Create the concurrency and the rate limit where they don't exist; an operator's are left as they are.
+
+    Returns how many lanes a run may open. Raises UsageError where the operator allows none.
+    """
+    a_minute = limits.submissions_per_minute or DEFAULT_A_MINUTE
+    with get_client(sync_client=True) as client:
+        slots = _existing_or_new(client, f"tag:{tag_for(provider)}", UPLOADS)
+        _existing_or_new(client, tag_for(provider), a_minute, slot_decay_per_second=a_minute / 60)
+    if slots == 0:
+        raise UsageError(
+            f"the concurrency limit {tag_for(provider)} is 0: nothing may be submitted",
+            next_step=f"raise it: prefect gcl update tag:{tag_for(provider)} --limit {UPLOADS}",
+        )
+    return min(LANES, slots)
+
+
+def ensure_all_limits() -> list[str]:
+    """Limits for every provider; returns their names."""
+    for provider, entry in ENTRIES.items():
+        ensure_limits(provider, entry.limits)
+    return [tag_for(provider) for provider in ENTRIES]
+
+
+def permits_for(provider: str) -> Callable[[int], None]:
+    """What waits until so many submissions may be made."""
+
+    def permits(count: int) -> None:
+        rate_limit(tag_for(provider), occupy=count)
+
+    return permits
+
+
+def _existing_or_new(client: SyncPrefectClient, name: str, limit: int, slot_decay_per_second: float = 0.0) -> int:
+    try:
+        return client.read_global_concurrency_limit_by_name(name).limit
+    except ObjectNotFound:
+        pass
+    wanted = GlobalConcurrencyLimitCreate(name=name, limit=limit, slot_decay_per_second=slot_decay_per_second)
+    try:
+        client.create_global_concurrency_limit(wanted)
+    except ObjectAlreadyExists:  # another run was quicker
+        return client.read_global_concurrency_limit_by_name(name).limit
+    return limit

@@ -1,0 +1,137 @@
+"""The loop: decide, start, wait. It knows no Prefect: how a task is started comes in as an argument."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from queue import Empty
+from typing import Any, Protocol
+
+from blocks.batch import PollPlan
+from flows.collect import collect_batch, poll_batch
+from flows.domain.actions import Action, Agenda, Collect, Finish, Poll, Reconcile, Rules, Submit, Wait, next_actions
+from flows.domain.ledger import State
+from flows.domain.pacing import auto_batch_size, deadline
+from flows.run import Run
+from flows.submit import Outbox, submit_batches
+
+COLLECTORS = 2  # batches whose answers are in memory at once
+POLLERS = 4
+LONGEST_NAP = 1.0  # seconds between two looks, so that the progress shown is never old
+
+
+class Started(Protocol):
+    """Work that was started."""
+
+    def wait(self) -> Any:
+        """Until it has ended, well or not."""
+        ...
+
+
+Starter = Callable[..., Started]  # (function, *arguments)
+
+
+class Loop:
+    """Works on a run until there is nothing left to do, or nothing that can be done now."""
+
+    def __init__(self, run: Run, start: Starter, outbox: Outbox, on_look: Callable[[Run], None]) -> None:
+        self._run = run
+        self._start = start
+        self._outbox = outbox
+        self._on_look = on_look
+        self._agenda = Agenda.empty()
+        self._polling = _poll_plan(run)
+        self._pauses: dict[int, float] = {}
+        self._started: list[Started] = []
+
+    def work(self) -> str:
+        """Returns why it stopped: empty when all is done. Raises what stopped the run."""
+        with ThreadPoolExecutor(POLLERS, thread_name_prefix="poll") as pollers:
+            try:
+                reason = self._until_finished(pollers)
+            except BaseException as error:
+                self._run.failure = self._run.failure or error  # lanes end after the batch they are at
+                raise
+            finally:
+                self._outbox.close()
+                for started in self._started:
+                    started.wait()
+        if self._run.failure is not None:
+            raise self._run.failure
+        return reason
+
+    def _until_finished(self, pollers: ThreadPoolExecutor) -> str:
+        run = self._run
+        while run.failure is None:
+            run.changed.clear()
+            for action in self._decide():
+                match action:
+                    case Finish(reason):
+                        return reason
+                    case Wait(seconds):
+                        run.changed.wait(min(seconds, LONGEST_NAP))
+                    case Submit(slices):
+                        with run.lock:
+                            self._outbox.put(run.ledger.reserve(slices).number)
+                    case Reconcile(number):
+                        self._agenda.busy.add(number)
+                        self._outbox.put(number)
+                    case Poll(number):
+                        self._agenda.busy.add(number)
+                        pollers.submit(poll_batch, run, number)
+                    case Collect(number):
+                        self._agenda.busy.add(number)
+                        self._agenda.collecting.add(number)
+                        self._started.append(self._start(collect_batch, run, number))
+            while self._outbox.needs_lane():
+                self._started.append(self._start(submit_batches, run, self._outbox))
+            self._on_look(run)
+        return ""
+
+    def _decide(self) -> list[Action]:
+        run, clock = self._run, time.time()
+        self._note_finished(clock)
+        with run.lock:
+            return next_actions(run.ledger, run.wanted, run.requests, self._rules(), self._agenda, clock)
+
+    def _note_finished(self, clock: float) -> None:
+        """Batches that a thread is done with are free again; when to look at them next grows from pause to pause."""
+        while True:
+            try:
+                number = self._run.finished.get_nowait()
+            except Empty:
+                break
+            self._agenda.busy.discard(number)
+            self._agenda.collecting.discard(number)
+            self._schedule(number, clock)
+
+    def _schedule(self, number: int, clock: float) -> None:
+        batch = self._run.ledger.batches[number]
+        if batch.state not in {State.SUBMITTED, State.UNKNOWN}:
+            return
+        last = self._pauses.get(number)
+        pause = self._polling.first if last is None else self._polling.next_pause(last)
+        self._pauses[number] = pause
+        self._agenda.poll_at[number] = clock + pause
+        self._agenda.deadline.setdefault(number, clock + deadline(batch.requests))
+        if number in self._run.unresolved:
+            self._agenda.deadline[number] = clock
+
+    def _rules(self) -> Rules:
+        settings, limits = self._run.checked.settings, self._run.checked.limits
+        size = settings.batch_size
+        rows = auto_batch_size(self._run.ledger, limits.max_requests) if size == "auto" else size
+        return Rules(
+            batch_size=min(rows, limits.max_requests),
+            max_in_flight=min(settings.max_in_flight, limits.max_in_flight or settings.max_in_flight),
+            max_bytes=limits.max_bytes,
+            collectors=COLLECTORS,
+            gather=self._polling.longest,
+        )
+
+
+def _poll_plan(run: Run) -> PollPlan:
+    """The provider's plan, or the one that the user's interval starts."""
+    plan, interval = run.provider.polling, run.checked.settings.poll_interval
+    return plan if interval is None else PollPlan(interval, plan.factor, max(interval, plan.longest))

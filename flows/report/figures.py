@@ -1,0 +1,228 @@
+"""The figures of an output: how many rows, how much money, from ledger and publication alone."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import orjson
+
+from flows.domain import money
+from flows.domain.estimate import Estimate, estimate
+from flows.domain.events import Collected
+from flows.domain.ledger import Batch, Ledger
+from flows.domain.money import PICO
+from flows.domain.ranges import Ranges, size
+from flows.domain.tokens import expected_output_tokens
+from flows.preflight import Checked
+from flows.run import Run
+from flows.storage.plan import Plan
+from flows.storage.publish import FAILED, OK, PENDING, SKIPPED, Published
+from flows.storage.requests import FrozenRequests
+
+
+class Exit(IntEnum):
+    """Exit statuses of the command."""
+
+    DONE = 0
+    ERROR = 1
+    USAGE = 2
+    ROWS_FAILED = 3
+    WAITING = 4
+
+
+@dataclass(frozen=True)
+class Money:
+    """Pico-dollars; None is unknown, never nothing."""
+
+    this_call: int | None
+    total: int | None
+    single: int | None
+    estimate: int | None
+    rejected: int | None  # of the total, for answers that broke the schema
+    shared: int  # what duplicate rows would have cost again
+    reused: int | None  # answers that were there before this call
+    elsewhere: int | None  # for requests that no row asks for any more
+
+
+@dataclass(frozen=True)
+class Figures:
+    """All that report, `--json` and artifacts show."""
+
+    job: str
+    model: str
+    provider: str
+    emulated: bool
+    input: str
+    output: str
+    run: str
+    rows: dict[str, int]
+    selected: tuple[int, int]  # rows of the output, rows of the input
+    requests: int
+    deduplicated: int
+    reused: int
+    batches: int
+    attempts: int
+    input_tokens: int
+    output_tokens: int
+    unmetered: int
+    money: Money
+    outcomes: dict[str, int]
+    table: list[dict[str, Any]]  # a line a batch
+    seconds: float
+    exit: Exit
+    message: str  # why it is not all done, and what to do
+
+    def summary(self) -> dict[str, Any]:
+        """The object that `--json` prints."""
+        return {
+            "rows": sum(self.rows.values()),
+            "succeeded": self.rows.get(OK, 0),
+            "failed": self.rows.get(FAILED, 0),
+            "skipped": self.rows.get(SKIPPED, 0),
+            "pending": self.rows.get(PENDING, 0),
+            "requests": self.requests,
+            "deduplicated": self.deduplicated,
+            "reused": self.reused,
+            "batches": self.batches,
+            "attempts": self.attempts,
+            "input_tokens": self.input_tokens,
+            "output_tokens": self.output_tokens,
+            "cost_usd": usd(self.money.this_call),
+            "total_cost_usd": usd(self.money.total),
+            "single_cost_usd": usd(self.money.single),
+            "estimate_usd": usd(self.money.estimate),
+            "seconds": round(self.seconds, 3),
+            "exit": int(self.exit),
+        }
+
+    def details(self) -> dict[str, Any]:
+        """What report.json holds: the summary and all that stands behind it."""
+        return {
+            **self.summary(),
+            "run": self.run,
+            "job": self.job,
+            "model": self.model,
+            "provider": self.provider,
+            "emulated": self.emulated,
+            "input": self.input,
+            "output": self.output,
+            "rejected_cost_usd": usd(self.money.rejected),
+            "saved_by_deduplication_usd": usd(self.money.shared),
+            "saved_by_reuse_usd": usd(self.money.reused),
+            "cost_of_rows_that_left_usd": usd(self.money.elsewhere),
+            "answers_without_usage": self.unmetered,
+            "outcomes": self.outcomes,
+            "message": self.message,
+            "batch_table": [{**line, "cost_usd": usd(line["cost"])} | {"cost": None} for line in self.table],
+        }
+
+
+def usd(pico: int | None) -> orjson.Fragment | None:
+    """A JSON number with every digit of the sum, as a float would not have."""
+    if pico is None:
+        return None
+    whole, rest = divmod(abs(pico), PICO)
+    digits = f"{whole}.{rest:012d}".rstrip("0").rstrip(".")
+    return orjson.Fragment(f"-{digits}" if pico < 0 else digits)
+
+
+def estimate_backlog(
+    checked: Checked, plan: Plan, ledger: Ledger, wanted: Ranges, requests: FrozenRequests
+) -> Estimate:
+    """What a run would send as things stand."""
+    backlog = [(part.start, part.stop) for part in ledger.backlog(wanted)]
+    return estimate(
+        requests=size(backlog),
+        size=sum(requests.total(start, stop) for start, stop in backlog),
+        tokens_per_byte=plan.tokens_per_byte,
+        output_tokens=expected_output_tokens(checked.form.schema, checked.form.max_output_tokens),
+        price=checked.price,
+        ledger=ledger,
+    )
+
+
+def figures_of(
+    run: Run, published: Published, expected: Estimate, seconds: float, exit_status: Exit, message: str
+) -> Figures:
+    """Everything about a run that has ended."""
+    since = run.began.timestamp()
+    every = run.ledger.collected()
+    here = [b.result for b in run.ledger.batches.values() if b.result is not None and b.collected_at >= since]
+    written = run.written()
+    new = run.plan.stop - run.plan.start if run.plan.start >= run.known_before else 0
+    return Figures(
+        job=run.checked.job.name,
+        model=run.checked.publication.model,
+        provider=run.checked.settings.provider,
+        emulated=run.checked.connection.emulated,
+        input=str(run.checked.settings.input),
+        output=str(run.checked.settings.output),
+        run=run.id,
+        rows=dict(published.statuses),
+        selected=(run.plan.rows, run.plan.total_rows),
+        requests=run.plan.requests,
+        deduplicated=run.plan.duplicates,
+        reused=run.plan.requests - new,
+        batches=len(written),
+        attempts=sum(batch.requests for batch in written),
+        input_tokens=sum(result.input_tokens for result in here),
+        output_tokens=sum(result.output_tokens for result in here),
+        unmetered=sum(result.unmetered for result in every),
+        money=_money(every, here, published, expected),
+        outcomes=dict(sorted(run.ledger.outcomes().items())),
+        table=[_line(batch) for _, batch in sorted(run.ledger.batches.items())],
+        seconds=seconds,
+        exit=exit_status,
+        message=message,
+    )
+
+
+def _money(every: list[Collected], here: list[Collected], published: Published, expected: Estimate) -> Money:
+    total, this_call = _sum(r.cost for r in every), _sum(r.cost for r in here)
+    return Money(
+        this_call=this_call,
+        total=total,
+        single=_sum(r.single_cost for r in every),
+        estimate=expected.cost,
+        rejected=_sum(r.rejected_cost for r in every),
+        shared=published.shared_cost,
+        reused=None if total is None or this_call is None else total - this_call,
+        elsewhere=None if total is None else total - published.rows_cost,
+    )
+
+
+def _sum(parts: Iterable[int | None]) -> int | None:
+    total: int | None = 0
+    for part in parts:
+        total = money.add(total, part)
+    return total
+
+
+def _line(batch: Batch) -> dict[str, Any]:
+    """A batch in the table: what was in it, how it ended, how long it took and what it cost."""
+    result = batch.result
+    attempts: dict[int, int] = defaultdict(int)
+    for part in batch.slices:
+        attempts[part.attempt] += part.requests
+    return {
+        "batch": batch.number,
+        "id": batch.id,
+        "state": str(batch.state),
+        "requests": batch.requests,
+        "attempts": {str(attempt): count for attempt, count in sorted(attempts.items())},
+        "ok": result.ok if result else 0,
+        "outcomes": result.outcomes if result else {},
+        "cost": result.cost if result else None,
+        "sending_seconds": _between(batch.intended_at, batch.submitted_at),
+        "provider_seconds": _between(batch.submitted_at, batch.ended_at),
+        "collecting_seconds": _between(batch.ended_at, batch.collected_at),
+        "note": batch.failed or batch.reason,
+    }
+
+
+def _between(first: float, last: float) -> float | None:
+    return round(last - first, 3) if first and last else None

@@ -1,0 +1,116 @@
+"""The report as markdown: what a person wants to know first stands first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from flows.domain.money import show_usd
+from flows.report.figures import Figures
+from flows.storage.publish import FAILED, OK, PENDING, SKIPPED
+
+MOST_BATCHES = 200  # lines of the batch table; report.json has all
+
+
+def headline(figures: Figures) -> str:
+    """One sentence: rows, requests, money."""
+    rows = figures.rows
+    parts = [f"{rows.get(OK, 0):,} of {sum(rows.values()):,} rows ok"]
+    parts += [f"{rows[name]:,} {name}" for name in (FAILED, SKIPPED, PENDING) if rows.get(name)]
+    cost = show_usd(figures.money.this_call)
+    would = " would have cost" if figures.emulated else " cost"
+    return f"{', '.join(parts)}; this call sent {figures.attempts:,} requests and{would} {cost}"
+
+
+def cost_table(figures: Figures) -> list[dict[str, str]]:
+    """The money, a line a question."""
+    money = figures.money
+    lines = [
+        ("this call", money.this_call, "what was collected by this call"),
+        ("estimated for this call", money.estimate, "before anything was sent"),
+        ("this output, ever", money.total, "all calls, all attempts"),
+        ("the same as single requests", money.single, "at the provider's standard price"),
+        ("saved by the batch price", _less(money.single, money.total), ""),
+        ("saved by de-duplication", money.shared, f"{figures.deduplicated:,} rows share another row's request"),
+        ("saved by reuse", money.reused, "answers that were there before this call"),
+        ("spent on rejected answers", money.rejected, "billed, but they broke the schema"),
+        ("spent on rows that left the input", money.elsewhere, ""),
+    ]
+    return [{"what": what, "usd": show_usd(pico), "note": note} for what, pico, note in lines]
+
+
+def markdown(figures: Figures) -> str:
+    """The whole report."""
+    return "\n".join(_lines(figures)) + "\n"
+
+
+def _lines(figures: Figures) -> Iterator[str]:
+    yield f"# {figures.job}: {figures.output}"
+    yield ""
+    yield f"{headline(figures)}."
+    if figures.message:
+        yield ""
+        yield f"**Not all done:** {figures.message}"
+    if figures.emulated:
+        yield ""
+        yield "The embedded emulator answered: it is no model, its answers mean nothing, and nothing was billed. "
+        yield "The costs are what the price table says for this model at HolySheep."
+    yield from _rows(figures)
+    yield from _costs(figures)
+    yield from _batches(figures)
+
+
+def _rows(figures: Figures) -> Iterator[str]:
+    shown, all_rows = figures.selected
+    yield ""
+    yield "## Rows"
+    yield ""
+    yield "| rows | count |"
+    yield "| --- | ---: |"
+    for name in (OK, FAILED, SKIPPED, PENDING):
+        yield f"| {name} | {figures.rows.get(name, 0):,} |"
+    yield f"| all | {sum(figures.rows.values()):,}{f' of {all_rows:,} in the input' if shown != all_rows else ''} |"
+    yield ""
+    yield (
+        f"{figures.requests:,} distinct requests ({figures.deduplicated:,} rows share another row's, "
+        f"{figures.reused:,} were known before this call). Answers so far: "
+        + (", ".join(f"{count:,} {name}" for name, count in figures.outcomes.items()) or "none")
+        + "."
+    )
+
+
+def _costs(figures: Figures) -> Iterator[str]:
+    yield ""
+    yield f"## Cost ({figures.model} at {figures.provider})"
+    yield ""
+    yield "| | USD | |"
+    yield "| --- | ---: | --- |"
+    for line in cost_table(figures):
+        yield f"| {line['what']} | {line['usd']} | {line['note']} |"
+    yield ""
+    yield f"Tokens of this call: {figures.input_tokens:,} in, {figures.output_tokens:,} out."
+    if figures.unmetered:
+        yield f"{figures.unmetered:,} answers came without usage; their cost is not known and not in these sums."
+
+
+def _batches(figures: Figures) -> Iterator[str]:
+    yield ""
+    yield "## Batches"
+    yield ""
+    yield "| batch | state | requests | ok | cost | sending s | provider s | collecting s | note |"
+    yield "| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |"
+    for line in figures.table[-MOST_BATCHES:]:
+        times = " | ".join(_seconds(line[f"{name}_seconds"]) for name in ("sending", "provider", "collecting"))
+        cost = show_usd(line["cost"]) if line["state"] == "collected" else ""
+        note = str(line["note"]).replace("|", "/")
+        counts = f"{line['requests']:,} | {line['ok']:,}"
+        yield f"| {line['batch']} | {line['state']} | {counts} | {cost} | {times} | {note} |"
+    if len(figures.table) > MOST_BATCHES:
+        yield f"\nThe last {MOST_BATCHES} of {len(figures.table):,} batches; report.json has all."
+
+
+def _seconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
+
+
+def _less(first: int | None, second: int | None) -> int | None:
+    return None if first is None or second is None else first - second

@@ -1,0 +1,55 @@
+"""What a run can be told: the same parameters on the command line, in the UI's form and in a deployment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from blocks.errors import UsageError
+
+DEFAULT_BATCH_SIZE = 5_000
+DEFAULT_IN_FLIGHT = 50
+
+# What Prefect has to be told before it is imported; `[tool.prefect]` in pyproject.toml says why.
+PREFECT_DEFAULTS = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_SERVER_TASKS_TAG_CONCURRENCY_SLOT_WAIT_SECONDS": "1",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "batchwerk",
+}
+
+
+class Settings(BaseModel):
+    """The parameters of one run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    input: Path
+    output: Path
+    job: Path
+    provider: str
+    model: str | None = None
+    base_url: str | None = None
+    batch_size: int | Literal["auto"] = DEFAULT_BATCH_SIZE
+    max_in_flight: int = Field(default=DEFAULT_IN_FLIGHT, ge=1)
+    max_attempts: int = Field(default=3, ge=1)
+    max_failed: float = Field(default=0.0, ge=0.0, le=1.0)
+    poll_interval: float | None = Field(default=None, gt=0)
+    limit: int | None = Field(default=None, ge=1)
+    where: str | None = None
+    retry_failed: bool = False
+    input_moved: bool = False
+    options: dict[str, str] = Field(default_factory=dict)
+
+
+def read_settings(parameters: Mapping[str, Any]) -> Settings:
+    """Checked settings. Raises UsageError with all that is wrong."""
+    try:
+        return Settings.model_validate(parameters)
+    except ValidationError as error:
+        wrong = {str(problem["loc"][0]): problem["msg"] for problem in error.errors()}
+        said = "; ".join(f"{name.replace('_', '-')}: {message}" for name, message in wrong.items())
+        raise UsageError(said, next_step="`batchwerk run --help` lists what each option takes") from error

@@ -1,0 +1,117 @@
+"""Files that are whole or absent, and Parquet files that are read by row number."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+NUMBERED_ROWS = 16_384  # rows of a row group in our own files: what one read by number brings in
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name in the same folder that becomes `path` in one step, or leaves no trace."""
+    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and new names in a folder durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Replace a JSON file."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_part(path: Path, table: pa.Table) -> None:
+    """Replace one of our own Parquet files."""
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", row_group_size=NUMBERED_ROWS)
+
+
+class NumberedTable:
+    """One of our Parquet files, read by row number; all row groups but the last have `NUMBERED_ROWS` rows."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = pq.ParquetFile(path, pre_buffer=False)
+        self.rows = self._file.metadata.num_rows
+        self.metadata: Mapping[bytes, bytes] = self._file.metadata.metadata or {}
+
+    def read(self, start: int, stop: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """Rows from `start` up to `stop`."""
+        first, last = start // NUMBERED_ROWS, (stop - 1) // NUMBERED_ROWS
+        groups = list(range(first, last + 1))
+        table = self._file.read_row_groups(groups, columns=columns, use_threads=False)
+        return table.slice(start - first * NUMBERED_ROWS, stop - start)
+
+    def read_group(self, group: int, columns: Sequence[str]) -> pa.Table:
+        """One row group."""
+        return self._file.read_row_group(group, columns=columns, use_threads=False)
+
+    def spans(self, column: str) -> list[tuple[int, int]]:
+        """The lowest and highest value of a column in each row group, from the file's statistics."""
+        index = self._file.schema_arrow.names.index(column)  # a flat column before any nested one
+        groups = range(self._file.metadata.num_row_groups)
+        statistics = [self._file.metadata.row_group(group).column(index).statistics for group in groups]
+        return [(int(found.min), int(found.max)) for found in statistics]
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class NumberedWriter:
+    """Writes rows of any batch size as a `NumberedTable`."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._writer = pq.ParquetWriter(path, schema, compression="zstd")
+        self._schema = schema
+        self._pending: list[pa.Table] = []
+        self._rows = 0
+
+    def write(self, table: pa.Table) -> None:
+        """Append rows."""
+        self._pending.append(table.cast(self._schema))
+        self._rows += table.num_rows
+        if self._rows < NUMBERED_ROWS:
+            return
+        whole = pa.concat_tables(self._pending)
+        full = self._rows - self._rows % NUMBERED_ROWS
+        self._writer.write_table(whole.slice(0, full), row_group_size=NUMBERED_ROWS)
+        rest = whole.slice(full)
+        self._pending, self._rows = ([rest] if rest.num_rows else []), rest.num_rows
+
+    def close(self, metadata: Mapping[str, str]) -> None:
+        """Write what is left, and the file's metadata."""
+        if self._pending:
+            self._writer.write_table(pa.concat_tables(self._pending), row_group_size=NUMBERED_ROWS)
+        self._writer.add_key_value_metadata(dict(metadata))
+        self._writer.close()

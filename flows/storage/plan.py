@@ -1,0 +1,417 @@
+"""The plan: which request each row asks for, and the new requests frozen to disk, numbered in order of appearance.
+
+Two passes over the input. The first turns rows into keys; DuckDB finds, on keys and numbers alone, which are new. The
+second renders the new ones: a row that can't be rendered or is too large for the provider is known before anything
+is sent, and every request's size is exact. Texts never go through a sort or a join.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import duckdb
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from blocks.batch import BatchFormat
+from blocks.errors import UsageError
+from flows.domain.keys import row_keys
+from flows.domain.prompts import Prompt, Unrenderable, blank
+from flows.domain.ranges import Ranges
+from flows.domain.tokens import OVERHEAD, estimate_tokens
+from flows.storage.files import NumberedTable, NumberedWriter, replacing
+from flows.storage.source import Source, column_values
+
+VALUE = "value:"  # prefix of the columns that the prompt uses
+LONGEST_ID = "x" * 40  # stands for a custom_id when a request is measured
+SAMPLES_A_WINDOW = 24  # prompts whose tokens are estimated piece by piece
+NOT_SELECTED = "not selected by --where"
+
+ROWS_SCHEMA = pa.schema(
+    [
+        ("request", pa.int64()),  # null for a row that asks for nothing
+        ("first", pa.bool_()),  # whether it is the first row that asks for this request
+        ("skipped", pa.string()),  # why nothing is sent for it, as the job wants it
+        ("unsendable", pa.string()),  # why nothing can be sent for it
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """All that turns rows into requests."""
+
+    source: Source
+    prompt: Prompt
+    digest: bytes  # of the form; part of every key
+    format: BatchFormat
+    skip_empty: tuple[str, ...]
+    max_request_bytes: int | None
+    limit: int | None
+    where: str | None
+
+    @property
+    def identity(self) -> str:
+        """Names this plan: the same question about the same file needs no second plan."""
+        parts = [
+            self.source.identity,
+            self.digest.hex(),
+            self.skip_empty,
+            self.max_request_bytes,
+            self.limit,
+            self.where,
+        ]
+        return orjson.dumps(parts).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a plan found. `known` requests were asked for by an earlier one."""
+
+    rows: int  # rows that come out
+    total_rows: int  # rows of the input
+    skipped: int
+    unsendable: int
+    requests: int  # distinct ones that the rows ask for
+    known: int
+    start: int  # numbers of the new ones
+    stop: int
+    tokens_per_byte: float  # estimated tokens a byte of an encoded request
+    bytes: int  # of all requests that the rows ask for
+    first_prompt: str | None
+
+    @property
+    def duplicates(self) -> int:
+        """Rows that share another row's request."""
+        return self.rows - self.skipped - self.unsendable - self.requests
+
+
+def read_plan(rows_file: Path, question: Question) -> Plan | None:
+    """The plan on disk, if it answers this question."""
+    if not rows_file.exists():
+        return None
+    metadata = NumberedTable(rows_file).metadata
+    if metadata.get(b"identity", b"").decode() != question.identity:
+        return None
+    return Plan(**orjson.loads(metadata[b"plan"]))
+
+
+def wanted_requests(rows_file: Path) -> Ranges:
+    """The numbers of the requests that the rows of the plan ask for."""
+    with duckdb.connect() as db:
+        groups = db.execute(
+            # Consecutive numbers have the same difference to their place in the order.
+            "SELECT min(request), max(request) + 1 FROM ("
+            "  SELECT request, request - row_number() OVER (ORDER BY request) AS island"
+            "  FROM read_parquet(?) WHERE first"
+            ") GROUP BY island ORDER BY 1",
+            [str(rows_file)],
+        ).fetchall()
+    return Ranges(groups)
+
+
+def generations(*folders: Path) -> list[Path]:
+    """The frozen requests in these folders, oldest first."""
+    return sorted((path for folder in folders for path in folder.glob("*.pq")), key=lambda path: path.name)
+
+
+def make_plan(question: Question, frozen: list[Path], new: Path, rows_file: Path, *, memory: str = "256MB") -> Plan:
+    """Freeze the requests that `frozen` does not have into the folder `new`, and write `rows_file`."""
+    with TemporaryDirectory(prefix="plan-", dir=rows_file.parent) as scratch:
+        db = duckdb.connect(
+            config={
+                "memory_limit": memory,
+                "temp_directory": scratch,
+                "preserve_insertion_order": False,
+                "threads": 2,
+            }
+        )
+        with db:
+            return _Planner(question, frozen, new, rows_file, db).plan()
+
+
+class _Planner:
+    def __init__(
+        self, question: Question, frozen: list[Path], new: Path, rows_file: Path, db: duckdb.DuckDBPyConnection
+    ) -> None:
+        self.question = question
+        self.frozen = [str(path) for path in frozen]
+        self.new = new
+        self.rows_file = rows_file
+        self.db = db
+        self.sampled_tokens = 0.0
+        self.sampled_bytes = 0
+        self.first_prompt: str | None = None
+
+    def plan(self) -> Plan:
+        unselected = self._unselected()
+        self.db.execute("CREATE TABLE keys (row BIGINT, hi UBIGINT, lo UBIGINT)")
+        self.db.execute("CREATE TABLE skipped (row BIGINT, reason VARCHAR)")
+        rows = self._read_keys(unselected)
+        start = self._find_new()
+        stop = self._freeze(start)
+        return self._write_rows(rows, start, stop)
+
+    # --- first pass: rows → keys
+
+    def _unselected(self) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
+        """Which rows `--where` leaves out."""
+        if self.question.where is None:
+            return None
+        selected = selected_rows(self.question.source, self.question.where)
+        mask = np.ones(self.question.source.rows, dtype=np.bool_)
+        mask[selected] = False
+        return mask
+
+    def _read_keys(self, unselected: np.ndarray[Any, np.dtype[np.bool_]] | None) -> int:
+        question, names = self.question, self.question.prompt.columns
+        needed = list(dict.fromkeys([*names, *question.skip_empty]))
+        row = 0
+        for window in question.source.windows(needed, question.limit):
+            values = {name: column_values(window.column(name)) for name in needed}
+            keys = self._keys(names, values)
+            reasons = _blank_reasons(values, question.skip_empty, window.num_rows)
+            left_out = None if unselected is None else unselected[row : row + window.num_rows]
+            self._insert(row, keys, reasons, left_out)
+            row += window.num_rows
+        return row
+
+    def _keys(self, names: list[str], values: dict[str, list[Any]]) -> np.ndarray[Any, Any]:
+        try:
+            keys = row_keys(self.question.digest, names, [values[name] for name in names])
+        except TypeError as error:
+            raise UsageError(f"the prompt uses a column that can't be text: {error}") from error
+        return np.frombuffer(b"".join(keys), dtype=">u8").reshape(-1, 2).astype(np.uint64)
+
+    def _insert(
+        self, row: int, keys: np.ndarray[Any, Any], reasons: list[str | None], left_out: np.ndarray[Any, Any] | None
+    ) -> None:
+        if left_out is not None:
+            reasons = [NOT_SELECTED if out else why for out, why in zip(left_out, reasons, strict=True)]
+        numbers = np.arange(row, row + len(keys), dtype=np.int64)
+        asks = np.array([why is None for why in reasons], dtype=np.bool_)
+        chunk = pa.table({"row": numbers[asks], "hi": keys[asks, 0], "lo": keys[asks, 1]})
+        self.db.register("chunk", chunk)
+        self.db.execute("INSERT INTO keys SELECT row, hi, lo FROM chunk")
+        if not asks.all():
+            said = [why for why in reasons if why is not None]
+            self.db.register("chunk", pa.table({"row": numbers[~asks], "reason": said}))
+            self.db.execute("INSERT INTO skipped SELECT row, reason FROM chunk")
+        self.db.unregister("chunk")
+
+    # --- between: which keys are new
+
+    def _find_new(self) -> int:
+        """Make the tables `first` (first row of each key), `known` and `fresh`; returns the next request number."""
+        self.db.execute("CREATE TABLE first AS SELECT hi, lo, min(row) AS row FROM keys GROUP BY hi, lo")
+        self.db.execute("CREATE TABLE known (hi UBIGINT, lo UBIGINT, request BIGINT, bytes BIGINT)")
+        if self.frozen:
+            self._know(self.frozen)
+        self.db.execute("CREATE TABLE unsendable (hi UBIGINT, lo UBIGINT, reason VARCHAR)")
+        return self._number("SELECT coalesce(max(request) + 1, 0) FROM known")
+
+    def _know(self, files: list[str]) -> None:
+        self.db.execute("INSERT INTO known SELECT hi, lo, request, bytes FROM read_parquet(?)", [files])
+
+    # --- second pass: new requests → frozen
+
+    def _freeze(self, start: int) -> int:
+        names = self.question.prompt.columns
+        fresh = self._fresh()
+        upcoming = next(fresh, None)
+        if upcoming is None:
+            return start
+        path = self.new / f"{start:012d}.pq"
+        with replacing(path) as temporary:
+            writer = NumberedWriter(temporary, _requests_schema(self.question.source.schema, names))
+            number, row = start, 0
+            for window in self.question.source.windows(names, self.question.limit):
+                end = row + window.num_rows
+                while upcoming is not None and upcoming[0][0] < end:
+                    here = upcoming[0] < end
+                    number = self._freeze_rows(window, row, [part[here] for part in upcoming], number, writer)
+                    rest = [part[~here] for part in upcoming]
+                    upcoming = rest if len(rest[0]) else next(fresh, None)
+                row = end
+            writer.close({})
+        if number == start:
+            path.unlink()  # nothing could be sent: no generation
+        return number
+
+    def _fresh(self) -> Iterator[list[np.ndarray[Any, Any]]]:
+        """(row, hi, lo) of the first rows of new keys, ascending, in chunks."""
+        relation = self.db.sql("SELECT row, hi, lo FROM first ANTI JOIN known USING (hi, lo) ORDER BY row")
+        reader = relation.to_arrow_reader(65_536)
+        chunks = [[batch.column(i).to_numpy() for i in range(3)] for batch in reader if batch.num_rows]
+        return iter(chunks)
+
+    def _freeze_rows(
+        self, window: pa.Table, offset: int, fresh: list[np.ndarray[Any, Any]], number: int, writer: NumberedWriter
+    ) -> int:
+        rows, high, low = fresh
+        taken = window.take(pa.array(rows - offset)).select(self.question.prompt.columns)
+        prompts = self._render(taken)
+        sizes, problems = self._measure(prompts)
+        good = np.array([problem is None for problem in problems], dtype=np.bool_)
+        self._sample([p for p in prompts if isinstance(p, str)])
+        if not good.all():
+            why = [problem for problem in problems if problem is not None]
+            self.db.register("chunk", pa.table({"hi": high[~good], "lo": low[~good], "reason": why}))
+            self.db.execute("INSERT INTO unsendable SELECT hi, lo, reason FROM chunk")
+            self.db.unregister("chunk")
+        count = int(good.sum())
+        if count:
+            kept = taken.filter(pa.array(good))
+            columns = {
+                "request": pa.array(np.arange(number, number + count, dtype=np.int64)),
+                "hi": pa.array(high[good]),
+                "lo": pa.array(low[good]),
+                "bytes": pa.array(np.array(sizes, dtype=np.int64)[good]),
+            } | {f"{VALUE}{name}": kept.column(name) for name in kept.schema.names}
+            writer.write(pa.table(columns))
+        return number + count
+
+    def _render(self, taken: pa.Table) -> list[str | Unrenderable]:
+        return self.question.prompt.render([column_values(column) for column in taken.columns])
+
+    def _measure(self, prompts: list[str | Unrenderable]) -> tuple[list[int], list[str | None]]:
+        most = self.question.max_request_bytes
+        sizes: list[int] = []
+        problems: list[str | None] = []
+        for prompt in prompts:
+            if isinstance(prompt, Unrenderable):
+                sizes.append(0)
+                problems.append(prompt.reason)
+                continue
+            size = len(self.question.format.encode(LONGEST_ID, prompt)) + len(self.question.format.separator)
+            sizes.append(size)
+            too_large = most is not None and size > most
+            problems.append(f"the request has {size:,} bytes, the provider takes {most:,}" if too_large else None)
+        return sizes, problems
+
+    def _sample(self, prompts: list[str]) -> None:
+        if self.first_prompt is None and prompts:
+            self.first_prompt = prompts[0]
+        step = max(1, len(prompts) // SAMPLES_A_WINDOW)
+        for prompt in prompts[::step][:SAMPLES_A_WINDOW]:
+            encoded = self.question.format.encode(LONGEST_ID, prompt[:20_000])
+            self.sampled_tokens += estimate_tokens(_inner_text(encoded)) + OVERHEAD
+            self.sampled_bytes += len(encoded)
+
+    # --- last: what each row asks for
+
+    def _write_rows(self, rows: int, start: int, stop: int) -> Plan:
+        if stop > start:
+            self._know([str(self.new / f"{start:012d}.pq")])
+        plan = self._summary(rows, start, stop)
+        relation = self.db.sql(
+            "SELECT known.request, first.row IS NOT NULL AS first, skipped.reason AS skipped,"
+            "       unsendable.reason AS unsendable"
+            " FROM range($rows) AS every(row)"
+            " LEFT JOIN keys USING (row) LEFT JOIN skipped USING (row)"
+            " LEFT JOIN known ON known.hi = keys.hi AND known.lo = keys.lo"
+            " LEFT JOIN unsendable ON unsendable.hi = keys.hi AND unsendable.lo = keys.lo"
+            " LEFT JOIN first ON first.row = every.row AND known.request IS NOT NULL"
+            " ORDER BY every.row",
+            params={"rows": rows},
+        )
+        reader = relation.to_arrow_reader(65_536)
+        with replacing(self.rows_file) as temporary:
+            writer = NumberedWriter(temporary, ROWS_SCHEMA)
+            for batch in reader:
+                writer.write(pa.Table.from_batches([batch]))
+            values = {name: getattr(plan, name) for name in Plan.__dataclass_fields__}
+            writer.close({"identity": self.question.identity, "plan": orjson.dumps(values).decode()})
+        return plan
+
+    def _summary(self, rows: int, start: int, stop: int) -> Plan:
+        wanted = self._number("SELECT count(*) FROM first SEMI JOIN known USING (hi, lo)")
+        unsendable = self._number("SELECT count(*) FROM keys SEMI JOIN unsendable USING (hi, lo)")
+        return Plan(
+            rows=rows,
+            total_rows=self.question.source.rows,
+            skipped=self._number("SELECT count(*) FROM skipped"),
+            unsendable=unsendable,
+            requests=wanted,
+            known=wanted - (stop - start),
+            start=start,
+            stop=stop,
+            tokens_per_byte=self._tokens_per_byte(),
+            bytes=self._number("SELECT sum(bytes) FROM known SEMI JOIN first USING (hi, lo)"),
+            first_prompt=self.first_prompt,
+        )
+
+    def _number(self, sql: str) -> int:
+        ((found,),) = self.db.sql(sql).fetchall()
+        return int(found or 0)
+
+    def _tokens_per_byte(self) -> float:
+        if self.sampled_bytes:
+            return self.sampled_tokens / self.sampled_bytes
+        return 0.25
+
+
+def selected_rows(source: Source, where: str, *, only_check: bool = False) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The numbers of the rows for which a SQL condition holds, evaluated by DuckDB over the input alone."""
+    rows = "LIMIT 0" if only_check else "ORDER BY file_row_number"
+    with duckdb.connect(config={"memory_limit": "256MB"}) as db:
+        db.execute("SET allowed_paths = [?]".replace("?", _quoted(str(source.path))))
+        db.execute("SET enable_external_access = false")
+        try:
+            found = db.sql(
+                "SELECT file_row_number FROM read_parquet(?, file_row_number = true)"  # noqa: S608  # the user's own condition
+                f" WHERE ({where}\n) {rows}",
+                params=[str(source.path)],
+            ).to_arrow_table()
+        except duckdb.Error as error:
+            raise UsageError(
+                f"--where is not a condition on the input's rows: {str(error).splitlines()[0]}",
+                next_step="write it as SQL would after WHERE, for example --where \"language = 'de'\"",
+            ) from error
+    rows_found: np.ndarray[Any, np.dtype[np.int64]] = found.column(0).to_numpy()
+    return rows_found
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _blank_reasons(values: dict[str, list[Any]], skip_empty: tuple[str, ...], rows: int) -> list[str | None]:
+    reasons: list[str | None] = [None] * rows
+    for name in skip_empty:
+        for index, value in enumerate(values[name]):
+            if blank(value):
+                reasons[index] = f"{name} is empty"
+    return reasons
+
+
+def _requests_schema(source: pa.Schema, names: list[str]) -> pa.Schema:
+    fields = [
+        pa.field("request", pa.int64()),
+        pa.field("hi", pa.uint64()),
+        pa.field("lo", pa.uint64()),
+        pa.field("bytes", pa.int64()),
+    ]
+    return pa.schema([*fields, *(pa.field(f"{VALUE}{name}", source.field(name).type) for name in names)])
+
+
+def _inner_text(encoded: bytes) -> str:
+    """The texts of an encoded request, with its escapes undone."""
+    value = orjson.loads(encoded)
+    return " ".join(_strings(value))
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _strings(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _strings(inner)

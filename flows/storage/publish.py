@@ -1,0 +1,235 @@
+"""The output: each input row with the result of its request. A pure function of input, plan and results.
+
+The input is streamed in windows; the answers a window needs are taken by request number from the parts whose span
+overlaps it, so memory is bounded by a window, never by the dataset.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from flows.domain.ledger import Ledger
+from flows.domain.outcomes import Outcome
+from flows.domain.schema import OutputSchema
+from flows.storage.files import NumberedTable, replacing
+from flows.storage.results import ResultsStore, answer_type, part_schema
+from flows.storage.source import Source
+
+COST = pa.decimal128(18, 12)  # USD; as many places as a pico-dollar needs
+STATUS_COLUMNS: dict[str, pa.DataType] = {
+    "_status": pa.string(),
+    "_error": pa.string(),
+    "_model": pa.string(),
+    "_attempts": pa.int32(),
+    "_input_tokens": pa.int64(),
+    "_output_tokens": pa.int64(),
+    "_cost_usd": COST,
+}
+OK, FAILED, SKIPPED, PENDING = "ok", "failed", "skipped", "pending"
+CACHED_GROUPS = 6  # row groups of parts that neighbouring windows share
+
+Numbers = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What an output shows, beside its rows."""
+
+    schema: OutputSchema
+    rename: Mapping[str, str]  # output column → name in the file
+    model: str  # as it stands in `_model`
+
+
+@dataclass(slots=True)
+class Published:
+    """What an output holds: rows by status; pico-dollars on its rows, and those that duplicates did not have to pay."""
+
+    statuses: Counter[str] = field(default_factory=Counter)
+    rows_cost: int = 0
+    shared_cost: int = 0
+
+    def add(self, other: Published) -> None:
+        """Add a window of rows."""
+        self.statuses.update(other.statuses)
+        self.rows_cost += other.rows_cost
+        self.shared_cost += other.shared_cost
+
+    @property
+    def rows(self) -> int:
+        """Rows of the output."""
+        return self.statuses.total()
+
+
+def output_schema(source: pa.Schema, publication: Publication) -> pa.Schema:
+    """All of the input's columns, then the answer's, then the status columns; the input's metadata stays."""
+    added = {field.name: field.type for field in answer_type(publication.schema)} | STATUS_COLUMNS
+    fields = [pa.field(publication.rename.get(name, name), kind) for name, kind in added.items()]
+    return pa.schema([*source, *fields], metadata=source.metadata)
+
+
+def publish_output(
+    source: Source,
+    rows_file: Path,
+    results: ResultsStore,
+    ledger: Ledger,
+    publication: Publication,
+    output: Path,
+    limit: int | None = None,
+) -> Published:
+    """Write the output in one step and say what it holds."""
+    schema = output_schema(source.schema, publication)
+    answers = _Answers(results, ledger, publication.schema)
+    rows = NumberedTable(rows_file)
+    sums = Published()
+    start = 0
+    with replacing(output) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        for window in source.windows(None, limit):
+            asked = rows.read(start, start + window.num_rows)
+            added, held = _added_columns(asked, answers, publication)
+            sums.add(held)
+            writer.write_table(pa.Table.from_arrays([*window.columns, *added], schema=schema))
+            start += window.num_rows
+    rows.close()
+    return sums
+
+
+class _Answers:
+    """The results of the requests that a window of rows asks for."""
+
+    def __init__(self, results: ResultsStore, ledger: Ledger, schema: OutputSchema) -> None:
+        self._parts = [(batch.span, batch.number) for batch in results.parts(ledger)]
+        self._schema = part_schema(schema)
+        self._final = np.array(list(ledger.final_numbers()), dtype=np.int64).reshape(-1, 2)
+        self._results = results
+        self._group = lru_cache(maxsize=CACHED_GROUPS)(self._read_group)
+
+    def of(self, requests: Numbers) -> pa.Table:
+        """All results of these requests (ascending, distinct), by request and then oldest first."""
+        found = [self._schema.empty_table()]
+        if len(requests):
+            low, high = int(requests[0]), int(requests[-1])
+            for (start, stop), batch in self._parts:
+                if start <= high and stop > low:
+                    found.extend(self._matching(batch, requests))
+        table = pa.concat_tables(found).combine_chunks()
+        order = np.argsort(table.column("request").to_numpy(), kind="stable")  # stable: parts come oldest first
+        return table.take(pa.array(order))
+
+    def is_final(self, requests: Numbers) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Which of these failed for good."""
+        ranges = self._final
+        at = np.searchsorted(ranges[:, 0], requests, side="right") - 1
+        return (at >= 0) & (requests < ranges[np.maximum(at, 0), 1]) if len(ranges) else np.zeros(len(requests), bool)
+
+    def _matching(self, batch: int, requests: Numbers) -> Iterator[pa.Table]:
+        for group, (low, high) in enumerate(self._group_spans(batch)):
+            if low <= requests[-1] and high >= requests[0]:
+                table = self._group(batch, group)
+                inside = np.isin(table.column("request").to_numpy(), requests)
+                if inside.any():
+                    yield table if inside.all() else table.filter(pa.array(inside))
+
+    @cache  # noqa: B019  # lives as long as one publishing
+    def _group_spans(self, batch: int) -> list[tuple[int, int]]:
+        return self._results.open(batch).spans("request")
+
+    def _read_group(self, batch: int, group: int) -> pa.Table:
+        table = self._results.open(batch)
+        try:
+            return table.read_group(group, self._schema.names)
+        finally:
+            table.close()
+
+
+def _added_columns(asked: pa.Table, answers: _Answers, publication: Publication) -> tuple[list[pa.Array], Published]:
+    """The answer's columns and the status columns for a window of rows, and what they hold."""
+    request = asked.column("request").fill_null(-1).to_numpy()
+    results = answers.of(np.unique(request[request >= 0]))
+    best = _best_results(results)
+    place = _places(results, best, request)
+    # Row by row the result of its request; nulls where there is none.
+    taken = results.take(pa.array(best)).take(pa.array(np.maximum(place, 0), mask=place < 0))
+
+    ok = np.array(taken.column("outcome").to_pylist(), dtype=object) == Outcome.OK
+    status = np.where(ok, OK, np.where(answers.is_final(request), FAILED, PENDING)).astype(object)
+    status[asked.column("skipped").is_valid().to_numpy()] = SKIPPED
+    status[asked.column("unsendable").is_valid().to_numpy()] = FAILED
+
+    answer = taken.column("answer").combine_chunks()
+    empty = [pa.scalar(None, part.type) for part in answer.type]
+    values = [pc.if_else(pa.array(ok), answer.field(i), null) for i, null in enumerate(empty)]
+    error = pc.coalesce(asked.column("skipped"), asked.column("unsendable"), taken.column("error")).combine_chunks()
+    model = pc.if_else(pa.array(place >= 0), publication.model, pa.scalar(None, pa.string()))
+    attempts, tokens_in, tokens_out, cost = _sums(results, place)
+
+    first = asked.column("first").to_numpy().astype(bool)
+    own, shared = _split(cost, first)
+    held = Published(Counter(status.tolist()), int(own.fill_null(0).to_numpy().sum()), shared)
+    sums = [attempts, _split(tokens_in, first)[0], _split(tokens_out, first)[0], _usd(own)]
+    return [*values, pa.array(status, pa.string()), error, model, *sums], held
+
+
+def _best_results(results: pa.Table) -> Numbers:
+    """Of each request's results the oldest that is ok, else the newest: their indices, by request."""
+    request = results.column("request").to_numpy()
+    ok = np.array(results.column("outcome").to_pylist(), dtype=object) == Outcome.OK
+    index = np.arange(len(request))
+    # By request, then ok before not ok, then by age: the oldest ok first, or the newest of the others.
+    order = np.lexsort((np.where(ok, index, -index), ~ok, request))
+    return order[_starts(request[order])]
+
+
+def _starts(ascending: Numbers) -> Numbers:
+    """Where a new number begins."""
+    return np.flatnonzero(np.diff(ascending, prepend=-1) != 0)
+
+
+def _places(results: pa.Table, best: Numbers, request: Numbers) -> Numbers:
+    """For each row the index of its request's result in `best`, -1 where there is none."""
+    known = results.column("request").to_numpy()[best]
+    if not len(known):
+        return np.full(len(request), -1)
+    at = np.minimum(np.searchsorted(known, request), len(known) - 1)
+    return np.where(known[at] == request, at, -1)
+
+
+def _sums(results: pa.Table, place: Numbers) -> list[pa.Array]:
+    """By row: the attempts of its request, and input tokens, output tokens and cost (pico-dollars) of all of them.
+
+    Null where nothing is known of it: not sent, or without usage.
+    """
+    starts = _starts(results.column("request").to_numpy())
+    none = place < 0
+    if not len(starts):
+        return [pa.array(np.zeros(len(place)), pa.int32()), *(pa.nulls(len(place), pa.int64()) for _ in range(3))]
+    attempts = np.maximum.reduceat(results.column("attempt").to_numpy(), starts)
+    sums = [pa.array(np.where(none, 0, attempts[place]), pa.int32())]
+    for name in ("input_tokens", "output_tokens", "cost"):
+        column = results.column(name)
+        total = np.add.reduceat(column.fill_null(0).to_numpy(), starts)
+        known = np.logical_or.reduceat(column.is_valid().to_numpy(), starts)
+        sums.append(pa.array(total[place], pa.int64(), mask=none | ~known[place]))
+    return sums
+
+
+def _split(values: pa.Array, first: np.ndarray[Any, np.dtype[np.bool_]]) -> tuple[pa.Array, int]:
+    """Values on the first row of each request and 0 on its duplicates; and the sum that the duplicates would have."""
+    numbers = values.fill_null(0).to_numpy()
+    own = pa.array(np.where(first, numbers, 0), pa.int64(), mask=values.is_null().to_numpy(zero_copy_only=False))
+    return own, int(numbers[~first].sum())
+
+
+def _usd(pico: pa.Array) -> pa.Array:
+    """Pico-dollars as exact dollars: the same digits, read twelve places further right."""
+    digits = pico.cast(pa.decimal128(19, 0))
+    return pa.Array.from_buffers(COST, len(digits), digits.buffers(), digits.null_count, digits.offset)

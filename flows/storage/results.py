@@ -1,0 +1,251 @@
+"""Results: one part per collected batch, ordered by request number, written once and never changed."""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from blocks.batch import Answer, Failure, FailureKind
+from flows.domain.events import Slice
+from flows.domain.ledger import Batch, Ledger
+from flows.domain.money import ModelPrice
+from flows.domain.outcomes import Outcome, as_slices, verdict
+from flows.domain.schema import FieldType, ListOf, OutputSchema, Scalar, Struct
+from flows.storage.files import NumberedTable, write_part
+from flows.storage.state import StateDirectory
+
+_SCALARS = {"string": pa.string(), "json": pa.string(), "int64": pa.int64(), "double": pa.float64(), "bool": pa.bool_()}
+_MISSING = Failure(FailureKind.PASSING, "missing", "the provider returned no answer for this request")
+
+
+def arrow_type(kind: FieldType) -> pa.DataType:
+    """The Arrow type of a column that holds such values."""
+    match kind:
+        case Scalar(name):
+            return _SCALARS[name]
+        case ListOf(item):
+            return pa.list_(arrow_type(item))
+        case Struct(fields):
+            return pa.struct([pa.field(name, arrow_type(part)) for name, part in fields])
+
+
+def answer_type(schema: OutputSchema) -> pa.StructType:
+    """The typed values of one answer."""
+    return pa.struct([pa.field(name, arrow_type(kind)) for name, kind in schema.fields.items()])
+
+
+def part_schema(schema: OutputSchema) -> pa.Schema:
+    """The columns of a results part."""
+    return pa.schema(
+        [
+            ("request", pa.int64()),
+            ("attempt", pa.int32()),
+            ("outcome", pa.string()),
+            ("error", pa.string()),
+            ("answer", answer_type(schema)),
+            ("raw", pa.string()),  # the text of an answer that was rejected
+            ("input_tokens", pa.int64()),
+            ("output_tokens", pa.int64()),
+            ("cost", pa.int64()),  # pico-dollars; null where it is not known
+        ]
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """What decides over an answer."""
+
+    run_id: str
+    schema: OutputSchema
+    price: ModelPrice | None
+    max_attempts: int
+
+
+@dataclass(slots=True)
+class Gathered:
+    """What the journal has to know of a collected batch."""
+
+    ok: int
+    again: list[Slice]
+    final: list[Slice]
+    outcomes: dict[str, int]
+    input_tokens: int
+    output_tokens: int
+    cost: int | None
+    single_cost: int | None
+    rejected_cost: int | None
+    unmetered: int
+    strays: int
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Thousands of young dicts make the collector look at them over and over; collected once at the end instead."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+class Gatherer:
+    """Takes the answers of one batch, in any order, and makes its results part."""
+
+    def __init__(self, batch: Batch, judge: Judge) -> None:
+        self._batch = batch
+        self._judge = judge
+        self._expected = {
+            number: (part.attempt, part.used) for part in batch.slices for number in range(part.start, part.stop)
+        }
+        self._rows: dict[int, tuple[Any, ...]] = {}
+        self._failures: dict[int, FailureKind] = {}
+        self._strays = 0
+        self._prefix = f"{judge.run_id}-"
+
+    def take(self, answers: Iterable[Answer]) -> None:
+        """Judge answers; only their typed values are kept."""
+        with _no_garbage_collection():
+            for answer in answers:
+                self._take_one(answer)
+
+    def _take_one(self, answer: Answer) -> None:
+        number = self._number(answer.custom_id)
+        if number is None or number in self._rows:
+            self._strays += 1
+            return
+        outcome, error, values, raw = self._outcome(number, answer)
+        tokens_in, tokens_out = (answer.usage[0], answer.usage[1]) if answer.usage else (None, None)
+        self._rows[number] = (outcome, error, values, raw, tokens_in, tokens_out)
+
+    def _number(self, custom_id: str) -> int | None:
+        """The request an answer belongs to; None for one of another run, request or attempt."""
+        if not custom_id.startswith(self._prefix):
+            return None
+        number, _, attempt = custom_id[len(self._prefix) :].partition("-")
+        if not (number.isdecimal() and attempt.isdecimal()):
+            return None
+        expected = self._expected.get(int(number))
+        return int(number) if expected is not None and expected[0] == int(attempt) else None
+
+    def _outcome(self, number: int, answer: Answer) -> tuple[Outcome, str | None, dict[str, Any] | None, str | None]:
+        if answer.failure is not None:
+            self._failures[number] = answer.failure.kind
+            excused = answer.failure.kind is FailureKind.EXCUSED
+            return Outcome.EXPIRED if excused else Outcome.FAILED, _said(answer.failure), None, None
+        values, reason = self._judge.schema.read(answer.text or "")
+        if values is not None:
+            return Outcome.OK, None, values, None
+        self._failures[number] = FailureKind.PASSING
+        return Outcome.REJECTED, reason, None, answer.text
+
+    def finish(self, *, failed: str | None = None) -> tuple[pa.Table, Gathered]:
+        """The results part, and what became of every request of the batch. `failed`: why the whole batch has none."""
+        self._count_missing(failed)
+        numbers = sorted(self._rows)
+        table = self._table(numbers)
+        return table, self._gathered(numbers, table)
+
+    def _count_missing(self, failed: str | None) -> None:
+        lost = Failure(FailureKind.EXCUSED, "batch_failed", failed) if failed is not None else _MISSING
+        outcome = Outcome.MISSING if failed is None else Outcome.EXPIRED
+        for number in self._expected.keys() - self._rows.keys():
+            self._failures[number] = lost.kind
+            self._rows[number] = (outcome, _said(lost), None, None, None, None)
+
+    def _table(self, numbers: list[int]) -> pa.Table:
+        rows = [self._rows[number] for number in numbers]
+        outcome, error, answer, raw, tokens_in, tokens_out = zip(*rows, strict=True)
+        schema = part_schema(self._judge.schema)
+        attempts = [self._expected[number][0] for number in numbers]
+        costs = [self._cost(i, o) for i, o in zip(tokens_in, tokens_out, strict=True)]
+        columns = [numbers, attempts, outcome, error, answer, raw, tokens_in, tokens_out, costs]
+        arrays = [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)]
+        return pa.Table.from_arrays(arrays, schema=schema)
+
+    def _cost(self, tokens_in: int | None, tokens_out: int | None) -> int | None:
+        if self._judge.price is None or tokens_in is None or tokens_out is None:
+            return None
+        return self._judge.price.tier(tokens_in).cost(tokens_in, tokens_out)
+
+    def _gathered(self, numbers: list[int], table: pa.Table) -> Gathered:
+        again: list[tuple[int, int, int]] = []
+        final: list[tuple[int, int, int]] = []
+        for number in sorted(self._failures):
+            attempt, used = self._expected[number]
+            judged = verdict(self._failures[number], attempt, used, self._judge.max_attempts)
+            if judged.again:
+                again.append((number, attempt + 1, judged.used))
+            else:
+                final.append((number, attempt, judged.used))
+        return Gathered(
+            ok=len(numbers) - len(self._failures),
+            again=as_slices(again, self._batch.number),
+            final=as_slices(final, self._batch.number),
+            outcomes=dict(Counter(str(row[0]) for row in self._rows.values())),
+            strays=self._strays,
+            **self._money(table),
+        )
+
+    def _money(self, table: pa.Table) -> dict[str, Any]:
+        """Sums over the part; requests that were not answered cost nothing, answered ones without usage are counted."""
+        price, rows = self._judge.price, [row for row in self._rows.values() if row[4] is not None]
+        answered = sum(1 for row in self._rows.values() if row[0] in {Outcome.OK, Outcome.REJECTED})
+        metered = sum(1 for row in rows if row[0] in {Outcome.OK, Outcome.REJECTED})
+        tokens = {"input_tokens": sum(row[4] for row in rows), "output_tokens": sum(row[5] for row in rows)}
+        sums: dict[str, int | None] = {"cost": None, "single_cost": None, "rejected_cost": None}
+        if price is not None:
+            rejected = np.array(table.column("outcome").to_pylist()) == Outcome.REJECTED
+            costs = table.column("cost").fill_null(0).to_numpy()
+            sums = {
+                "cost": int(costs.sum()),
+                "single_cost": sum(price.tier(row[4]).single_cost(row[4], row[5]) for row in rows),
+                "rejected_cost": int(costs[rejected].sum()),
+            }
+        return {**tokens, **sums, "unmetered": answered - metered}
+
+
+def _said(failure: Failure) -> str:
+    return f"{failure.code}: {failure.message}" if failure.message else failure.code
+
+
+class ResultsStore:
+    """The parts of one output schema. Only parts that the ledger lists are ever read."""
+
+    def __init__(self, state: StateDirectory, schema_id: str) -> None:
+        self._state = state
+        self.schema_id = schema_id
+
+    def save(self, batch: int, table: pa.Table) -> None:
+        """Write a batch's part, whole or not at all."""
+        path = self._state.part(self.schema_id, batch)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_part(path, table)
+
+    def parts(self, ledger: Ledger) -> list[Batch]:
+        """The batches whose parts belong to this schema, oldest first."""
+        return [
+            batch
+            for _, batch in sorted(ledger.batches.items())
+            if batch.result is not None and batch.result.schema_id == self.schema_id
+        ]
+
+    def open(self, batch: int) -> NumberedTable:
+        """A part, to be read by position."""
+        return NumberedTable(self._state.part(self.schema_id, batch))
+
+    def corrections(self, batch: int) -> dict[int, str]:
+        """Why answers of a batch were rejected, by request number: what the model is told when they are asked again."""
+        table = self.open(batch)
+        rows = table.read(0, table.rows, ["request", "outcome", "error"])
+        table.close()
+        columns = (column.to_pylist() for column in rows.columns)
+        return {number: error for number, outcome, error in zip(*columns, strict=True) if outcome == Outcome.REJECTED}

@@ -1,0 +1,164 @@
+"""The state directory beside an output: where everything is, who holds it, and what it belongs to."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from blocks.errors import StateError, UsageError
+from flows.storage.files import write_json
+
+FORMAT = 1
+_LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"  # none that look alike: the run's id is read out of logs
+
+
+@dataclass(frozen=True, slots=True)
+class StateDirectory:
+    """`_<output name>.batchwerk/` beside the output."""
+
+    output: Path
+
+    @property
+    def path(self) -> Path:
+        """The directory itself; its underscore hides it from readers of folders."""
+        return self.output.parent / f"_{self.output.name}.batchwerk"
+
+    @property
+    def run_file(self) -> Path:
+        """Id, format version and input."""
+        return self.path / "run.json"
+
+    @property
+    def journal(self) -> Path:
+        """Append-only events."""
+        return self.path / "journal.jsonl"
+
+    @property
+    def requests(self) -> Path:
+        """Frozen plans, as generations."""
+        return self.path / "requests"
+
+    @property
+    def rows(self) -> Path:
+        """Which request each row of the newest plan asks for."""
+        return self.path / "rows.pq"
+
+    @property
+    def bodies(self) -> Path:
+        """Encoded batches while they are being sent."""
+        return self.path / "bodies"
+
+    @property
+    def published(self) -> Path:
+        """What the output holds; written last."""
+        return self.path / "published.json"
+
+    @property
+    def emulator(self) -> Path:
+        """The embedded emulator's own store."""
+        return self.path / "emulator.sqlite"
+
+    def spec(self, fingerprint: str) -> Path:
+        """A job, provider and endpoint that batches were sent under."""
+        return self.path / "specs" / f"{fingerprint}.json"
+
+    def results(self, schema_id: str) -> Path:
+        """Results parts of one output schema."""
+        return self.path / "results" / schema_id
+
+    def part(self, schema_id: str, batch: int) -> Path:
+        """The results of one batch."""
+        return self.results(schema_id) / f"{batch:06d}.pq"
+
+    def report(self, suffix: str) -> Path:
+        """The report, as json or md."""
+        return self.path / f"report.{suffix}"
+
+    def read_run(self) -> dict[str, Any] | None:
+        """run.json, or None where there is no run yet."""
+        if not self.run_file.exists():
+            return None
+        run = read_json(self.run_file)
+        if run.get("format", 0) > FORMAT:
+            raise StateError(
+                f"{self.path} was written by a newer Batchwerk (format {run['format']}, this one knows {FORMAT})",
+                next_step="upgrade Batchwerk, or choose another output",
+            )
+        return run
+
+    def open_run(self, source: Path, *, input_moved: bool) -> str:
+        """The run's id; begins a new run where there is none. Call it while holding the lock."""
+        run = self.read_run()
+        where = str(source.resolve())
+        if run is None:
+            run_id = "".join(secrets.choice(_LETTERS) for _ in range(8))
+            created = datetime.now(UTC).isoformat()
+            write_json(self.run_file, {"id": run_id, "format": FORMAT, "input": where, "created_at": created})
+            return run_id
+        check_belongs(run, source, self.output, input_moved=input_moved)
+        if run["input"] != where:
+            write_json(self.run_file, {**run, "input": where})
+        return str(run["id"])
+
+    def prepare(self) -> None:
+        """Make the folders."""
+        for folder in (self.path / "specs", self.requests, self.bodies):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the directory: one writer at a time, by a lock that the system takes back when the process dies."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / "lock").open("a+b") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise _held(file.read(), self.output) from None
+            file.truncate(0)
+            since = datetime.now(UTC).isoformat(timespec="seconds")
+            file.write(orjson.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}))
+            file.flush()
+            yield
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises StateError for anything else."""
+    try:
+        value = orjson.loads(path.read_bytes())
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise StateError(f"{path} can't be read: {error}", next_step="restore it from a backup") from error
+    if not isinstance(value, dict):
+        raise StateError(f"{path} holds no JSON object", next_step="restore it from a backup")
+    return value
+
+
+def check_belongs(run: Mapping[str, Any], source: Path, output: Path, *, input_moved: bool) -> None:
+    """An output belongs to the input that it was begun with."""
+    if run["input"] != str(source.resolve()) and not input_moved:
+        raise UsageError(
+            f"{output} belongs to another input: {run['input']}",
+            next_step="choose another output, or add --input-moved if it is the same data in a new place",
+        )
+
+
+def _held(content: bytes, output: Path) -> StateError:
+    try:
+        holder = orjson.loads(content)
+        who = f"process {holder['pid']} on {holder['host']} since {holder['since']}"
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        who = "another process"
+    return StateError(
+        f"{output} is being worked on by {who}",
+        next_step="wait until it ends, or stop it; the same command then goes on from there",
+    )

@@ -1,0 +1,140 @@
+"""Sending batches: the intent is on disk before the call, the provider's id after it."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+
+from blocks.batch import EncodedBatch
+from blocks.errors import BatchTooLarge, ProviderError, StateError, Transient, UnknownOutcome
+from flows.domain.events import Refused, Submitted, Unknown
+from flows.domain.ledger import Batch, State
+from flows.run import Run, now
+
+log = logging.getLogger("batchwerk")
+
+LANES = 2  # submissions at once; more would only wait for the interpreter
+LINGER = 3.0  # seconds that a lane keeps its slot with nothing to send: getting one again takes as long
+MOST_PERMITS = 8  # asked for at once; each request for them is a call to Prefect's server
+Permits = Callable[[int], None]  # blocks until so many calls may be made
+
+
+class Outbox:
+    """Batches that are decided and not yet sent, and the lanes that send them."""
+
+    def __init__(self, permits: Permits, most_lanes: int = LANES) -> None:
+        self._numbers: queue.Queue[int | None] = queue.Queue()
+        self._permits = permits
+        self._most_lanes = most_lanes
+        self._lock = threading.Lock()
+        self._lanes = 0
+
+    def put(self, number: int) -> None:
+        """Add a batch."""
+        self._numbers.put(number)
+
+    def take(self) -> int | None:
+        """The next batch, or None if there is none for a while."""
+        try:
+            return self._numbers.get(timeout=LINGER)
+        except queue.Empty:
+            return None
+
+    def needs_lane(self) -> bool:
+        """Whether one more lane would have something to send; counts it as begun if so."""
+        with self._lock:
+            needed = self._lanes < min(self._most_lanes, self._numbers.qsize())
+            self._lanes += needed
+            return needed
+
+    def lane_ended(self) -> None:
+        """A lane gave its slot back."""
+        with self._lock:
+            self._lanes -= 1
+
+    def close(self) -> None:
+        """Let the lanes end at once."""
+        for _ in range(self._most_lanes):
+            self._numbers.put(None)
+
+    def permits(self) -> int:
+        """Wait until calls may be made, and say how many."""
+        count = min(MOST_PERMITS, 1 + self._numbers.qsize())
+        self._permits(count)
+        return count
+
+
+def submit_batches(run: Run, outbox: Outbox) -> int:
+    """A lane: sends one batch after another while there are any; returns how many it sent."""
+    sent = permits = 0
+    with run.guard():
+        try:
+            while run.failure is None and (number := outbox.take()) is not None:
+                permits = permits or outbox.permits()
+                with run.guard(number):
+                    submit_batch(run, run.ledger.batches[number])
+                permits -= 1
+                sent += 1
+        finally:
+            outbox.lane_ended()
+    return sent
+
+
+def submit_batch(run: Run, batch: Batch) -> None:
+    """Send one batch, or find out what became of one whose answer was lost."""
+    started = time.monotonic()
+    body = run.write_body(batch)
+    try:
+        if batch.state is State.UNKNOWN:
+            batch_id = _reconcile(run, batch, body)
+        else:
+            run.record(run.intent(batch, body))
+            batch_id = _send(run, batch, body)
+    finally:
+        body.path.unlink(missing_ok=True)
+    if batch_id is not None:
+        run.record(Submitted(at=now(), batch=batch.number, id=batch_id))
+        seconds = time.monotonic() - started
+        log.info("batch %d: %s requests sent in %.1f s", batch.number, f"{batch.requests:,}", seconds)
+
+
+def _send(run: Run, batch: Batch, body: EncodedBatch) -> str | None:
+    most = run.checked.limits.max_bytes
+    try:
+        _check_size(batch, body, most)
+        return run.provider.submit(body, run.checked.form)
+    except UnknownOutcome as error:
+        run.record(Unknown(at=now(), batch=batch.number, reason=error.message))
+        log.warning("batch %d: %s; asking the provider whether it was accepted", batch.number, error.message)
+    except BatchTooLarge as error:
+        run.record(Refused(at=now(), batch=batch.number, reason=error.message, too_large=True))
+        if batch.requests == 1:
+            raise
+        log.warning("batch %d is too large and goes again in halves: %s", batch.number, error.message)
+    except ProviderError as error:
+        run.record(Refused(at=now(), batch=batch.number, reason=error.message))
+        raise
+    return None
+
+
+def _check_size(batch: Batch, body: EncodedBatch, most: int | None) -> None:
+    if most is not None and body.bytes > most and batch.requests > 1:
+        raise BatchTooLarge(f"the batch has {body.bytes:,} bytes, the provider takes {most:,}")
+
+
+def _reconcile(run: Run, batch: Batch, body: EncodedBatch) -> str | None:
+    if body.sha256 != batch.sha256:
+        raise StateError(
+            f"batch {batch.number} can't be made again as it was sent, so the provider can't be asked about it",
+            next_step="run the command with the job file and the version of Batchwerk that sent it",
+        )
+    try:
+        return run.provider.find(body, run.checked.form)
+    except (UnknownOutcome, Transient) as error:
+        run.record(Unknown(at=now(), batch=batch.number, reason=error.message))
+        if not run.provider.verified_lookup:
+            run.unresolved[batch.number] = str(error)
+        return None
