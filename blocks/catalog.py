@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from blocks.batch import BatchFormat, BatchProvider, Connection, Limits, PollPlan, RequestForm
 from blocks.emulator import EmulatorOptions, running_emulator
@@ -76,7 +77,12 @@ def _block_connection(slug: str, base_url: str | None, options: Mapping[str, str
 
 
 def _web_address(url: str) -> str:
-    if not url.startswith(("http://", "https://")):
+    try:
+        parts = urlsplit(url)
+        right = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0 and url.isprintable()
+    except ValueError:  # a port that is no number
+        right = False
+    if not right or " " in url:
         raise UsageError(f"--base-url {url!r} is not a web address", next_step="it begins with https://")
     return url.rstrip("/")
 

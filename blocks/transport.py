@@ -23,6 +23,7 @@ from blocks.errors import (
     SpendLimitReached,
     Transient,
     UnknownOutcome,
+    UsageError,
 )
 
 log = logging.getLogger("batchwerk.transport")
@@ -43,6 +44,7 @@ class Transport:
     def __init__(self, provider: str, base_url: str, headers: Mapping[str, str], read_error: ErrorReader) -> None:
         self.provider = provider
         self._read_error = read_error
+        _check_headers(provider, headers)
         self._client = httpx.Client(
             base_url=base_url,
             headers={"user-agent": "batchwerk", **headers},
@@ -74,7 +76,7 @@ class Transport:
     def _call(self, method: str, path: str, *, creating: bool = False, **options: Any) -> Any:
         with _connection_errors(self.provider, creating=creating):
             response = self._client.request(method, path, **options)
-        if response.status_code >= 400:
+        if response.status_code >= 300:
             raise self._error(response, creating=creating)
         try:
             return orjson.loads(response.content)
@@ -105,12 +107,24 @@ def _kind_of(status: int, *, creating: bool) -> tuple[type[ProviderError], str]:
             return NotFound, ""
         case 413:
             return BatchTooLarge, "use a smaller --batch-size"
-        case 408 | 429:
+        case 429:
             return Transient, "run the same command again later: it goes on from here"
-        case _ if status >= 500:
+        case _ if status >= 500 or status == 408:
             return UnknownOutcome if creating else Transient, "run the same command again: it goes on from here"
+        case _ if status < 400:
+            return BatchRefused, "it points to another address: check the base URL"
         case _:
             return BatchRefused, ""
+
+
+def _check_headers(provider: str, headers: Mapping[str, str]) -> None:
+    """A key that was copied with a line break or a typographic sign would only be refused later, and be shown then."""
+    for value in headers.values():
+        if not (value.isascii() and value.isprintable() and value == value.strip()):
+            raise UsageError(
+                f"the key for {provider} is empty or has a character that no key has, such as a line break",
+                next_step="copy it again",
+            )
 
 
 def retry_after_seconds(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
@@ -125,6 +139,8 @@ def retry_after_seconds(headers: Mapping[str, str], now: datetime | None = None)
         at = parsedate_to_datetime(value)
     except ValueError:
         return None
+    if at.tzinfo is None:  # HTTP dates are in GMT, also where they don't say so
+        at = at.replace(tzinfo=UTC)
     return max(0.0, (at - (now or datetime.now(UTC))).total_seconds())
 
 
@@ -147,7 +163,7 @@ def _connection_errors(provider: str, *, creating: bool) -> Iterator[None]:
             next_step="check the network and the base URL; the same command goes on from here",
             provider=provider,
         ) from error
-    except httpx.TransportError as error:
+    except httpx.RequestError as error:  # broken on the way, or an answer whose encoding is
         kind = UnknownOutcome if creating else Transient
         raise kind(
             f"the connection to {provider} broke: {str(error) or type(error).__name__}",

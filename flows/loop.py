@@ -73,7 +73,9 @@ class Loop:
                         run.changed.wait(min(seconds, LONGEST_NAP))
                     case Submit(slices):
                         with run.lock:
-                            self._outbox.put(run.ledger.reserve(slices).number)
+                            number = run.ledger.reserve(slices).number
+                        self._agenda.busy.add(number)
+                        self._outbox.put(number)
                     case Reconcile(number):
                         self._agenda.busy.add(number)
                         self._outbox.put(number)

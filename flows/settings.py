@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -33,7 +33,7 @@ class Settings(BaseModel):
     provider: str
     model: str | None = None
     base_url: str | None = None
-    batch_size: int | Literal["auto"] = DEFAULT_BATCH_SIZE
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = DEFAULT_BATCH_SIZE
     max_in_flight: int = Field(default=DEFAULT_IN_FLIGHT, ge=1)
     max_attempts: int = Field(default=3, ge=1)
     max_failed: float = Field(default=0.0, ge=0.0, le=1.0)

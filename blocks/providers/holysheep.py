@@ -26,7 +26,7 @@ from blocks.batch import (
     RequestForm,
     Usage,
 )
-from blocks.errors import UnknownOutcome
+from blocks.errors import Transient, UnknownOutcome
 from blocks.transport import Transport
 
 BASE_URL = "https://api.holysheep.ai/v1"
@@ -92,8 +92,10 @@ def _correction(reason: str) -> str:
     return f"\n\nYour previous answer was rejected: {reason}\nAnswer again, so that it matches the JSON Schema."
 
 
-def read_status(body: Mapping[str, Any]) -> BatchStatus:
+def read_status(body: Any) -> BatchStatus:
     """A batch object. A status that we don't know counts as running: nothing may be concluded from it."""
+    if not isinstance(body, dict) or not _batch_id(body):
+        raise _unexpected("a batch without its id")
     wording = str(body.get("status", "unknown"))
     phases = {
         "completed": BatchPhase.ENDED,
@@ -105,7 +107,7 @@ def read_status(body: Mapping[str, Any]) -> BatchStatus:
     done = round(total * progress / 100) if isinstance(total, int) and isinstance(progress, int | float) else None
     error = body.get("error")
     return BatchStatus(
-        id=str(body["batch_id"]),
+        id=_batch_id(body),
         phase=phases.get(wording, BatchPhase.RUNNING),
         wording=wording,
         total=total if isinstance(total, int) else None,
@@ -114,22 +116,53 @@ def read_status(body: Mapping[str, Any]) -> BatchStatus:
     )
 
 
-def read_item(item: Mapping[str, Any]) -> Answer:
-    """One result. Anything that is not `success` is a failure."""
+def _batch_id(body: Mapping[str, Any]) -> str:
+    """The id that an answer names; empty where it names none."""
+    named = body.get("batch_id")
+    return str(named) if isinstance(named, str | int) else ""
+
+
+def _unexpected(what: str) -> Transient:
+    return Transient(
+        f"holysheep answered with {what}",
+        next_step="run the same command again: it goes on from here",
+        provider="holysheep",
+    )
+
+
+def read_page(page: Any) -> tuple[list[Any], int]:
+    """A page of results and how many results there are in all."""
+    items, total = (page.get("results"), page.get("total_items")) if isinstance(page, dict) else (None, None)
+    if not isinstance(items, list) or not isinstance(total, int):
+        raise _unexpected("results that are no page of results")
+    return items, total
+
+
+def read_item(item: Any) -> Answer:
+    """One result. Anything that is not `success` is a failure; what names no request belongs to none."""
+    if not isinstance(item, dict):
+        return Answer("", None, None, Failure(FailureKind.PASSING, "unknown", "a result that is no object"))
+    custom_id = str(item.get("custom_id", ""))
     usage = _usage_of(item.get("usage"))
     if item.get("status") == "success":
         text = item.get("response")
-        return Answer(item["custom_id"], text if isinstance(text, str) else "", usage, None)
+        return Answer(custom_id, text if isinstance(text, str) else "", usage, None)
     error = item.get("error") or {}
     code = str(error.get("code", "unknown")) if isinstance(error, dict) else "unknown"
     failure = Failure(_failure_kind(code), code, _message_of(error) or "the provider gave no reason")
-    return Answer(item["custom_id"], None, usage, failure)
+    return Answer(custom_id, None, usage, failure)
 
 
 def _usage_of(usage: Any) -> Usage | None:
+    """Tokens, or None where they are not both named: what is not known must not look free."""
     if not isinstance(usage, dict):
         return None
-    return Usage(int(usage.get("input_tokens") or 0), int(usage.get("output_tokens") or 0))
+    tokens_in, tokens_out = usage.get("input_tokens"), usage.get("output_tokens")
+    return Usage(tokens_in, tokens_out) if _is_count(tokens_in) and _is_count(tokens_out) else None
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**40
 
 
 def _failure_kind(code: str) -> FailureKind:
@@ -179,9 +212,10 @@ class HolySheep:
         """Send a batch under its tag as idempotency key."""
         headers = {IDEMPOTENCY_HEADER: batch.tag}
         body = self._http.create(PATHS["batches"], batch.path, batch.bytes, headers)
-        if not isinstance(body, dict) or "batch_id" not in body:
+        named = _batch_id(body) if isinstance(body, dict) else ""
+        if not named:
             raise UnknownOutcome("holysheep accepted a batch and named no id for it", provider=self.name)
-        return str(body["batch_id"])
+        return named
 
     def find(self, batch: EncodedBatch, form: RequestForm) -> str:
         """Replay the call: the same key and body answer the first batch again, where that is verified."""
@@ -202,7 +236,7 @@ class HolySheep:
         offset, total = 0, 1
         while offset < total:
             page = self._http.get(PATHS["results"].format(id=batch_id), offset=offset, limit=RESULTS_PAGE)
-            items, total = page["results"], page["total_items"]
+            items, total = read_page(page)
             if not items:
                 return  # fewer items than promised: what is missing is counted by whoever sent the requests
             yield from map(read_item, items)

@@ -180,7 +180,8 @@ def _pause(
         if not open_batches and not backlog:
             return Finish()
         return Finish("the provider takes longer than expected")
-    looks = [agenda.poll_at[batch.number] for batch in waited_for if batch.number in agenda.poll_at]
+    idle = (batch.number for batch in waited_for if batch.number not in agenda.busy)
+    looks = [agenda.poll_at[number] for number in idle if number in agenda.poll_at]
     if backlog and len(open_batches) < rules.max_in_flight:
         looks.append(ledger.again_since + rules.gather)
     pause = min(looks, default=now + rules.longest_pause) - now

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from hashlib import blake2b
+from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
@@ -44,9 +45,10 @@ def form_digest(parts: Mapping[str, Any]) -> bytes:
 
 
 def row_keys(digest: bytes, names: Sequence[str], columns: Sequence[Sequence[Any]]) -> list[bytes]:
-    """The key of every row, from the values of the columns that the prompt uses, in the order of `names`."""
-    base = blake2b(digest + encode(list(names)), digest_size=KEY_BYTES)
-    return [_digest(base, payload) for payload in _payloads(columns)]
+    """The key of every row, from the values of the columns that the prompt uses; their order is of no matter."""
+    ordered = sorted(zip(names, columns, strict=True), key=itemgetter(0))
+    base = blake2b(digest + encode([name for name, _ in ordered]), digest_size=KEY_BYTES)
+    return [_digest(base, payload) for payload in _payloads([column for _, column in ordered])]
 
 
 def _payloads(columns: Sequence[Sequence[Any]]) -> Iterable[bytes]:

@@ -132,7 +132,8 @@ class Ledger:
                 batch.state, batch.reason = State.REFUSED, event.reason
                 self._put_back(batch.slices, at)
                 if event.too_large:
-                    self.largest = max(1, batch.requests // 2)
+                    half = max(1, batch.requests // 2)
+                    self.largest = min(half, self.largest or half)
             case Ended():
                 batch.state, batch.ended_at = State.ENDED, at
                 batch.wording, batch.failed = event.wording, event.failed

@@ -17,7 +17,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from blocks.errors import UsageError
 
 ROW = "row"  # the name under which a template reaches columns whose names are no identifiers
-SEPARATOR = "\x00\x1e\x00"  # between renderings; a row that contains it is rendered on its own
+# Between renderings. No end of it is also its beginning, so that it is found where it was put whatever stands before.
+SEPARATOR = "\x00\x1e\x1f"
 _ROWS = "__rows"
 _NOT_IN_A_LOOP = (
     nodes.Block,
@@ -38,11 +39,28 @@ class Unrenderable:
     reason: str
 
 
+class _Sandbox(ImmutableSandboxedEnvironment):
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """`row.copy` is the column `copy`, not the method that dicts have."""
+        if isinstance(obj, dict) and attribute in obj:
+            return obj[attribute]
+        return super().getattr(obj, attribute)
+
+
+def _shown(value: Any) -> Any:
+    """What stands in a prompt for a value: nothing for a null, and never a Python object's address."""
+    if value is None:
+        return ""
+    if isinstance(value, Iterator) or (callable(value) and not isinstance(value, StrictUndefined)):
+        raise TypeError(f"an expression gives a {type(value).__name__}, not text; a `| join` or a `()` may be missing")
+    return value
+
+
 def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
+    environment = _Sandbox(
         undefined=StrictUndefined,
         keep_trailing_newline=True,  # a prompt is sent as it was written, character for character
-        finalize=lambda value: "" if value is None else value,  # a null reads as nothing, not as "None"
+        finalize=_shown,
     )
     del environment.filters["random"]
     del environment.globals["lipsum"]
@@ -128,7 +146,10 @@ class Prompt:
         target = targets[0] if len(targets) == 1 else nodes.Tuple(targets, "store")
         body = [*self._tree.body, nodes.Output([nodes.TemplateData(SEPARATOR)])]
         loop = nodes.For(target, nodes.Name(_ROWS, "load"), body, [], None, False)  # noqa: FBT003  # Jinja's node
-        return self._environment.from_string(nodes.Template([loop], lineno=1))
+        try:
+            return self._environment.from_string(nodes.Template([loop], lineno=1))
+        except TemplateSyntaxError:  # what is right by itself and wrong in a loop, such as setting `loop`
+            return None
 
     def _bound(self, rows: list[tuple[Any, ...]]) -> Iterator[Any]:
         """What the loop's targets take from each row."""

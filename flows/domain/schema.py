@@ -40,6 +40,7 @@ class Struct:
 
 FieldType = Scalar | ListOf | Struct
 
+_UNTYPED = {"$ref", "$dynamicRef", "prefixItems"}  # beside these, `type` and `items` may not say what values are
 _SCALARS = {"string": "string", "integer": "int64", "number": "double", "boolean": "bool"}
 Converter = Callable[[Any], Any]
 
@@ -57,14 +58,16 @@ class OutputSchema:
             self.fields: dict[str, FieldType] = {PLAIN: Scalar("string")}
             return
         try:
-            jsonschema_rs.meta.validate(self.schema)
+            # First what may refer to other places: the check of the schema itself would fetch them.
             self._validator = jsonschema_rs.validator_for(self.schema, retriever=_no_network)
+            jsonschema_rs.meta.validate(self.schema)
         except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
             raise UsageError(
                 f"`output` is not a valid JSON Schema: {str(error).splitlines()[0]}",
                 next_step="mend `output` in the job file; see https://json-schema.org/understanding-json-schema",
             ) from error
         self.fields = {name: field_type(part) for name, part in self.schema["properties"].items()}
+        _check_choices(self.schema["properties"])
         self._convert = _converter(Struct(tuple(self.fields.items())))
 
     def read(self, text: str) -> tuple[dict[str, Any] | None, str]:
@@ -75,14 +78,14 @@ class OutputSchema:
             value = _loads(text)
         except orjson.JSONDecodeError as error:
             return None, f"the answer is not JSON: {error}"[:LONGEST_REASON]
-        if not self._validator.is_valid(value):
-            return None, self._reason(value)
-        if self._convert is None:
-            return value, ""
         try:
-            return self._convert(value), ""
+            if not self._validator.is_valid(value):
+                return None, self._reason(value)
+            return value if self._convert is None else self._convert(value), ""
         except _Breach as breach:
             return None, str(breach)
+        except (TypeError, ValueError) as error:  # nested deeper than the validator or the encoder goes
+            return None, f"the answer can't be checked: {error}"[:LONGEST_REASON]
 
     def _reason(self, value: Any) -> str:
         for error in self._validator.iter_errors(value):
@@ -109,6 +112,18 @@ def _whole_schema(output: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": dict(output), "required": list(output)}
 
 
+def _check_choices(properties: Mapping[str, Any]) -> None:
+    """No answer could ever match a text that has to be true or false."""
+    for name, part in properties.items():
+        if isinstance(part, Mapping) and part.get("type") == "string":
+            for choice in part.get("enum", ()):
+                if isinstance(choice, bool):
+                    raise UsageError(
+                        f"`output` field {name!r} is a string and its `enum` holds {str(choice).lower()}",
+                        next_step="put the choices in quotes: YAML reads a bare yes, no, on or off as true or false",
+                    )
+
+
 def _no_network(uri: str) -> Any:
     raise ValueError(f"the schema refers to {uri}; only references inside the schema are followed")
 
@@ -128,7 +143,7 @@ def _loads(text: str) -> Any:
 
 def field_type(schema: Any) -> FieldType:
     """The column type of a schema: what is not plainly one of ours becomes JSON text."""
-    if not isinstance(schema, Mapping):
+    if not isinstance(schema, Mapping) or not _UNTYPED.isdisjoint(schema):
         return Scalar("json")
     if isinstance(schema.get("anyOf"), list):
         branches = [b for b in schema["anyOf"] if not (isinstance(b, Mapping) and b.get("type") == "null")]

@@ -14,7 +14,7 @@ from typing import Any
 OVERHEAD = 7  # tokens of a request's own framing: about 4 a message and 3
 
 _PIECES = re.compile(
-    r"(?P<blob>(?=[A-Za-z0-9+/_=-]*\d)(?=[A-Za-z0-9+/_=-]*[A-Za-z])[A-Za-z0-9+/_=-]{24,})"
+    r"(?P<blob>(?<![A-Za-z0-9+/_=-])(?=[A-Za-z0-9+/_=-]*\d)(?=[A-Za-z0-9+/_=-]*[A-Za-z])[A-Za-z0-9+/_=-]{24,})"
     r"|(?P<word>[A-Za-z]+)"
     r"|(?P<digits>[0-9]+)"
     r"|(?P<space>[ \t]{2,}|[\r\n]+)"

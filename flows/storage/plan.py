@@ -7,6 +7,7 @@ is sent, and every request's size is exact. Texts never go through a sort or a j
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,9 +109,9 @@ def wanted_requests(rows_file: Path) -> Ranges:
             # Consecutive numbers have the same difference to their place in the order.
             "SELECT min(request), max(request) + 1 FROM ("
             "  SELECT request, request - row_number() OVER (ORDER BY request) AS island"
-            "  FROM read_parquet(?) WHERE first"
+            "  FROM read_parquet(?, hive_partitioning = false) WHERE first"
             ") GROUP BY island ORDER BY 1",
-            [str(rows_file)],
+            [_literal(rows_file)],
         ).fetchall()
     return Ranges(groups)
 
@@ -120,7 +121,7 @@ def generations(*folders: Path) -> list[Path]:
     return sorted((path for folder in folders for path in folder.glob("*.pq")), key=lambda path: path.name)
 
 
-def make_plan(question: Question, frozen: list[Path], new: Path, rows_file: Path, *, memory: str = "256MB") -> Plan:
+def make_plan(question: Question, frozen: list[Path], new: Path, rows_file: Path, *, memory: str = "100MB") -> Plan:
     """Freeze the requests that `frozen` does not have into the folder `new`, and write `rows_file`."""
     with TemporaryDirectory(prefix="plan-", dir=rows_file.parent) as scratch:
         db = duckdb.connect(
@@ -140,7 +141,7 @@ class _Planner:
         self, question: Question, frozen: list[Path], new: Path, rows_file: Path, db: duckdb.DuckDBPyConnection
     ) -> None:
         self.question = question
-        self.frozen = [str(path) for path in frozen]
+        self.frozen = frozen
         self.new = new
         self.rows_file = rows_file
         self.db = db
@@ -215,8 +216,11 @@ class _Planner:
         self.db.execute("CREATE TABLE unsendable (hi UBIGINT, lo UBIGINT, reason VARCHAR)")
         return self._number("SELECT coalesce(max(request) + 1, 0) FROM known")
 
-    def _know(self, files: list[str]) -> None:
-        self.db.execute("INSERT INTO known SELECT hi, lo, request, bytes FROM read_parquet(?)", [files])
+    def _know(self, files: list[Path]) -> None:
+        self.db.execute(
+            "INSERT INTO known SELECT hi, lo, request, bytes FROM read_parquet(?, hive_partitioning = false)",
+            [[_literal(path) for path in files]],
+        )
 
     # --- second pass: new requests → frozen
 
@@ -254,7 +258,7 @@ class _Planner:
         self, window: pa.Table, offset: int, fresh: list[np.ndarray[Any, Any]], number: int, writer: NumberedWriter
     ) -> int:
         rows, high, low = fresh
-        taken = window.take(pa.array(rows - offset)).select(self.question.prompt.columns)
+        taken = without_views(window.select(self.question.prompt.columns)).take(pa.array(rows - offset))
         prompts = self._render(taken)
         sizes, problems = self._measure(prompts)
         good = np.array([problem is None for problem in problems], dtype=np.bool_)
@@ -307,7 +311,7 @@ class _Planner:
 
     def _write_rows(self, rows: int, start: int, stop: int) -> Plan:
         if stop > start:
-            self._know([str(self.new / f"{start:012d}.pq")])
+            self._know([self.new / f"{start:012d}.pq"])
         plan = self._summary(rows, start, stop)
         relation = self.db.sql(
             "SELECT known.request, first.row IS NOT NULL AS first, skipped.reason AS skipped,"
@@ -360,13 +364,14 @@ def selected_rows(source: Source, where: str, *, only_check: bool = False) -> np
     """The numbers of the rows for which a SQL condition holds, evaluated by DuckDB over the input alone."""
     rows = "LIMIT 0" if only_check else "ORDER BY file_row_number"
     with duckdb.connect(config={"memory_limit": "256MB"}) as db:
-        db.execute("SET allowed_paths = [?]".replace("?", _quoted(str(source.path))))
+        allowed = ", ".join(_quoted(text) for text in (str(source.path), _literal(source.path)))
+        db.execute(f"SET allowed_paths = [{allowed}]")
         db.execute("SET enable_external_access = false")
         try:
             found = db.sql(
-                "SELECT file_row_number FROM read_parquet(?, file_row_number = true)"  # noqa: S608  # the user's own condition
+                "SELECT file_row_number FROM read_parquet(?, file_row_number = true, hive_partitioning = false)"  # noqa: S608  # the user's own condition
                 f" WHERE ({where}\n) {rows}",
-                params=[str(source.path)],
+                params=[_literal(source.path)],
             ).to_arrow_table()
         except duckdb.Error as error:
             raise UsageError(
@@ -375,6 +380,11 @@ def selected_rows(source: Source, where: str, *, only_check: bool = False) -> np
             ) from error
     rows_found: np.ndarray[Any, np.dtype[np.int64]] = found.column(0).to_numpy()
     return rows_found
+
+
+def _literal(path: Path) -> str:
+    """A path for DuckDB, which would read a name such as `part[1].pq` as a pattern."""
+    return re.sub(r"([*?\[])", r"[\1]", str(path))
 
 
 def _quoted(text: str) -> str:
@@ -397,7 +407,26 @@ def _requests_schema(source: pa.Schema, names: list[str]) -> pa.Schema:
         pa.field("lo", pa.uint64()),
         pa.field("bytes", pa.int64()),
     ]
-    return pa.schema([*fields, *(pa.field(f"{VALUE}{name}", source.field(name).type) for name in names)])
+    return pa.schema([*fields, *(pa.field(f"{VALUE}{name}", _plain(source.field(name).type)) for name in names)])
+
+
+def without_views(table: pa.Table) -> pa.Table:
+    """The same values in types that rows can be taken from; Arrow has no `take` for views."""
+    return table.cast(pa.schema([pa.field(field.name, _plain(field.type)) for field in table.schema]))
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_string_view(kind):
+        return pa.large_string()
+    if pa.types.is_binary_view(kind):
+        return pa.large_binary()
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_plain(kind.value_type)))
+    if pa.types.is_large_list(kind):
+        return pa.large_list(kind.value_field.with_type(_plain(kind.value_type)))
+    if pa.types.is_struct(kind):
+        return pa.struct([part.with_type(_plain(part.type)) for part in kind])
+    return kind
 
 
 def _inner_text(encoded: bytes) -> str:

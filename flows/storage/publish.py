@@ -36,7 +36,7 @@ STATUS_COLUMNS: dict[str, pa.DataType] = {
     "_cost_usd": COST,
 }
 OK, FAILED, SKIPPED, PENDING = "ok", "failed", "skipped", "pending"
-CACHED_GROUPS = 6  # row groups of parts that neighbouring windows share
+CACHED_GROUPS = 4  # row groups of parts that neighbouring windows share
 
 Numbers = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -72,8 +72,8 @@ class Published:
 
 def output_schema(source: pa.Schema, publication: Publication) -> pa.Schema:
     """All of the input's columns, then the answer's, then the status columns; the input's metadata stays."""
-    added = {field.name: field.type for field in answer_type(publication.schema)} | STATUS_COLUMNS
-    fields = [pa.field(publication.rename.get(name, name), kind) for name, kind in added.items()]
+    added = [*((field.name, field.type) for field in answer_type(publication.schema)), *STATUS_COLUMNS.items()]
+    fields = [pa.field(publication.rename.get(name, name), kind) for name, kind in added]
     return pa.schema([*source, *fields], metadata=source.metadata)
 
 

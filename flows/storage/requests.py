@@ -49,7 +49,7 @@ class FrozenRequests:
             first, path = self._generations[generation]
             numbered = [(number, part) for _, part in members for number in range(part.start, part.stop)]
             table = NumberedTable(path)
-            rows = table.read_group(group, names)
+            rows = table.read_group(group, names).select(names)  # in the order that the prompt takes them
             table.close()
             offset = first + group * NUMBERED_ROWS
             yield rows.take(pa.array([number - offset for number, _ in numbered])), numbered

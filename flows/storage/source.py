@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 
 from blocks.errors import UsageError
 
-WINDOW_BYTES = 16 * 1024 * 1024  # uncompressed; what one window of rows may take in memory
-WINDOW_ROWS = 32_768
+WINDOW_BYTES = 8 * 1024 * 1024  # uncompressed; what one window of rows may take in memory
+WINDOW_ROWS = 16_384
 _FOOTER_BYTES = 64 * 1024
 
 
@@ -41,7 +41,8 @@ class Source:
                 f"{path} is not a readable Parquet file: {str(error).splitlines()[0]}",
                 next_step="give a .parquet file, for example one that pandas.DataFrame.to_parquet wrote",
             ) from error
-        return cls(path, schema, metadata.num_rows, identity_of(path), _bytes_a_row(metadata))
+        _check_names(path, schema.names)
+        return cls(path, schema, metadata.num_rows, identity_of(path), _bytes_a_row(metadata, schema.names))
 
     def window_rows(self, columns: Sequence[str] | None = None) -> int:
         """How many rows of these columns fit into a window."""
@@ -77,7 +78,13 @@ def identity_of(path: Path) -> str:
 
 def column_values(column: pa.ChunkedArray) -> list[Any]:
     """A column as Python values."""
-    values: list[Any] = column.to_pylist()
+    try:
+        values: list[Any] = column.to_pylist()
+    except (ValueError, OverflowError) as error:  # text that is no UTF-8, a date after the year 9999
+        raise UsageError(
+            f"a column that the job uses holds a value that can't be read: {error}",
+            next_step="mend the value in the input, or leave the column out of the prompt",
+        ) from error
     return values
 
 
@@ -88,13 +95,25 @@ def _check_place(path: Path) -> None:
         raise UsageError(f"the input {path} is a folder", next_step="give one Parquet file inside it")
 
 
-def _bytes_a_row(metadata: pq.FileMetaData) -> dict[str, float]:
+def _check_names(path: Path, names: Sequence[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"the input {path} has two columns called {name!r}", next_step="rename one of them")
+
+
+def _bytes_a_row(metadata: pq.FileMetaData, names: Sequence[str]) -> dict[str, float]:
     """Mean uncompressed bytes a row, by top-level column."""
     sizes: dict[str, float] = {}
     for group in range(metadata.num_row_groups):
         row_group = metadata.row_group(group)
         for index in range(row_group.num_columns):
             column = row_group.column(index)
-            name = column.path_in_schema.split(".", maxsplit=1)[0]
+            path = column.path_in_schema
+            name = path if path in names else _top_level(path, names)
             sizes[name] = sizes.get(name, 0.0) + column.total_uncompressed_size
     return {name: size / max(1, metadata.num_rows) for name, size in sizes.items()}
+
+
+def _top_level(path: str, names: Sequence[str]) -> str:
+    """The column that a nested value is part of; a name may have dots of its own."""
+    return max((name for name in names if path.startswith(f"{name}.")), key=len, default=path)

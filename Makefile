@@ -1,0 +1,35 @@
+# Needs Python 3.11 or newer and make; everything else goes into .venv.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+DEMO := out/reviews.parquet
+
+.PHONY: demo test test-all check bench serve emulator setup clean
+
+demo: .venv/ready  ## 500 reviews through the embedded emulator
+	$(BIN)/batchwerk run data/reviews.parquet $(DEMO) --job data/jobs/reviews_de.yaml --provider local
+	$(BIN)/batchwerk report $(DEMO)
+
+test: .venv/ready  ## the test suite, under five minutes
+	$(BIN)/pytest -n 2 -m "not slow"
+
+test-all: .venv/ready  ## the long suites as well
+	$(BIN)/pytest -n 2
+
+check: .venv/ready  ## lint and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/ready  ## rows a second, CPU and memory; see tests/bench
+	$(BIN)/python -m tests.bench
+
+serve: .venv/ready  ## Prefect's server and UI on http://127.0.0.1:4200
+	$(BIN)/prefect server start
+
+clean:
+	rm -rf .venv out
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@

@@ -1,0 +1,69 @@
+"""The story: plan what the rows ask for, work until it is answered, publish, report."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from blocks.errors import AuthenticationFailed, BatchwerkError, UsageError
+from flows.preflight import Checked
+from flows.publish import publish
+from flows.report.figures import Exit, Figures, estimate_backlog, figures_of
+from flows.report.files import write_report
+from flows.run import Run, opened
+from flows.storage.publish import FAILED, PENDING, Published
+
+Work = Callable[[Run], str]  # submits, waits, collects; returns why it stopped before all was done, if it did
+
+
+def run_pipeline(checked: Checked, work: Work, announce: Callable[[Figures], None]) -> Figures:
+    """Enrich the input. What was collected is published also when the run stops on an error, which is then raised."""
+    logging.getLogger("batchwerk").setLevel(logging.INFO)
+    started = time.monotonic()
+    with opened(checked) as run:
+        expected = estimate_backlog(checked, run.plan, run.ledger, run.wanted, run.requests)
+        stopped, trouble = _try(run, work)
+        published = publish(run)
+        status, message = _verdict(run, published, stopped, trouble)
+        figures = figures_of(run, published, expected, time.monotonic() - started, status, message)
+        write_report(checked.state, figures)
+        announce(figures)
+    if trouble is not None:
+        raise trouble
+    return figures
+
+
+def _try(run: Run, work: Work) -> tuple[str, BatchwerkError | None]:
+    """Work; an error is kept for later if there is something to publish, and raised at once if there is not."""
+    if not run.has_work():
+        return "", None
+    try:
+        return work(run), None
+    except BatchwerkError as error:
+        if not run.ledger.collected():
+            raise _nothing_sent(run, error) from error
+        run.failure = None
+        return "", error
+
+
+def _nothing_sent(run: Run, error: BatchwerkError) -> BatchwerkError:
+    """A wrong key that was found out before anything was accepted is a wrong call."""
+    accepted = any(batch.id for batch in run.ledger.batches.values())
+    if isinstance(error, AuthenticationFailed) and not accepted:
+        return UsageError(error.message, next_step=error.next_step)
+    return error
+
+
+def _verdict(run: Run, published: Published, stopped: str, trouble: BatchwerkError | None) -> tuple[Exit, str]:
+    if trouble is not None:
+        return Exit.ERROR, str(trouble)
+    if run.unresolved:
+        numbers = ", ".join(map(str, sorted(run.unresolved)))
+        return Exit.ERROR, f"nobody can tell whether batch {numbers} was accepted: {run.unresolved.popitem()[1]}"
+    if published.statuses[PENDING]:
+        return Exit.WAITING, f"{stopped}; the same command goes on from here"
+    failed, rows = published.statuses[FAILED], published.rows
+    if failed > run.checked.settings.max_failed * rows:
+        return Exit.ROWS_FAILED, f"{failed:,} of {rows:,} rows failed; the column _error says why"
+    return Exit.DONE, ""

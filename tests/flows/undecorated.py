@@ -1,0 +1,84 @@
+"""The pipeline without Prefect: the same loop and the same functions, started on plain threads."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flows.loop import Loop
+from flows.pipeline import run_pipeline
+from flows.preflight import check
+from flows.report.figures import Figures
+from flows.run import Run
+from flows.settings import read_settings
+from flows.submit import Outbox
+
+JOB = """\
+name: test
+model: gpt-4.1
+prompt: "Review: {{ text }}"
+output:
+  sentiment: {type: string, enum: [positive, negative, neutral]}
+  topics: {type: array, items: {type: string}}
+"""
+
+
+class _Thread:
+    def __init__(self, future: Future[Any]) -> None:
+        self._future = future
+
+    def wait(self) -> None:
+        self._future.exception()
+
+
+def work(run: Run) -> str:
+    """What `flows.enrich.work` does, without tasks, limits and artifacts."""
+    with ThreadPoolExecutor(8) as pool:
+
+        def start(function: Callable[..., Any], *arguments: Any) -> _Thread:
+            return _Thread(pool.submit(function, *arguments))
+
+        return Loop(run, start, Outbox(lambda _: None), lambda _: None).work()
+
+
+def enrich(**parameters: Any) -> Figures:
+    """Run the pipeline; fast emulator unless told otherwise."""
+    parameters = {"provider": "local", "options": {}, **parameters}
+    if parameters["provider"] == "local":
+        parameters["options"] = {"latency": "0", **parameters["options"]}
+    settings = read_settings(parameters)
+    return run_pipeline(check(settings), work, lambda _: None)
+
+
+def write_job(folder: Path, text: str = JOB) -> Path:
+    """A job file."""
+    path = folder / "job.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def write_texts(folder: Path, texts: list[str | None], name: str = "input.parquet") -> Path:
+    """An input with a number and a text a row."""
+    path = folder / name
+    pq.write_table(pa.table({"id": list(range(len(texts))), "text": pa.array(texts, pa.string())}), path)
+    return path
+
+
+def reviews(count: int) -> list[str | None]:
+    """Distinct texts."""
+    return [
+        f"Review {i}: the battery is {'great' if i % 2 else 'bad'} and the delivery was late." for i in range(count)
+    ]
+
+
+def emulator_ledger(output: Path, sql: str) -> list[tuple[Any, ...]]:
+    """Ask the emulator's own books, which know nothing of ours."""
+    place = output.parent / f"_{output.name}.batchwerk" / "emulator.sqlite"
+    with sqlite3.connect(place) as db:
+        return db.execute(sql).fetchall()
