@@ -1,0 +1,121 @@
+"""HTTP as all dialects need it: errors, bodies, JSON, and the faults that befall whole calls."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from hmac import compare_digest
+from typing import Any
+
+import orjson
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import QueryParams
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from blocks.emulator.service import Accepted, Service
+
+HOLD_FILE_CHECK = 0.02  # seconds between two looks
+
+
+@dataclass
+class CallError(Exception):
+    """An error that the caller is told; the dialect gives it its JSON shape. `code` is a word of that dialect."""
+
+    status: int
+    code: str
+    message: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class JsonResponse(Response):
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return orjson.dumps(content)
+
+
+class DroppedConnection(Response):
+    """Closes the connection without a byte of an answer."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # nothing is sent
+        scope["state"]["transport"].abort()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+
+class FailingCalls:
+    """Counts calls and answers some with 503 before anything is done. The emulator's own paths are left alone."""
+
+    def __init__(self, app: ASGIApp, service: Service, error_body: Any) -> None:
+        self._app = app
+        self._service = service
+        self._error_body = error_body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"].startswith("/emulator/") or not self._service.call_fails():
+            await self._app(scope, receive, send)
+            return
+        await read_body(Request(scope, receive), most=0)
+        error = CallError(503, "unavailable", "the service is overloaded (a fault by switch)")
+        await JsonResponse(self._error_body(error), status_code=503)(scope, receive, send)
+
+
+async def read_body(request: Request, most: int) -> bytes | None:
+    """The whole body, or None if it is too long; read to its end all the same: who is still writing hears no answer."""
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size <= most:
+            chunks.append(chunk)
+        else:
+            chunks.clear()
+    return b"".join(chunks) if size <= most else None
+
+
+def parse_json(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise CallError(400, "invalid_json", f"the body is not JSON: {error}") from None
+
+
+def require_bearer(request: Request, key: str | None) -> None:
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not given.strip():
+        raise CallError(401, "missing_key", "the header `Authorization: Bearer <key>` is required")
+    if key is not None and not compare_digest(given.strip().encode(), key.encode()):
+        raise CallError(401, "invalid_key", "this key is not known")
+
+
+def query_number(query: QueryParams, name: str, default: int, low: int, high: int) -> int:
+    text = query.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 16) or not low <= int(text) <= high:
+        raise CallError(400, "invalid_request", f"{name} must be a whole number from {low} to {high}, not {text!r}")
+    return int(text)
+
+
+def refuse_by_rate(service: Service) -> None:
+    """429 for every Nth create, if so switched."""
+    if service.create_is_refused():
+        wait = f"{service.options.retry_after:g}"
+        raise CallError(429, "rate_limited", f"too many creates; again in {wait} s", {"retry-after": wait})
+
+
+def hash_body(body: bytes) -> bytes:
+    return blake2b(body, digest_size=16).digest()
+
+
+async def answer_create(service: Service, accepted: Accepted, answer: Response) -> Response:
+    """The answer to a create that is stored: at once, later, or never."""
+    left = accepted.held
+    while left > 0 and not service.closing:
+        await asyncio.sleep(min(left, 0.1))
+        left -= 0.1
+    while await run_in_threadpool(service.is_held):
+        await asyncio.sleep(HOLD_FILE_CHECK)
+    return DroppedConnection() if accepted.dropped else answer

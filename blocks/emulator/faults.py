@@ -1,0 +1,75 @@
+"""Which fault befalls whom: pure functions of a seed and of what is befallen, so that a run can be repeated."""
+
+from collections.abc import Sequence
+from hashlib import blake2b, shake_128
+
+from blocks.emulator.batch import Outcome, Status
+from blocks.emulator.options import EmulatorOptions
+
+SPAN = 2.0**64
+
+
+def draw(*what: object) -> float:
+    """A number from 0 to below 1 that depends on nothing but its arguments."""
+    return int.from_bytes(blake2b(repr(what).encode(), digest_size=8).digest(), "big") / SPAN
+
+
+def is_nth(number: int, every: int) -> bool:
+    return every > 0 and number % every == 0
+
+
+def injects_item_faults(options: EmulatorOptions) -> bool:
+    return any((options.failure_rate, options.invalid_rate, options.missing_rate, options.refusal_rate))
+
+
+def item_outcome(options: EmulatorOptions, prompt_hash: int, attempt: int) -> Outcome:
+    """What befalls this attempt. Refusals stick to the prompt; the others share out one draw, so their rates add up."""
+    if options.refusal_rate and draw("refuse", options.seed, prompt_hash) < options.refusal_rate:
+        return Outcome.REFUSED
+    if attempt > options.fault_attempts:
+        return Outcome.ANSWERED
+    left = draw("item", options.seed, prompt_hash, attempt)
+    for outcome, rate in (
+        (Outcome.FAILED, options.failure_rate),
+        (Outcome.INVALID, options.invalid_rate),
+        (Outcome.MISSING, options.missing_rate),
+    ):
+        if left < rate:
+            return outcome
+        left -= rate
+    return Outcome.ANSWERED
+
+
+def call_fails(options: EmulatorOptions, number: int) -> bool:
+    return options.error_rate > 0 and draw("call", options.seed, number) < options.error_rate
+
+
+def create_is_refused(options: EmulatorOptions, number: int) -> bool:
+    return is_nth(number, options.rate_limit_every)
+
+
+def create_is_dropped(options: EmulatorOptions, batch: int) -> bool:
+    by_rate = options.drop_rate > 0 and draw("drop", options.seed, batch) < options.drop_rate
+    return by_rate or is_nth(batch, options.drop_every)
+
+
+def held_seconds(options: EmulatorOptions, batch: int) -> float:
+    return options.hold if is_nth(batch, options.hold_every) else 0.0
+
+
+def batch_ending(options: EmulatorOptions, batch: int) -> Status:
+    if is_nth(batch, options.fail_batch_every):
+        return Status.FAILED
+    return Status.EXPIRED if is_nth(batch, options.expire_every) else Status.COMPLETED
+
+
+def batch_duration(options: EmulatorOptions, batch: int, requests: int) -> float:
+    varied = 1 + options.jitter * (2 * draw("jitter", options.seed, batch) - 1)
+    return (options.latency + options.latency_per_request * requests) * varied
+
+
+def shuffled(seed: int, batch: int, count: int) -> Sequence[int]:
+    """The numbers below `count` in the order in which this batch works on them and lists its results."""
+    noise = shake_128(f"{seed}/{batch}".encode()).digest(8 * count)
+    keys = memoryview(noise).cast("Q").tolist()
+    return sorted(range(count), key=keys.__getitem__)

@@ -1,0 +1,71 @@
+"""Starts the emulator as a subprocess that ends with this process, also if this one is killed."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, cast
+
+import orjson
+
+from blocks.emulator.options import EmulatorOptions
+
+ROOT = Path(__file__).parents[2]  # where `blocks` is imported from
+STOP_SECONDS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class RunningEmulator:
+    """`base_url` is where the dialect begins (what a client is given), `url` the server itself."""
+
+    base_url: str
+    url: str
+    pid: int
+
+
+@contextmanager
+def running_emulator(options: EmulatorOptions | None = None) -> Iterator[RunningEmulator]:
+    """An emulator that accepts connections. RuntimeError if it does not start; its own words are on standard error."""
+    process = start_process(options or EmulatorOptions())
+    try:
+        yield wait_until_ready(process)
+    finally:
+        stop_process(process)
+
+
+def start_process(options: EmulatorOptions) -> subprocess.Popen[bytes]:
+    """Standard input is its lifeline: the pipe closes when this process ends. Its own session keeps Ctrl-C away."""
+    return subprocess.Popen(  # noqa: S603  # our own module and our own arguments
+        [sys.executable, "-P", "-m", "blocks.emulator", "--attached", *options.to_args()],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(python_path())},
+    )
+
+
+def python_path() -> list[str]:
+    return [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+
+
+def wait_until_ready(process: subprocess.Popen[bytes]) -> RunningEmulator:
+    line = cast("IO[bytes]", process.stdout).readline()
+    if not line:
+        raise RuntimeError(f"the emulator did not start (exit status {process.wait()})")
+    return RunningEmulator(**orjson.loads(line))
+
+
+def stop_process(process: subprocess.Popen[bytes]) -> None:
+    """Ends it by closing its lifeline, and by force if that takes too long."""
+    lifeline, output = cast("IO[bytes]", process.stdin), cast("IO[bytes]", process.stdout)
+    lifeline.close()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    finally:
+        output.close()

@@ -1,0 +1,158 @@
+"""Every switch of the emulator, in one frozen value: the command line, the launcher and tests build the same one."""
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields
+from difflib import get_close_matches
+from math import isfinite
+from pathlib import Path
+from typing import Any, Self
+
+from blocks.emulator.dialects import MODULES
+
+MEBIBYTE = 1 << 20
+
+
+def switch(default: Any, text: str, low: float | None = None, high: float | None = None) -> Any:
+    """A field with its help text and its limits."""
+    return field(default=default, metadata={"help": text, "low": low, "high": high})
+
+
+def share(text: str) -> Any:
+    return switch(0.0, text, 0, 1)
+
+
+def every(text: str) -> Any:
+    return switch(0, f"{text}; 0 is never", 0)
+
+
+@dataclass(frozen=True)
+class EmulatorOptions:
+    """What the emulator does, and what goes wrong on purpose. Shares are 0 to 1, times are seconds.
+
+    Faults of single requests are a function of (seed, prompt, attempt), faults of calls and batches of
+    (seed, number of the call or batch): the same seed brings the same trouble.
+    """
+
+    seed: int = switch(0, "seed of every fault, order and jitter")
+    dialect: str = switch("holysheep", "the provider's dialect that is spoken")
+    state: Path | None = switch(None, "SQLite file that keeps everything; without one a temporary file is used")  # noqa: RUF009  # a field
+    host: str = switch("127.0.0.1", "address to listen on")
+    port: int = switch(0, "port to listen on; 0 takes a free one", 0, 65535)
+    key: str | None = switch(None, "the only key that is accepted; without one any key is")
+    max_requests: int = switch(10_000, "most requests of one batch", 1)
+    max_bytes: int = switch(64 * MEBIBYTE, "most bytes of one create", 1)
+    latency: float = switch(2.0, "seconds that a batch takes; 0 ends it at the first look", 0)
+    latency_per_request: float = switch(0.0, "seconds that each request adds to it", 0)
+    jitter: float = share("share by which a batch's time varies, seeded by batch")
+    fault_attempts: int = switch(1, "attempts of a request that may fail: 1 is the first only", 0)
+    failure_rate: float = share("share of requests that fail with a server error")
+    invalid_rate: float = share("share of requests whose answer, though billed, breaks the schema")
+    missing_rate: float = share("share of requests that are absent from the results")
+    refusal_rate: float = share("share of requests that are refused for their content, on every attempt")
+    rate_limit_every: int = every("every Nth create answers 429")
+    retry_after: float = switch(1.0, "seconds that a 429 asks to wait", 0)
+    error_rate: float = share("share of calls that answer 503 before anything is done")
+    drop_rate: float = share("share of batches that are accepted, but whose create is never answered")
+    drop_every: int = every("every Nth batch is accepted, but its create is never answered")
+    hold: float = switch(0.0, "seconds for which the answer to an accepted create is held back", 0)
+    hold_every: int = switch(1, "only every Nth batch's create is held back", 1)
+    hold_file: Path | None = switch(None, "answers to creates are held back as long as this file exists")  # noqa: RUF009  # a field
+    visible_after: float = switch(0.0, "seconds for which a fresh batch is not found", 0)
+    fail_batch_every: int = every("every Nth batch fails as a whole, nothing billed")
+    expire_every: int = every("every Nth batch expires half done")
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            check_value(each, getattr(self, each.name))
+        if self.dialect not in MODULES:
+            raise ValueError(f"dialect {self.dialect!r} is unknown; there are: {', '.join(sorted(MODULES))}")
+        if self.failure_rate + self.invalid_rate + self.missing_rate > 1:
+            raise ValueError(
+                "failure_rate, invalid_rate and missing_rate befall different requests: together at most 1"
+            )
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, str]) -> Self:
+        """Options from text, as `--option failure_rate=0.1` brings it. ValueError says what is wrong."""
+        known = {each.name: each for each in fields(cls)}
+        parsed: dict[str, Any] = {}
+        for name, text in values.items():
+            key = name.replace("-", "_")
+            if key not in known:
+                near = get_close_matches(key, known, n=1)
+                raise ValueError(f"unknown option {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+            parsed[key] = parse_value(known[key], text)
+        return cls(**parsed)
+
+    def to_args(self) -> list[str]:
+        """The command line that brings these options back; only what is not the default."""
+        return [arg for each in fields(self) for arg in self._args_of(each)]
+
+    def _args_of(self, each: Field[Any]) -> Iterator[str]:
+        value = getattr(self, each.name)
+        if value != each.default:
+            yield f"{flag(each)}={value}"
+
+
+def flag(each: Field[Any]) -> str:
+    return "--" + each.name.replace("_", "-")
+
+
+def kind(each: Field[Any]) -> type:
+    """The type that a field's text is parsed to."""
+    kinds: dict[Any, type] = {int: int, float: float, Path | None: Path}
+    return kinds.get(each.type, str)
+
+
+def parse_value(each: Field[Any], text: str) -> Any:
+    names = {int: "a whole number", float: "a number"}
+    try:
+        return kind(each)(text)
+    except ValueError:
+        raise ValueError(f"{each.name} must be {names[kind(each)]}, not {text!r}") from None
+
+
+def check_value(each: Field[Any], value: Any) -> None:
+    """ValueError if a value is of the wrong type or outside its limits."""
+    if value is None and each.default is None:
+        return
+    wanted = kind(each)
+    if isinstance(value, bool) or not isinstance(value, (int, float) if wanted is float else wanted):
+        raise ValueError(f"{each.name} must be of type {wanted.__name__}, not {value!r}")  # noqa: TRY004  # one kind of error for all
+    low, high = each.metadata["low"], each.metadata["high"]
+    if isinstance(value, float) and not isfinite(value):
+        raise ValueError(f"{each.name} must be finite, not {value}")
+    if (low is not None and value < low) or (high is not None and value > high):
+        limits = f"at least {low}" if high is None else f"from {low} to {high}"
+        raise ValueError(f"{each.name} must be {limits}, not {value}")
+
+
+def argument_parser(prog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False,
+        prog=prog,
+        description="Speaks a provider's batch API on loopback, with faults by switch. It is no model.",
+    )
+    for each in fields(EmulatorOptions):
+        default = "" if each.default is None else f" (default {each.default})"
+        parser.add_argument(flag(each), metavar=kind(each).__name__.upper(), help=each.metadata["help"] + default)
+    parser.add_argument(
+        "--attached",
+        action="store_true",
+        help="say the address as one line of JSON, and end when standard input closes",
+    )
+    return parser
+
+
+def parse_args(
+    args: Sequence[str] | None = None, prog: str = "python -m blocks.emulator"
+) -> tuple[EmulatorOptions, bool]:
+    """Options of a command line, and whether it is attached to a parent. A mistake ends the process with status 2."""
+    parser = argument_parser(prog)
+    given = {name: value for name, value in vars(parser.parse_args(args)).items() if value is not None}
+    attached = bool(given.pop("attached"))
+    try:
+        return EmulatorOptions.from_mapping(given), attached
+    except ValueError as error:
+        parser.error(str(error))

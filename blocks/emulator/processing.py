@@ -1,0 +1,106 @@
+"""The life of a batch, as pure functions of what is stored and of the time."""
+
+import re
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from blocks.emulator.answers import Answers, count_tokens
+from blocks.emulator.batch import BILLED, Batch, Outcome, Result, Schedule, Status, StoredRequest
+from blocks.emulator.faults import batch_duration, batch_ending, injects_item_faults, item_outcome
+from blocks.emulator.options import EmulatorOptions
+
+CUSTOM_ID_WITH_ATTEMPT = re.compile(r"[A-Za-z0-9]{8}-[0-9]+-([0-9]{1,9})")
+QUEUED_SHARE, QUEUED_AT_MOST = 0.1, 1.0  # a batch is queued for a tenth of its time, for a second at most
+EXPIRED_SHARE = 0.5  # how far an expired batch came
+ERRORS = {Status.FAILED: "the batch failed as a whole; nothing of it was answered or billed"}
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a batch ends: the first `done` positions were worked on, the others get `rest`; failed: no results at all."""
+
+    status: Status
+    ended_at: float
+    done: int
+    rest: Outcome
+    progress: int
+
+    @property
+    def error(self) -> str | None:
+        return ERRORS.get(self.status)
+
+
+def hash_prompt(prompt: str, schema: str | None = None) -> int:
+    """What a prompt is known by in faults and in the ledger; fits SQLite's integers."""
+    text = prompt if schema is None else f"{prompt}\0{schema}"
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big", signed=True)
+
+
+def attempt_of(custom_id: str) -> int | None:
+    """The attempt that an id of the form `<8 letters or digits>-<number>-<attempt>` carries."""
+    match = CUSTOM_ID_WITH_ATTEMPT.fullmatch(custom_id)
+    return int(match[1]) if match else None
+
+
+def plan_schedule(options: EmulatorOptions, number: int, requests: int, now: float) -> Schedule:
+    return Schedule(now, batch_duration(options, number, requests), batch_ending(options, number))
+
+
+def share_done(schedule: Schedule, now: float) -> float:
+    if now >= schedule.ends_at:
+        return 1.0
+    return max(0.0, now - schedule.created_at) / schedule.duration
+
+
+def current_status(batch: Batch, now: float) -> Status:
+    """For batches that are still open."""
+    queued = min(batch.schedule.duration * QUEUED_SHARE, QUEUED_AT_MOST)
+    return Status.QUEUED if now < batch.schedule.created_at + queued else Status.PROCESSING
+
+
+def current_progress(batch: Batch, now: float) -> int:
+    """In percent; 100 is kept for batches that have ended."""
+    return min(99, int(100 * share_done(batch.schedule, now)))
+
+
+def natural_ending(batch: Batch) -> Ending:
+    """The end that was laid down for a batch when it was accepted."""
+    schedule = batch.schedule
+    if schedule.ending is Status.FAILED:
+        return Ending(Status.FAILED, schedule.ends_at, 0, Outcome.FAILED, 0)
+    if schedule.ending is Status.EXPIRED:
+        half = int(batch.total * EXPIRED_SHARE)
+        return Ending(Status.EXPIRED, schedule.ends_at, half, Outcome.EXPIRED, int(100 * EXPIRED_SHARE))
+    return Ending(Status.COMPLETED, schedule.ends_at, batch.total, Outcome.ANSWERED, 100)
+
+
+def cancelled_ending(batch: Batch, now: float) -> Ending:
+    done = share_done(batch.schedule, now)
+    return Ending(Status.CANCELLED, now, int(batch.total * done), Outcome.CANCELLED, int(100 * done))
+
+
+class Finishing:
+    """Says what became of each request of a batch that ends."""
+
+    def __init__(self, options: EmulatorOptions, answers: Answers, ending: Ending) -> None:
+        self._options = options
+        self._answers = answers
+        self._ending = ending
+        self._faulty = injects_item_faults(options)
+
+    def result(self, position: int, request: StoredRequest) -> Result:
+        outcome = self._outcome(position, request)
+        if outcome not in BILLED:
+            return Result(request.place, outcome, "", 0, 0)
+        answer = self._answers.answer(request.model, request.prompt, request.schema)
+        if outcome is Outcome.ANSWERED:
+            return Result(request.place, outcome, answer.text, answer.input_tokens, answer.output_tokens)
+        text = self._answers.broken(answer)
+        return Result(request.place, outcome, text, answer.input_tokens, count_tokens(text))
+
+    def _outcome(self, position: int, request: StoredRequest) -> Outcome:
+        if position >= self._ending.done:
+            return self._ending.rest
+        if self._faulty:
+            return item_outcome(self._options, request.prompt_hash, request.attempt)
+        return Outcome.ANSWERED

@@ -1,0 +1,125 @@
+"""What a provider does behind its routes, in no dialect: accepts batches, lets time pass, ends them, lists results."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from blocks.emulator import faults, processing
+from blocks.emulator.answers import Answers
+from blocks.emulator.batch import BILLED, Batch, Item, NewBatch, Status
+from blocks.emulator.options import EmulatorOptions
+from blocks.emulator.processing import Ending, Finishing
+from blocks.emulator.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A create that is stored, and what befalls its answer: held back for so many seconds, or never sent."""
+
+    batch: Batch
+    held: float
+    dropped: bool
+
+
+class Service:
+    """Nothing runs in the background: a batch is ended when it is first looked at after its time is over."""
+
+    def __init__(self, options: EmulatorOptions, store: Store, clock: Callable[[], float] = time.time) -> None:
+        self.options = options
+        self.store = store
+        self.closing = False
+        self._answers = Answers()
+        self._clock = clock
+
+    def call_fails(self) -> bool:
+        """Counts a call; whether it is to be answered 503."""
+        return faults.call_fails(self.options, self.store.count("calls"))
+
+    def create_is_refused(self) -> bool:
+        """Counts a create; whether it is to be answered 429."""
+        refused = faults.create_is_refused(self.options, self.store.count("creates"))
+        if refused:
+            self.store.count("creates_rate_limited")
+            self.store.keep_counters()
+        return refused
+
+    def accept(self, new: NewBatch) -> Accepted:
+        """Stores a batch. KeyReusedError if its idempotency key came before with another body."""
+        count = len(new.requests)
+        batch, is_new = self.store.add_batch(
+            new,
+            schedule=lambda number: processing.plan_schedule(self.options, number, count, self._clock()),
+            drops=partial(faults.create_is_dropped, self.options),
+            order=lambda number: faults.shuffled(self.options.seed, number, count),
+        )
+        if not is_new:
+            return Accepted(batch, held=0, dropped=False)
+        held = faults.held_seconds(self.options, batch.number)
+        return Accepted(batch, held=held, dropped=faults.create_is_dropped(self.options, batch.number))
+
+    def is_held(self) -> bool:
+        """Whether answers to creates are held back by a file."""
+        return self.options.hold_file is not None and self.options.hold_file.exists() and not self.closing
+
+    def batch(self, batch_id: str) -> Batch | None:
+        """A batch as it is now, ended if its time is over. None if there is none, or if it is not visible yet."""
+        batch = self.store.batch(batch_id)
+        return self._brought_up(batch) if batch and self._is_visible(batch) else None
+
+    def batches(self, before: int | None, limit: int) -> list[Batch]:
+        """Newest first."""
+        return [self._brought_up(batch) for batch in self.store.newest_batches(before, self._visible_until(), limit)]
+
+    def cancel(self, batch: Batch) -> Batch:
+        """Ends a batch now: what was finished keeps its results and is billed. An ended batch stays as it is."""
+        if batch.status is not None:
+            return batch
+        return self._end(batch, processing.cancelled_ending(batch, self._clock()))
+
+    def items(self, batch: Batch, offset: int, limit: int) -> list[Item]:
+        """A page of the results of an ended batch, in their shuffled order."""
+        return [] if batch.status is Status.FAILED else self.store.items(batch, offset, limit)
+
+    def item(self, custom_id: str) -> Item | None:
+        """The newest result of that id; an answer goes before an error."""
+        found = [item for item in map(self._item_at, self.store.places_of(custom_id)) if item]
+        answered = (item for item in found if item.outcome in BILLED)
+        return next(answered, found[0] if found else None)
+
+    def settle_all(self) -> None:
+        """Ends every batch whose time is over, so that the ledger shows what is owed by now."""
+        for batch in self.store.open_batches(self._clock()):
+            self._brought_up(batch)
+
+    def status(self, batch: Batch) -> Status:
+        return batch.status or processing.current_status(batch, self._clock())
+
+    def progress(self, batch: Batch) -> int:
+        return batch.progress if batch.status else processing.current_progress(batch, self._clock())
+
+    def duration(self, batch: Batch) -> float:
+        """Seconds from its create to its end, or until now."""
+        return (batch.ended_at if batch.status else self._clock()) - batch.schedule.created_at
+
+    def _item_at(self, place: int) -> Item | None:
+        batch = self.store.batch_at(place)
+        if batch is None or not self._is_visible(batch):
+            return None
+        return self.store.item_at(place) if self._brought_up(batch).status else None
+
+    def _is_visible(self, batch: Batch) -> bool:
+        return batch.schedule.created_at <= self._visible_until()
+
+    def _visible_until(self) -> float:
+        """Batches created later are not found yet."""
+        return self._clock() - self.options.visible_after if self.options.visible_after else math.inf
+
+    def _brought_up(self, batch: Batch) -> Batch:
+        if batch.status is None and self._clock() >= batch.schedule.ends_at:
+            return self._end(batch, processing.natural_ending(batch))
+        return batch
+
+    def _end(self, batch: Batch, ending: Ending) -> Batch:
+        return self.store.settle(batch, ending, Finishing(self.options, self._answers, ending).result)

@@ -1,0 +1,176 @@
+"""The emulator as a process: what it keeps when it is killed, and when it ends."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+
+from blocks.emulator import EmulatorOptions, running_emulator
+from tests.blocks.emulator.client import PATIENCE, Client, requests_for, wait_until
+from tests.blocks.emulator.conftest import started
+
+PARENT = """
+import signal, sys
+from blocks.emulator import EmulatorOptions, running_emulator
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+with running_emulator(EmulatorOptions()) as emulator:
+    print(emulator.url, emulator.pid, flush=True)
+    signal.pause()
+"""
+
+
+def kill(client: Client) -> None:
+    os.kill(client.emulator.pid, signal.SIGKILL)
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/emulator/health", timeout=PATIENCE).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def start_parent() -> tuple[subprocess.Popen[str], str]:
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert parent.stdout is not None
+    return parent, parent.stdout.readline().split()[0]
+
+
+def end_parent(parent: subprocess.Popen[str]) -> None:
+    parent.kill()
+    parent.communicate()
+
+
+def test_batches_and_ledger_survive_kill_9(tmp_path: Path) -> None:
+    state = tmp_path / "deep" / "state.sqlite"
+    with started(state=state, latency=0.0) as client:
+        ended = client.submit(requests_for(50), key="first")
+        before = client.batch(ended), client.page(ended)
+        kept = client.create(requests_for(50, first=50), key="second").json()["batch_id"]
+        kill(client)
+    with started(state=state, latency=0.0) as client:
+        assert (client.batch(ended), client.page(ended)) == before
+        assert client.create(requests_for(50, first=50), key="second").json()["batch_id"] == kept
+        assert client.wait_for(kept)["succeeded"] == 50
+        ledger = client.ledger()
+        assert (ledger["batches"], ledger["billed_items"], ledger["paid_twice"]) == (2, 100, 0)
+
+
+def test_progress_goes_on_while_the_emulator_is_down(tmp_path: Path) -> None:
+    state = tmp_path / "state.sqlite"
+    with started(state=state, latency=1.0) as client:
+        batch_id = client.submit(requests_for(5))
+        kill(client)
+    time.sleep(1.0)
+    with started(state=state, latency=100.0) as client:
+        batch = client.batch(batch_id)
+        assert (batch["status"], batch["duration_seconds"]) == ("completed", 1.0)
+
+
+def test_batch_under_way_keeps_its_own_time_after_a_restart(tmp_path: Path) -> None:
+    state = tmp_path / "state.sqlite"
+    with started(state=state, latency=60.0) as client:
+        batch_id = client.submit(requests_for(5))
+    with started(state=state, latency=0.0) as client:
+        assert client.batch(batch_id)["status"] in ("queued", "processing")
+
+
+def test_counts_of_calls_go_on_after_a_restart(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"state": tmp_path / "state.sqlite", "rate_limit_every": 3}
+    with started(**options) as client:
+        assert [client.create(requests_for(1)).status_code for _ in range(2)] == [200, 200]
+        kill(client)
+    with started(**options) as client:
+        assert client.create(requests_for(1)).status_code == 429
+
+
+def test_state_of_a_newer_emulator_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    state = tmp_path / "state.sqlite"
+    with started(state=state):
+        pass
+    subprocess.run(
+        [sys.executable, "-c", f"import sqlite3; sqlite3.connect({str(state)!r}).execute('PRAGMA user_version = 99')"],
+        check=True,
+    )
+    with pytest.raises(RuntimeError, match="did not start"), running_emulator(EmulatorOptions(state=state)):
+        pass
+    assert "newer emulator" in capfd.readouterr().err
+
+
+def test_emulator_ends_with_its_context() -> None:
+    with running_emulator() as emulator:
+        assert answers(emulator.url)
+        assert emulator.base_url == f"{emulator.url}/v1"
+    assert not answers(emulator.url)
+
+
+def test_temporary_state_is_removed() -> None:
+    with running_emulator() as emulator:
+        state = Path(httpx.get(f"{emulator.url}/emulator/health").json()["state"])
+        assert state.exists()
+    assert not state.parent.exists()
+
+
+def test_emulator_ends_when_its_parent_is_killed() -> None:
+    parent, url = start_parent()
+    assert answers(url)
+    end_parent(parent)
+    wait_until(lambda: not answers(url))
+
+
+def test_ctrl_c_for_the_parent_is_not_for_the_emulator() -> None:
+    parent, url = start_parent()
+    os.killpg(parent.pid, signal.SIGINT)
+    time.sleep(0.2)
+    assert answers(url)
+    end_parent(parent)
+
+
+def test_port_that_is_taken_is_said_plainly(capfd: pytest.CaptureFixture[str]) -> None:
+    with running_emulator() as emulator:
+        port = int(emulator.url.rpartition(":")[2])
+        with pytest.raises(RuntimeError), running_emulator(EmulatorOptions(port=port)):
+            pass
+    error = capfd.readouterr().err
+    assert "can not start" in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_foreground_says_one_line_and_ends_cleanly(end: signal.Signals, tmp_path: Path) -> None:
+    state = tmp_path / "state.sqlite"
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", "-m", "blocks.emulator", f"--state={state}", "--latency=0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    url = next(word for word in line.split() if word.startswith("http")).rstrip(",")
+    assert str(state) in line
+    headers = {"authorization": "Bearer x"}
+    body = orjson.dumps({"model": "gpt-4.1", "requests": requests_for(3)})
+    batch_id = httpx.post(f"{url}/batches", content=body, headers=headers).json()["batch_id"]
+    assert httpx.get(f"{url}/batches/{batch_id}", headers=headers).json()["succeeded"] == 3
+    process.send_signal(end)
+    assert process.communicate(timeout=PATIENCE) == ("", "")
+    assert process.returncode == 0
+    assert list(tmp_path.iterdir()) == [state]
+
+
+def test_stop_does_not_wait_for_held_answers() -> None:
+    with started(hold=60.0) as client:
+        began = time.monotonic()
+        with pytest.raises(httpx.ReadTimeout):
+            client.http.post(
+                "/batches", json={"model": "m", "requests": requests_for(1)}, timeout=httpx.Timeout(5, read=0.2)
+            )
+    assert time.monotonic() - began < 5
