@@ -178,16 +178,13 @@ def _run(parameters: dict[str, Any], *, as_json: bool) -> int:
 
 def _run_flow(parameters: dict[str, Any]) -> Any:
     """Run the flow in this process; returns its figures or raises what it failed with."""
-    on_terminal = sys.stderr.isatty()
     for name, value in PREFECT_DEFAULTS.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
-    if on_terminal:
-        typer.echo("starting Prefect …", err=True)
     from flows.enrich import enrich  # noqa: PLC0415  # Prefect takes seconds to import
     from flows.report.live import shown  # noqa: PLC0415
 
-    with shown(on_terminal=on_terminal):
+    with shown():
         state = enrich(**parameters, return_state=True)
     outcome = state.result(raise_on_failure=False)
     if isinstance(outcome, BaseException):

@@ -72,6 +72,8 @@ class Prompt:
 
     def __init__(self, source: str, available: Sequence[str]) -> None:
         self._environment = _environment()
+        for name in available:
+            self._environment.globals.pop(name, None)  # a column `range` is the column
         try:
             self._tree = self._environment.parse(source)
             self._single = self._environment.from_string(source)
@@ -113,15 +115,12 @@ class Prompt:
     def _names_used(self, available: Sequence[str]) -> tuple[list[str], set[str]]:
         """Columns used by name and through `row`. Dynamic use of `row` means all columns."""
         names = meta.find_undeclared_variables(self._tree)
-        direct = sorted(name for name in names - {ROW} if name in available or not self._is_global(name))
+        direct = sorted(names - {ROW})  # globals are not among them
         through_row = self._row_access(available) if ROW in names else set()
         for name in [*direct, *sorted(through_row)]:
             if name not in available:
                 raise UsageError(*_unknown_column(name, available))
         return direct, through_row
-
-    def _is_global(self, name: str) -> bool:
-        return name in self._environment.globals
 
     def _row_access(self, available: Sequence[str]) -> set[str]:
         uses = [node for node in self._tree.find_all(nodes.Name) if node.name == ROW]

@@ -65,6 +65,6 @@ class Ranges:
     def overlap(self, start: int, stop: int) -> Iterator[Range]:
         """The parts of [start, stop) that are in the set."""
         index = bisect_right(self._stops, start)
-        while index < len(self._starts) and self._starts[index] < stop:
+        while start < stop and index < len(self._starts) and self._starts[index] < stop:
             yield max(start, self._starts[index]), min(stop, self._stops[index])
             index += 1

@@ -200,7 +200,8 @@ def _to_int64(value: Any) -> int | None:
     if value is None:
         return None
     number = int(value)
-    if number not in INT64:
+    rounded = isinstance(value, float) and number == INT64.start  # what a number just outside was parsed as
+    if number not in INT64 or rounded:
         raise _Breach(f"{value} is too large for a 64-bit integer")
     return number
 

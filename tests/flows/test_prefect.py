@@ -1,0 +1,176 @@
+"""The command, the flow and the deployments on a real Prefect server."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pyarrow.parquet as pq
+import pytest
+
+from blocks.emulator import EmulatorOptions, running_emulator
+from tests.flows.command import ROOT, batchwerk
+from tests.flows.server import prefect, prefect_server
+from tests.flows.undecorated import emulator_ledger, reviews, write_job, write_texts
+
+pytestmark = [pytest.mark.prefect, pytest.mark.xdist_group("prefect")]
+
+Env = dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Env]:
+    with prefect_server(tmp_path_factory.mktemp("prefect")) as found:
+        yield found
+
+
+def limit(env: Env, name: str) -> dict[str, float]:
+    answer = httpx.get(f"{env['PREFECT_API_URL']}/v2/concurrency_limits/{name}")
+    found: dict[str, float] = answer.raise_for_status().json()
+    return found
+
+
+def test_the_command_enriches_a_file_twice_and_pays_once(env: Env, tmp_path: Path) -> None:
+    """`batchwerk run` ends with 0 and prints the summary; the second one sends nothing."""
+    source, output, job = write_texts(tmp_path, reviews(30)), tmp_path / "out.parquet", write_job(tmp_path)
+    arguments = ["run", source, output, "--job", job, "--provider", "local", "--batch-size", "10", "--json"]
+    first, second = (batchwerk(*arguments, env=env) for _ in range(2))
+    summary, again = (json.loads(called.out.splitlines()[-1]) for called in (first, second))
+    assert first.status == second.status == 0, first.err + second.err
+    assert (summary["rows"], summary["succeeded"], summary["batches"]) == (30, 30, 3)
+    assert (again["attempts"], again["cost_usd"], again["reused"]) == (0, 0, 30)
+    assert again["total_cost_usd"] == summary["total_cost_usd"] > 0
+    assert "Traceback" not in first.err + second.err
+    assert pq.read_table(output).column("_status").to_pylist() == ["ok"] * 30
+
+
+def test_status_and_report_show_a_finished_output(env: Env, tmp_path: Path) -> None:
+    """Both read the state directory and start nothing."""
+    source, output = write_texts(tmp_path, reviews(4)), tmp_path / "out.parquet"
+    batchwerk("run", source, output, "--job", write_job(tmp_path), "--provider", "local", env=env)
+    status, report = batchwerk("status", output), batchwerk("report", output)
+    assert "rows       4 ok" in status.out
+    assert "4 of 4 rows ok" in report.out
+    assert "it is no model" in report.out
+    assert json.loads(batchwerk("status", output, "--json").out)["complete"] is True
+    assert json.loads(batchwerk("report", output, "--json").out)["rows"] == 4
+    assert not status.started_prefect
+    assert not report.started_prefect
+
+
+def test_failed_rows_end_with_status_3(env: Env, tmp_path: Path) -> None:
+    """More failed rows than --max-failed allows are told by the exit status."""
+    source, output = write_texts(tmp_path, reviews(4)), tmp_path / "out.parquet"
+    options = ["--option", "refusal_rate=1", "--json"]
+    called = batchwerk("run", source, output, "--job", write_job(tmp_path), "--provider", "local", *options, env=env)
+    assert called.status == json.loads(called.out.splitlines()[-1])["exit"] == 3
+    assert "4 of 4 rows failed" in called.err
+
+
+def test_limits_are_created_once_and_an_operators_are_kept(env: Env, tmp_path: Path) -> None:
+    """A run makes sure that both limits exist; one that an operator changed stays as it is."""
+    source, job = write_texts(tmp_path, reviews(3)), write_job(tmp_path)
+    assert batchwerk("setup", env=env).status == 0
+    tag, rate = limit(env, "tag:batchwerk:holysheep"), limit(env, "batchwerk:holysheep")
+    assert (tag["limit"], rate["limit"]) == (4, 100)
+    assert rate["slot_decay_per_second"] == pytest.approx(100 / 60)
+    prefect("gcl", "update", "batchwerk:holysheep", "--limit", "7", env=env)
+    prefect("gcl", "update", "tag:batchwerk:holysheep", "--limit", "1", env=env)
+    called = batchwerk("run", source, tmp_path / "o.parquet", "--job", job, "--provider", "local", env=env)
+    assert called.status == 0, called.err
+    assert (limit(env, "tag:batchwerk:holysheep")["limit"], limit(env, "batchwerk:holysheep")["limit"]) == (1, 7)
+
+
+def test_the_report_is_an_artifact_of_the_flow_run(env: Env, tmp_path: Path) -> None:
+    """The cost table and the report appear in Prefect, under keys of the output's name."""
+    source, output = write_texts(tmp_path, reviews(3)), tmp_path / "artifact_test.parquet"
+    batchwerk("run", source, output, "--job", write_job(tmp_path), "--provider", "local", env=env)
+    body = {"artifacts": {"key": {"like_": "%artifact-test"}}}
+    found = httpx.post(f"{env['PREFECT_API_URL']}/artifacts/filter", json=body).raise_for_status().json()
+    assert {(artifact["key"], artifact["type"]) for artifact in found} == {
+        ("cost-artifact-test", "table"),
+        ("report-artifact-test", "markdown"),
+    }
+    assert all(artifact["flow_run_id"] for artifact in found)
+
+
+def test_a_saved_block_is_a_provider(env: Env, tmp_path: Path) -> None:
+    """The key and base URL come from the block; the key is nowhere in what the run wrote."""
+    source, output = write_texts(tmp_path, reviews(3)), tmp_path / "out.parquet"
+    with running_emulator(EmulatorOptions(key="planted-secret", latency=0)) as emulator:
+        save = (
+            "from blocks.credentials import HolySheepCredentials as C;"
+            f"C(api_key='planted-secret', base_url={emulator.base_url!r}).save('prod', overwrite=True)"
+        )
+        subprocess.run([sys.executable, "-c", save], env={**os.environ, **env}, cwd=ROOT, check=True)
+        provider = ["--provider", "holysheep-credentials/prod", "--poll-interval", "0.1"]
+        called = batchwerk("run", source, output, "--job", write_job(tmp_path), *provider, env=env)
+        unknown = batchwerk(
+            "run",
+            source,
+            tmp_path / "x",
+            "--job",
+            write_job(tmp_path),
+            "--provider",
+            "holysheep-credentials/nope",
+            env=env,
+        )
+    assert called.status == 0, called.err
+    assert (unknown.status, "there is no saved block" in unknown.err) == (2, True)
+    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert b"planted-secret" not in written
+    assert "planted-secret" not in called.out + called.err
+
+
+def test_the_module_itself_starts_the_flow(env: Env, tmp_path: Path) -> None:
+    """`python -m flows.enrich` takes the flow's parameters as JSON."""
+    source, output = write_texts(tmp_path, reviews(3)), tmp_path / "out.parquet"
+    parameters = {"input": str(source), "output": str(output), "job": str(write_job(tmp_path)), "provider": "local"}
+    command = [sys.executable, "-m", "flows.enrich", json.dumps(parameters)]
+    done = subprocess.run(command, env={**os.environ, **env}, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert emulator_ledger(output, "SELECT count(*) FROM billed") == [(3,)]
+
+
+def test_a_deployment_is_run_by_a_worker_and_its_result_can_be_read(env: Env, tmp_path: Path) -> None:
+    """`prefect deploy --all` needs no prompt and no git; a worker runs enrich/adhoc to its end, logs included."""
+    prefect("work-pool", "create", "batchwerk", "--type", "process", env=env)
+    prefect("--no-prompt", "deploy", "--all", "--prefect-file", "prefect.yaml", env=env)
+    nightly = httpx.get(f"{env['PREFECT_API_URL']}/deployments/name/enrich/nightly").raise_for_status().json()
+    ((schedule),) = nightly["schedules"]
+    assert schedule["active"] is False
+    assert schedule["schedule"] == {"cron": "0 2 * * *", "timezone": "Europe/Berlin", "day_or": True}
+    source, output = write_texts(tmp_path, reviews(5)), tmp_path / "out.parquet"
+    parameters = {"input": source, "output": output, "job": write_job(tmp_path)}
+    given = [part for name, value in parameters.items() for part in ("-p", f"{name}={value}")]
+    worker = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "batchwerk", "--name", "test"]
+    with subprocess.Popen(worker, env={**os.environ, **env}, cwd=ROOT, stderr=subprocess.PIPE) as process:
+        try:
+            prefect("deployment", "run", "enrich/adhoc", "--watch", *given, env=env)
+        finally:
+            process.terminate()
+    assert pq.read_table(output).column("_status").to_pylist() == ["ok"] * 5
+    runs = httpx.post(
+        f"{env['PREFECT_API_URL']}/flow_runs/filter", json={"flow_runs": {"name": {"any_": [str(output)]}}}
+    )
+    ((run),) = runs.raise_for_status().json()
+    assert run["state_type"] == "COMPLETED"
+    logs = httpx.post(f"{env['PREFECT_API_URL']}/logs/filter", json={"logs": {"flow_run_id": {"any_": [run["id"]]}}})
+    assert any("planned 5 rows" in line["message"] for line in logs.raise_for_status().json())
+
+
+def test_parameters_that_break_the_schema_are_refused_when_the_run_is_made(env: Env) -> None:
+    """The form's types are enforced by the server."""
+    found = httpx.get(f"{env['PREFECT_API_URL']}/deployments/name/enrich/adhoc")
+    if found.status_code == 404:
+        prefect("--no-prompt", "deploy", "--all", "--prefect-file", "prefect.yaml", env=env)
+        found = httpx.get(f"{env['PREFECT_API_URL']}/deployments/name/enrich/adhoc")
+    url = f"{env['PREFECT_API_URL']}/deployments/{found.json()['id']}/create_flow_run"
+    answer = httpx.post(url, json={"parameters": {"max_in_flight": "many"}})
+    assert answer.status_code == 409
+    assert "max_in_flight" in answer.text
