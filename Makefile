@@ -3,17 +3,18 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 DEMO := out/reviews.parquet
 
-.PHONY: demo test test-all check bench serve emulator setup clean
+.PHONY: demo test test-all check bench serve clean
 
 demo: .venv/ready  ## 500 reviews through the embedded emulator
 	$(BIN)/batchwerk run data/reviews.parquet $(DEMO) --job data/jobs/reviews_de.yaml --provider local
 	$(BIN)/batchwerk report $(DEMO)
+	$(BIN)/python data/show.py $(DEMO)
 
 test: .venv/ready  ## the test suite, under five minutes
-	$(BIN)/pytest -n 2 -m "not slow"
+	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow"
 
 test-all: .venv/ready  ## the long suites as well
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist loadgroup
 
 check: .venv/ready  ## lint and types
 	$(BIN)/ruff check .

@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-import pyarrow as pa
-
 from blocks.batch import BatchProvider, EncodedBatch
 from blocks.catalog import open_provider
 from flows.domain import ledger as ledgers
@@ -121,8 +119,6 @@ def opened(checked: Checked) -> Iterator[Run]:
     """Take the output's state directory, plan what its rows ask for, connect. Everything is let go at the end."""
     began = now()
     state = checked.state
-    # Arrow's own allocator keeps what it once had: 100 MB more at the peak of 100,000 rows, and no faster.
-    pa.set_memory_pool(pa.system_memory_pool())
     with state.locked():
         state.prepare()
         run_id = state.open_run(checked.source.path, input_moved=checked.settings.input_moved)

@@ -10,7 +10,7 @@ The codec is pure and stands on top; the calls follow.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import orjson
 
@@ -161,7 +161,7 @@ def _usage_of(usage: Any) -> Usage | None:
     return Usage(tokens_in, tokens_out) if _is_count(tokens_in) and _is_count(tokens_out) else None
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: Any) -> TypeGuard[int]:
     return type(value) is int and 0 <= value < 2**40
 
 

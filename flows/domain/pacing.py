@@ -22,7 +22,7 @@ def auto_batch_size(ledger: Ledger, most: int) -> int:
     """The size of the next batch: larger after quick ones, smaller after slow ones."""
     size = float(min(AUTO_START, most))
     for _, batch in sorted(ledger.batches.items()):
-        if batch.result is None:
+        if batch.result is None or batch.failed is not None:
             continue
         share = (batch.ended_at - batch.submitted_at) / AUTO_TARGET
         if share < GROW_BELOW:

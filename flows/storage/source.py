@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from blocks.errors import UsageError
 
 WINDOW_BYTES = 8 * 1024 * 1024  # uncompressed; what one window of rows may take in memory
-WINDOW_ROWS = 16_384
+WINDOW_ROWS = 8_192
 _FOOTER_BYTES = 64 * 1024
 
 

@@ -30,7 +30,8 @@ def make_reviews(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def rows() -> list[dict[str, Any]]:
-    return pq.read_table(REVIEWS).to_pylist()
+    found: list[dict[str, Any]] = pq.read_table(REVIEWS).to_pylist()
+    return found
 
 
 @pytest.fixture(scope="module")

@@ -34,8 +34,8 @@ class Call:
         self.job = write_job(self.folder, JOB.replace(old, new))
 
     def make(self, command: str = "run") -> Called:
-        arguments = [command, self.input, self.output, "--job", self.job, "--provider", self.provider, *self.more]
-        return batchwerk(*arguments, env=self.env)
+        options: list[str | Path] = ["--job", self.job, "--provider", self.provider, *self.more]
+        return batchwerk(command, self.input, self.output, *options, env=self.env)
 
 
 @pytest.fixture

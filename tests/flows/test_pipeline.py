@@ -212,9 +212,8 @@ def test_null_and_blank_texts_are_skipped_with_the_reason(tmp_path: Path) -> Non
 def test_values_that_are_not_text_are_rendered_as_they_print(tmp_path: Path) -> None:
     """Numbers, dates, lists and structs may stand in a prompt; a null reads as nothing."""
     source, output = tmp_path / "in.parquet", tmp_path / "out.parquet"
-    frame = pd.DataFrame(
-        {"n": [1, 2], "x": [1.5, float("nan")], "when": pd.to_datetime(["2024-01-01", None]), "tags": [["a"], []]}
-    )
+    when = pd.Series(pd.to_datetime(["2024-01-01", "NaT"]))
+    frame = pd.DataFrame({"n": [1, 2], "x": [1.5, float("nan")], "when": when, "tags": [["a"], []]})
     frame.to_parquet(source)
     job = write_job(tmp_path, JOB.replace("{{ text }}", "{{ n }}|{{ x }}|{{ when }}|{{ tags }}"))
     figures = enrich(input=source, output=output, job=job)

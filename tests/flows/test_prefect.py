@@ -38,8 +38,8 @@ def limit(env: Env, name: str) -> dict[str, float]:
 def test_the_command_enriches_a_file_twice_and_pays_once(env: Env, tmp_path: Path) -> None:
     """`batchwerk run` ends with 0 and prints the summary; the second one sends nothing."""
     source, output, job = write_texts(tmp_path, reviews(30)), tmp_path / "out.parquet", write_job(tmp_path)
-    arguments = ["run", source, output, "--job", job, "--provider", "local", "--batch-size", "10", "--json"]
-    first, second = (batchwerk(*arguments, env=env) for _ in range(2))
+    options: list[str | Path] = ["--job", job, "--provider", "local", "--batch-size", "10", "--json"]
+    first, second = (batchwerk("run", source, output, *options, env=env) for _ in range(2))
     summary, again = (json.loads(called.out.splitlines()[-1]) for called in (first, second))
     assert first.status == second.status == 0, first.err + second.err
     assert (summary["rows"], summary["succeeded"], summary["batches"]) == (30, 30, 3)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,7 @@ def write_job(folder: Path, text: str = JOB) -> Path:
     return path
 
 
-def write_texts(folder: Path, texts: list[str | None], name: str = "input.parquet") -> Path:
+def write_texts(folder: Path, texts: Sequence[str | None], name: str = "input.parquet") -> Path:
     """An input with a number and a text a row."""
     path = folder / name
     pq.write_table(pa.table({"id": list(range(len(texts))), "text": pa.array(texts, pa.string())}), path)
