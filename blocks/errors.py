@@ -55,6 +55,7 @@ class ProviderError(BatchwerkError):
         self.status = status
         self.code = code
         self.retry_after = retry_after  # seconds, as the provider asked
+        self.tries = 1  # how often the call was made before this was raised
 
 
 class Transient(ProviderError):

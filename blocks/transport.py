@@ -184,6 +184,17 @@ def with_retries(call: Callable[[], T]) -> T:
         # stamina takes 0.0 for "no": a provider that asks for no pause gets a short one.
         return error.retry_after <= LONGEST_RETRY_AFTER and max(error.retry_after, 0.05)
 
+    tries = 0
+
+    def counted() -> T:
+        nonlocal tries
+        tries += 1
+        try:
+            return call()
+        except Transient as error:
+            error.tries = tries
+            raise
+
     return stamina.retry(
         on=pause,
         attempts=ATTEMPTS,
@@ -191,7 +202,7 @@ def with_retries(call: Callable[[], T]) -> T:
         wait_initial=FIRST_PAUSE,
         wait_max=LONGEST_PAUSE,
         wait_jitter=JITTER,
-    )(call)()
+    )(counted)()
 
 
 def _chunks(path: Path) -> Iterator[bytes]:

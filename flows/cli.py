@@ -7,13 +7,16 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 import typer
 
 from blocks.errors import BatchwerkError, UsageError
 from flows.settings import DEFAULT_BATCH_SIZE, DEFAULT_IN_FLIGHT, PREFECT_DEFAULTS
+
+if TYPE_CHECKING:
+    from flows.report.figures import Figures
 
 app = typer.Typer(
     name="batchwerk",
@@ -35,6 +38,11 @@ InFlight = Annotated[int, typer.Option(metavar="N", help="Batches with the provi
 Attempts = Annotated[int, typer.Option(metavar="N", help="How often a request is sent before it is final.")]
 MaxFailed = Annotated[float, typer.Option(metavar="SHARE", help="Share of rows that may fail without exit status 3.")]
 PollInterval = Annotated[float | None, typer.Option(metavar="SECONDS", help="Until a batch is first looked at.")]
+Seconds = Annotated[
+    float | None, typer.Option(metavar="SECONDS", help="Wait so long for batches, then let go; 0: not at all.")
+]
+GiveUp = Annotated[float | None, typer.Option(metavar="SECONDS", help="End a run whose provider fails for so long.")]
+OnUnknown = Annotated[str, typer.Option(metavar="fail|resubmit", help="When nobody can tell if a batch was accepted.")]
 Limit = Annotated[int | None, typer.Option(metavar="ROWS", help="Only the first rows; a later run extends them.")]
 Where = Annotated[str | None, typer.Option(metavar="SQL", help="Only rows for which this condition holds.")]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Send again what had failed for good.")]
@@ -55,6 +63,9 @@ def run(
     max_in_flight: InFlight = DEFAULT_IN_FLIGHT,
     max_attempts: Attempts = 3,
     max_failed: MaxFailed = 0.0,
+    wait: Seconds = None,
+    give_up_after: GiveUp = None,
+    on_unknown: OnUnknown = "fail",
     poll_interval: PollInterval = None,
     limit: Limit = None,
     where: Where = None,
@@ -80,6 +91,9 @@ def plan(
     max_in_flight: InFlight = DEFAULT_IN_FLIGHT,
     max_attempts: Attempts = 3,
     max_failed: MaxFailed = 0.0,
+    wait: Seconds = None,
+    give_up_after: GiveUp = None,
+    on_unknown: OnUnknown = "fail",
     poll_interval: PollInterval = None,
     limit: Limit = None,
     where: Where = None,
@@ -97,6 +111,12 @@ def plan(
 def status(output: Output, json: Json = False) -> None:
     """Show where OUTPUT stands: rows, batches, cost so far."""
     _answer(lambda: _status(Path(output), as_json=json), as_json=json)
+
+
+@app.command()
+def cancel(output: Output, json: Json = False) -> None:
+    """Cancel the batches of OUTPUT at the provider, collect what was finished and paid, publish."""
+    _answer(lambda: _cancel(Path(output), as_json=json), as_json=json)
 
 
 @app.command()
@@ -164,7 +184,17 @@ def _run(parameters: dict[str, Any], *, as_json: bool) -> int:
     from flows.settings import read_settings  # noqa: PLC0415
 
     check(read_settings(parameters))
-    figures = _run_flow(parameters)
+    return _show(_run_flow(parameters), as_json=as_json)
+
+
+def _cancel(output: Path, *, as_json: bool) -> int:
+    from flows.cancel import cancel_output  # noqa: PLC0415
+
+    _show(cancel_output(output), as_json=as_json)
+    return 0
+
+
+def _show(figures: Figures, *, as_json: bool) -> int:
     from flows.report.words import headline  # noqa: PLC0415
 
     typer.echo(headline(figures), err=as_json)
@@ -183,7 +213,9 @@ def _run_flow(parameters: dict[str, Any]) -> Any:
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
     from flows.enrich import enrich  # noqa: PLC0415  # Prefect takes seconds to import
     from flows.report.live import shown  # noqa: PLC0415
+    from flows.stopping import hold_back_interrupts  # noqa: PLC0415
 
+    hold_back_interrupts()
     with shown():
         state = enrich(**parameters, return_state=True)
     outcome = state.result(raise_on_failure=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from queue import Empty
 from typing import Any, Protocol
 
@@ -14,7 +14,7 @@ from flows.domain.actions import Action, Agenda, Collect, Finish, Poll, Reconcil
 from flows.domain.ledger import State
 from flows.domain.pacing import auto_batch_size, deadline
 from flows.run import Run
-from flows.submit import Outbox, submit_batches
+from flows.submit import LANES, Outbox, submit_batches
 
 COLLECTORS = 2  # batches whose answers are in memory at once
 POLLERS = 4
@@ -32,11 +32,40 @@ class Started(Protocol):
 Starter = Callable[..., Started]  # (function, *arguments)
 
 
+class Threads:
+    """Starts work on plain threads, where Prefect is not wanted."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(LANES + COLLECTORS)
+
+    def start(self, function: Callable[..., Any], *arguments: Any) -> Started:
+        """Start `function`; its failure is the run's to tell."""
+        return _Thread(self._pool.submit(function, *arguments))
+
+    def __enter__(self) -> Threads:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+
+
+class _Thread:
+    def __init__(self, future: Future[Any]) -> None:
+        self._future = future
+
+    def wait(self) -> None:
+        self._future.exception()
+
+
 class Loop:
     """Works on a run until there is nothing left to do, or nothing that can be done now."""
 
-    def __init__(self, run: Run, start: Starter, outbox: Outbox, on_look: Callable[[Run], None]) -> None:
+    def __init__(
+        self, run: Run, start: Starter, outbox: Outbox, on_look: Callable[[Run], None], *, submit: bool = True
+    ) -> None:
         self._run = run
+        self._submit = submit
+        self._began = time.time()
         self._start = start
         self._outbox = outbox
         self._on_look = on_look
@@ -63,7 +92,7 @@ class Loop:
 
     def _until_finished(self, pollers: ThreadPoolExecutor) -> str:
         run = self._run
-        while run.failure is None:
+        while run.active:
             run.changed.clear()
             for action in self._decide():
                 match action:
@@ -89,11 +118,12 @@ class Loop:
             while self._outbox.needs_lane():
                 self._started.append(self._start(submit_batches, run, self._outbox))
             self._on_look(run)
-        return ""
+        return run.stop
 
     def _decide(self) -> list[Action]:
         run, clock = self._run, time.time()
         self._note_finished(clock)
+        self._agenda.breaker = run.breaker
         with run.lock:
             return next_actions(run.ledger, run.wanted, run.requests, self._rules(), self._agenda, clock)
 
@@ -121,19 +151,22 @@ class Loop:
             self._agenda.deadline[number] = clock
 
     def _rules(self) -> Rules:
-        settings, limits = self._run.checked.settings, self._run.checked.limits
+        settings, limits = self._run.checked.settings, self._run.checked.terms.limits
         size = settings.batch_size
         rows = auto_batch_size(self._run.ledger, limits.max_requests) if size == "auto" else size
         return Rules(
             batch_size=min(rows, limits.max_requests),
-            max_in_flight=min(settings.max_in_flight, limits.max_in_flight or settings.max_in_flight),
+            max_in_flight=min(settings.max_in_flight, limits.max_in_flight or settings.max_in_flight) * self._submit,
             max_bytes=limits.max_bytes,
             collectors=COLLECTORS,
             gather=self._polling.longest,
+            let_go_at=None if settings.wait is None else self._began + settings.wait,
+            give_up_after=settings.give_up_after,
         )
 
 
 def _poll_plan(run: Run) -> PollPlan:
     """The provider's plan, or the one that the user's interval starts."""
-    plan, interval = run.provider.polling, run.checked.settings.poll_interval
+    plan = run.providers.at(run.checked.terms.connection).polling
+    interval = run.checked.settings.poll_interval
     return plan if interval is None else PollPlan(interval, plan.factor, max(interval, plan.longest))

@@ -88,10 +88,12 @@ def outline(checked: Checked) -> Outline:
         requests = FrozenRequests([*frozen, *generations(new)])
         expected = estimate_backlog(checked, plan, ledger, wanted, requests)
         size = checked.settings.batch_size
-        most = checked.limits.max_requests
+        most = checked.terms.limits.max_requests
         rows_a_batch = auto_batch_size(ledger, most) if size == "auto" else min(size, most)
-        batches = sum(1 for _ in cut_batches(ledger.backlog(wanted), requests, rows_a_batch, checked.limits.max_bytes))
-    return Outline(plan, expected, batches, checked.form.model, checked.connection.emulated)
+        batches = sum(
+            1 for _ in cut_batches(ledger.backlog(wanted), requests, rows_a_batch, checked.terms.limits.max_bytes)
+        )
+    return Outline(plan, expected, batches, checked.terms.model, checked.terms.connection.emulated)
 
 
 @dataclass(frozen=True)

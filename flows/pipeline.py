@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable
 
 from blocks.errors import AuthenticationFailed, BatchwerkError, UsageError
+from flows.collect import restore_results
 from flows.preflight import Checked
 from flows.publish import publish
 from flows.report.figures import Exit, Figures, estimate_backlog, figures_of
 from flows.report.files import write_report
 from flows.run import Run, opened
+from flows.stopping import stopped_by_signals
 from flows.storage.publish import FAILED, PENDING, Published
 
 Work = Callable[[Run], str]  # submits, waits, collects; returns why it stopped before all was done, if it did
@@ -21,7 +23,8 @@ def run_pipeline(checked: Checked, work: Work, announce: Callable[[Figures], Non
     """Enrich the input. What was collected is published also when the run stops on an error, which is then raised."""
     logging.getLogger("batchwerk").setLevel(logging.INFO)
     started = time.monotonic()
-    with opened(checked) as run:
+    with opened(checked) as run, stopped_by_signals(run):
+        restore_results(run)
         expected = estimate_backlog(checked, run.plan, run.ledger, run.wanted, run.requests)
         stopped, trouble = _try(run, work)
         published = publish(run)
@@ -59,8 +62,7 @@ def _verdict(run: Run, published: Published, stopped: str, trouble: BatchwerkErr
     if trouble is not None:
         return Exit.ERROR, str(trouble)
     if run.unresolved:
-        numbers = ", ".join(map(str, sorted(run.unresolved)))
-        return Exit.ERROR, f"nobody can tell whether batch {numbers} was accepted: {run.unresolved.popitem()[1]}"
+        return Exit.ERROR, "; ".join(why for _, why in sorted(run.unresolved.items()))
     if published.statuses[PENDING]:
         return Exit.WAITING, f"{stopped}; the same command goes on from here"
     failed, rows = published.statuses[FAILED], published.rows

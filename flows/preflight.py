@@ -5,19 +5,13 @@ Nothing here imports Prefect, calls a provider or writes.
 
 from __future__ import annotations
 
-import csv
 import os
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 
-import orjson
-
-from blocks.batch import BatchFormat, Connection, Limits, RequestForm
-from blocks.catalog import connection_for, format_for, limits_for
+from blocks.catalog import connection_for
 from blocks.errors import UsageError
 from flows.domain.job import Job, parse_job
-from flows.domain.money import ModelPrice, read_prices
 from flows.domain.prompts import Prompt
 from flows.domain.schema import OutputSchema
 from flows.settings import Settings
@@ -25,6 +19,7 @@ from flows.storage.plan import Question, selected_rows
 from flows.storage.publish import Publication, output_schema
 from flows.storage.source import Source
 from flows.storage.state import StateDirectory, check_belongs
+from flows.terms import Terms
 
 
 @dataclass(frozen=True)
@@ -32,14 +27,7 @@ class Checked:
     """A run whose parts were all found right."""
 
     settings: Settings
-    job: Job
-    schema: OutputSchema
-    schema_id: str
-    form: RequestForm
-    format: BatchFormat
-    connection: Connection
-    limits: Limits
-    price: ModelPrice | None
+    terms: Terms
     question: Question
     publication: Publication
     state: StateDirectory
@@ -48,24 +36,6 @@ class Checked:
     def source(self) -> Source:
         """The input."""
         return self.question.source
-
-    @property
-    def spec(self) -> str:
-        """Fingerprint of what batches of this run are sent under."""
-        return blake2b(orjson.dumps(self.spec_content()), digest_size=8).hexdigest()
-
-    def spec_content(self) -> dict[str, object]:
-        """What a batch was sent under, without secrets."""
-        return {
-            "job": self.job.model_dump(mode="json"),
-            "model": self.form.model,
-            "provider": self.connection.provider,
-            "base_url": self.connection.base_url,
-            "endpoint": self.connection.endpoint,
-            "block": self.connection.block,
-            "options": dict(self.connection.options),
-            "schema_id": self.schema_id,
-        }
 
 
 def check(settings: Settings) -> Checked:
@@ -76,47 +46,25 @@ def check(settings: Settings) -> Checked:
     prompt = Prompt(job.prompt, source.schema.names)
     _check_columns(job, schema, source)
     connection = connection_for(settings.provider, settings.base_url, settings.options)
-    limits = limits_for(connection)
-    form = job.form(schema, settings.model or job.model)
-    publication = Publication(schema, job.rename, f"emulated:{form.model}" if connection.emulated else form.model)
+    terms = Terms(job, settings.model or job.model, connection)
+    shown_model = f"emulated:{terms.model}" if connection.emulated else terms.model
+    publication = Publication(schema, job.rename, shown_model)
     _check_new_columns(source, publication)
     state = StateDirectory(settings.output)
     _check_output(settings, state)
+    if settings.where is not None:
+        selected_rows(source, settings.where, only_check=True)
     question = Question(
         source=source,
         prompt=prompt,
-        digest=job.digest(form, connection.endpoint),
-        format=format_for(connection, form),
+        digest=job.digest(terms.form, connection.endpoint),
+        format=terms.format,
         skip_empty=job.skip_empty,
-        max_request_bytes=limits.max_request_bytes,
+        max_request_bytes=terms.limits.max_request_bytes,
         limit=settings.limit,
         where=settings.where,
     )
-    if settings.where is not None:
-        selected_rows(source, settings.where, only_check=True)
-    return Checked(
-        settings=settings,
-        job=job,
-        schema=schema,
-        schema_id=blake2b(orjson.dumps(schema.schema), digest_size=6).hexdigest(),
-        form=form,
-        format=question.format,
-        connection=connection,
-        limits=limits,
-        price=price_table().get((connection.provider, form.model)),
-        question=question,
-        publication=publication,
-        state=state,
-    )
-
-
-def price_table() -> dict[tuple[str, str], ModelPrice]:
-    """The price table: in `data/` of a checkout, inside the package when installed from a wheel."""
-    here = Path(__file__).parent
-    places = [here.parent / "data" / "prices.csv", here / "prices.csv"]
-    place = next(place for place in places if place.exists())
-    with place.open(newline="", encoding="utf-8") as file:
-        return read_prices(csv.DictReader(file))
+    return Checked(settings, terms, question, publication, state)
 
 
 def _read_job(path: Path) -> Job:

@@ -59,8 +59,8 @@ def _content(run: Run) -> dict[str, Any]:
     return {
         "input": run.checked.source.identity,
         "plan": run.checked.question.identity,
-        "schema": run.checked.schema_id,
-        "rename": dict(run.checked.job.rename),
+        "schema": run.checked.terms.schema_id,
+        "rename": dict(run.checked.terms.job.rename),
         "model": run.checked.publication.model,
         "batches": [batch.number for batch in run.results.parts(run.ledger)],
         "final": [list(part[:2]) for part in run.ledger.final],

@@ -7,16 +7,19 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from blocks.batch import BatchProvider, EncodedBatch
+from blocks.batch import BatchProvider, Connection, EncodedBatch
 from blocks.catalog import open_provider
+from blocks.errors import ProviderError, Transient
 from flows.domain import ledger as ledgers
+from flows.domain.breaker import Breaker
 from flows.domain.events import Event, Planned, Reopened, Submitting
 from flows.domain.ledger import Batch, Ledger
+from flows.domain.prompts import Prompt
 from flows.domain.ranges import Ranges
 from flows.preflight import Checked
 from flows.storage.files import write_json
@@ -24,6 +27,8 @@ from flows.storage.journal import Journal
 from flows.storage.plan import Plan, generations, make_plan, read_plan, wanted_requests
 from flows.storage.requests import BatchWriter, FrozenRequests
 from flows.storage.results import Judge, ResultsStore
+from flows.storage.state import read_json
+from flows.terms import Terms
 
 log = logging.getLogger("batchwerk")
 
@@ -41,17 +46,16 @@ class Run:
     id: str
     journal: Journal
     ledger: Ledger
-    provider: BatchProvider
+    providers: Providers
     plan: Plan
     wanted: Ranges
     requests: FrozenRequests
-    results: ResultsStore
     began: datetime
     known_before: int  # requests that had a number before this process planned
-    failure: BaseException | None = None
-    unresolved: dict[int, str] = field(
-        default_factory=dict
-    )  # batches of which nobody can tell whether they were accepted
+    failure: BaseException | None = None  # what stopped the run
+    stop: str = ""  # why the user wants it to stop
+    unresolved: dict[int, str] = field(default_factory=dict)  # batches that nobody can tell were accepted, and why
+    breaker: Breaker = field(default_factory=Breaker)
     finished: queue.SimpleQueue[int] = field(default_factory=queue.SimpleQueue)  # batches that a thread is done with
     changed: threading.Event = field(default_factory=threading.Event)
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -65,26 +69,60 @@ class Run:
 
     @contextmanager
     def guard(self, batch: int | None = None) -> Iterator[None]:
-        """Around work in a thread: its first failure stops the run, its end is told to the loop."""
+        """Around work in a thread. What may pass is counted and left to the loop; any other failure stops the run."""
         try:
             yield
+        except Transient as error:
+            self.note_failure(error)
         except BaseException as error:
             self.failure = self.failure or error
             raise
+        else:
+            if batch is not None:
+                self.breaker = Breaker()
         finally:
             if batch is not None:
                 self.finished.put(batch)
             self.changed.set()
 
+    def note_failure(self, error: ProviderError) -> None:
+        """Count a failure that may pass; say so when the breaker opens."""
+        self.breaker = self.breaker.failed(error.tries, error.message, time.time())
+        if self.breaker.is_open:
+            log.warning("%s; waiting %.0f s before the next try", error.message, self.breaker.pause)
+
+    @property
+    def active(self) -> bool:
+        """Whether new work may be begun."""
+        return self.failure is None and not self.stop
+
     def has_work(self) -> bool:
         """Whether anything is to be sent or still with the provider."""
         return bool(self.ledger.in_flight()) or next(self.ledger.backlog(self.wanted), None) is not None
 
+    def terms_of(self, batch: Batch) -> Terms:
+        """What a batch was, or is about to be, sent under."""
+        terms = self.checked.terms
+        if batch.spec in {"", terms.fingerprint}:
+            return terms
+        return Terms.from_content(read_json(self.checked.state.spec(batch.spec)))
+
+    def provider_of(self, batch: Batch) -> BatchProvider:
+        """Whoever has the batch."""
+        return self.providers.at(self.terms_of(batch).connection)
+
+    def judge_of(self, batch: Batch) -> Judge:
+        """What decides over the batch's answers."""
+        return self.terms_of(batch).judge(self.id, self.checked.settings.max_attempts)
+
+    def results_of(self, batch: Batch) -> ResultsStore:
+        """Where the batch's results are kept."""
+        return ResultsStore(self.checked.state, self.terms_of(batch).schema_id)
+
     @property
-    def judge(self) -> Judge:
-        """What decides over answers."""
-        checked = self.checked
-        return Judge(self.id, checked.schema, checked.price, checked.settings.max_attempts)
+    def results(self) -> ResultsStore:
+        """The results that the output shows."""
+        return ResultsStore(self.checked.state, self.checked.terms.schema_id)
 
     def intent(self, batch: Batch, body: EncodedBatch) -> Submitting:
         """What is written down before a batch is sent."""
@@ -95,68 +133,84 @@ class Run:
             slices=batch.slices,
             bytes=body.bytes,
             sha256=body.sha256,
-            spec=self.checked.spec,
+            spec=self.terms_of(batch).fingerprint,
         )
 
     def write_body(self, batch: Batch) -> EncodedBatch:
-        """Render and encode a batch to disk."""
-        prompt, form = self.checked.question.prompt, self.checked.format
-        writer = BatchWriter(self.requests, self.results, prompt, form, self.id)
-        return writer.write(self.body_path(batch), f"{self.id}-{batch.number}", batch.slices)
-
-    def body_path(self, batch: Batch) -> Path:
-        """Where the body of a batch lies while it is sent."""
-        return self.checked.state.bodies / f"{batch.number:06d}"
+        """Render and encode a batch to disk, under its own terms."""
+        terms = self.terms_of(batch)
+        prompt = Prompt(terms.job.prompt, self.requests.columns(batch.slices[0].start))
+        writer = BatchWriter(self.requests, self.results_of(batch), prompt, terms.format, self.id)
+        path = self.checked.state.bodies / f"{batch.number:06d}"
+        return writer.write(path, f"{self.id}-{batch.number}", batch.slices)
 
     def written(self) -> list[Batch]:
-        """Batches that this process sent, or took over, in the order of their numbers."""
+        """Batches that this process sent, in the order of their numbers."""
         since = self.began.timestamp()
         return [b for _, b in sorted(self.ledger.batches.items()) if b.intended_at >= since]
 
 
+class Providers:
+    """The services that batches of an output are with: the one of this run, others when they are needed."""
+
+    def __init__(self, stack: ExitStack, emulator_state: Path) -> None:
+        self._stack = stack
+        self._emulator_state = emulator_state
+        self._open: dict[str, BatchProvider] = {}
+        self._lock = threading.Lock()
+
+    def at(self, connection: Connection) -> BatchProvider:
+        """A client for a connection, opened once."""
+        with self._lock:
+            if connection.endpoint not in self._open:
+                opening = open_provider(connection, self._emulator_state)
+                self._open[connection.endpoint] = self._stack.enter_context(opening)
+            return self._open[connection.endpoint]
+
+
 @contextmanager
 def opened(checked: Checked) -> Iterator[Run]:
-    """Take the output's state directory, plan what its rows ask for, connect. Everything is let go at the end."""
+    """Take the output's state directory, plan what its rows ask for. Everything is let go at the end."""
     began = now()
     state = checked.state
-    with state.locked():
+    with state.locked(), ExitStack() as stack:
         state.prepare()
         run_id = state.open_run(checked.source.path, input_moved=checked.settings.input_moved)
-        with Journal(state.journal) as journal:
-            ledger = ledgers.replay(journal.events)
-            known_before = ledger.frozen
-            plan = planned(checked, journal, ledger)
-            with open_provider(checked.connection, state.emulator) as provider:
-                run = Run(
-                    checked=checked,
-                    id=run_id,
-                    journal=journal,
-                    ledger=ledger,
-                    provider=provider,
-                    plan=plan,
-                    wanted=wanted_requests(state.rows) if plan.requests else Ranges(),
-                    requests=FrozenRequests(generations(state.requests)),
-                    results=ResultsStore(state, checked.schema_id),
-                    began=began,
-                    known_before=known_before,
-                )
-                if checked.settings.retry_failed and ledger.final:
-                    run.record(Reopened(at=now(), slices=ledger.reopened()))
-                yield run
+        state.remember(checked.settings.model_dump(mode="json"))
+        journal = stack.enter_context(Journal(state.journal))
+        ledger = ledgers.replay(journal.events)
+        known_before = ledger.frozen
+        plan = planned(checked, journal, ledger)
+        run = Run(
+            checked=checked,
+            id=run_id,
+            journal=journal,
+            ledger=ledger,
+            providers=Providers(stack, state.emulator),
+            plan=plan,
+            wanted=wanted_requests(state.rows) if plan.requests else Ranges(),
+            requests=FrozenRequests(generations(state.requests)),
+            began=began,
+            known_before=known_before,
+        )
+        if checked.settings.retry_failed and ledger.final:
+            run.record(Reopened(at=now(), slices=ledger.reopened()))
+        yield run
 
 
 def planned(checked: Checked, journal: Journal, ledger: Ledger) -> Plan:
     """The plan for this question: the one on disk, or a new one."""
-    state = checked.state
-    spec_file = state.spec(checked.spec)
-    if not spec_file.exists():
-        write_json(spec_file, checked.spec_content())
+    state, terms = checked.state, checked.terms
+    if not state.spec(terms.fingerprint).exists():
+        write_json(state.spec(terms.fingerprint), terms.content)
     plan = read_plan(state.rows, checked.question)
     if plan is not None:
         return plan
     started = time.monotonic()
     plan = make_plan(checked.question, generations(state.requests), state.requests, state.rows)
-    event = Planned(at=now(), start=plan.start, stop=plan.stop, spec=checked.spec, rows=plan.rows, wanted=plan.requests)
+    event = Planned(
+        at=now(), start=plan.start, stop=plan.stop, spec=terms.fingerprint, rows=plan.rows, wanted=plan.requests
+    )
     journal.append(event)
     ledger.apply(event)
     log.info(

@@ -37,6 +37,9 @@ class Settings(BaseModel):
     max_in_flight: int = Field(default=DEFAULT_IN_FLIGHT, ge=1)
     max_attempts: int = Field(default=3, ge=1)
     max_failed: float = Field(default=0.0, ge=0.0, le=1.0)
+    wait: float | None = Field(default=None, ge=0)
+    give_up_after: float | None = Field(default=None, ge=0)
+    on_unknown: Literal["fail", "resubmit"] = "fail"
     poll_interval: float | None = Field(default=None, gt=0)
     limit: int | None = Field(default=None, ge=1)
     where: str | None = None

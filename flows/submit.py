@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 from blocks.batch import EncodedBatch
-from blocks.errors import BatchTooLarge, ProviderError, StateError, Transient, UnknownOutcome
+from blocks.errors import BatchTooLarge, ProviderError, StateError, UnknownOutcome
 from flows.domain.events import Refused, Submitted, Unknown
 from flows.domain.ledger import Batch, State
 from flows.run import Run, now
@@ -72,7 +72,7 @@ def submit_batches(run: Run, outbox: Outbox) -> int:
     sent = permits = 0
     with run.guard():
         try:
-            while run.failure is None and (number := outbox.take()) is not None:
+            while run.active and (number := outbox.take()) is not None:
                 permits = permits or outbox.permits()
                 with run.guard(number):
                     submit_batch(run, run.ledger.batches[number])
@@ -102,12 +102,13 @@ def submit_batch(run: Run, batch: Batch) -> None:
 
 
 def _send(run: Run, batch: Batch, body: EncodedBatch) -> str | None:
-    most = run.checked.limits.max_bytes
+    terms = run.terms_of(batch)
     try:
-        _check_size(batch, body, most)
-        return run.provider.submit(body, run.checked.form)
+        _check_size(batch, body, terms.limits.max_bytes)
+        return run.provider_of(batch).submit(body, terms.form)
     except UnknownOutcome as error:
         run.record(Unknown(at=now(), batch=batch.number, reason=error.message))
+        run.note_failure(error)
         log.warning("batch %d: %s; asking the provider whether it was accepted", batch.number, error.message)
     except BatchTooLarge as error:
         run.record(Refused(at=now(), batch=batch.number, reason=error.message, too_large=True))
@@ -126,15 +127,32 @@ def _check_size(batch: Batch, body: EncodedBatch, most: int | None) -> None:
 
 
 def _reconcile(run: Run, batch: Batch, body: EncodedBatch) -> str | None:
+    """The id of a batch whose submission had no answer, where the provider can tell; else what the user chose."""
+    provider = run.provider_of(batch)
+    if not provider.verified_lookup:
+        _choose(run, batch, provider.name)
+        return None
     if body.sha256 != batch.sha256:
         raise StateError(
             f"batch {batch.number} can't be made again as it was sent, so the provider can't be asked about it",
-            next_step="run the command with the job file and the version of Batchwerk that sent it",
+            next_step="use the version of Batchwerk that sent it; nothing was changed",
         )
     try:
-        return run.provider.find(body, run.checked.form)
-    except (UnknownOutcome, Transient) as error:
+        return provider.find(body, run.terms_of(batch).form)
+    except UnknownOutcome as error:
         run.record(Unknown(at=now(), batch=batch.number, reason=error.message))
-        if not run.provider.verified_lookup:
-            run.unresolved[batch.number] = str(error)
+        run.note_failure(error)
         return None
+
+
+def _choose(run: Run, batch: Batch, provider: str) -> None:
+    """Nobody can tell: send again, which may pay twice, or leave it, which may lose what was paid."""
+    if run.checked.settings.on_unknown == "resubmit":
+        reason = "counted as not accepted, as --on-unknown resubmit says"
+        run.record(Refused(at=now(), batch=batch.number, reason=reason))
+        log.warning("batch %d goes again: %s", batch.number, reason)
+        return
+    run.unresolved[batch.number] = (
+        f"{provider} does not say whether batch {batch.number} was accepted ({batch.reason}); look in its console, "
+        f"then --on-unknown resubmit sends its {batch.requests:,} requests again, at the risk of paying twice"
+    )

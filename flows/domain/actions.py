@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Protocol
 
+from flows.domain.breaker import Breaker
 from flows.domain.events import Slice
 from flows.domain.ledger import Batch, Ledger, State
 from flows.domain.ranges import Ranges
@@ -78,6 +79,8 @@ class Rules:
     max_bytes: int | None  # of a batch's body
     collectors: int  # batches whose answers are read at the same time
     gather: float  # seconds that repeats wait for company before they go as a batch that is not full
+    let_go_at: float | None = None  # when to stop waiting; what can be done at once is done before
+    give_up_after: float | None = None  # seconds that the provider may fail without a break
     longest_pause: float = 30.0  # seconds between two looks at the ledger
 
 
@@ -89,6 +92,7 @@ class Agenda:
     collecting: set[int]  # those of them whose answers are being read
     poll_at: dict[int, float]
     deadline: dict[int, float]  # until when a batch is waited for
+    breaker: Breaker = field(default_factory=Breaker)
 
     @classmethod
     def empty(cls) -> Agenda:
@@ -99,7 +103,23 @@ class Agenda:
 def next_actions(
     ledger: Ledger, wanted: Ranges, sizes: Sizes, rules: Rules, agenda: Agenda, now: float
 ) -> list[Action]:
-    """All that can be started now; one Wait or Finish where that is nothing."""
+    """All that can be started now; one Wait or Finish where that is nothing.
+
+    While the circuit breaker is open that is one probe when its time has come.
+    """
+    actions = _possible_actions(ledger, wanted, sizes, rules, agenda, now)
+    if not agenda.breaker.is_open or isinstance(actions[0], Finish):
+        return actions
+    if rules.give_up_after is not None and now - agenda.breaker.since >= rules.give_up_after:
+        return [Finish(f"the provider failed for {now - agenda.breaker.since:.0f} s ({agenda.breaker.reason})")]
+    if agenda.busy or now < agenda.breaker.retry_at:
+        return [Wait(min(max(agenda.breaker.retry_at - now, 0.1), rules.longest_pause))]
+    return actions[:1]
+
+
+def _possible_actions(
+    ledger: Ledger, wanted: Ranges, sizes: Sizes, rules: Rules, agenda: Agenda, now: float
+) -> list[Action]:
     actions: list[Action] = []
     open_batches = ledger.in_flight()
     collectors = rules.collectors - len(agenda.collecting)
@@ -179,8 +199,10 @@ def _pause(
     if not agenda.busy and not waited_for:
         if not open_batches and not backlog:
             return Finish()
-        return Finish("the provider takes longer than expected")
+        return Finish("the provider takes longer than expected" if open_batches else "nothing more is sent")
     idle = (batch.number for batch in waited_for if batch.number not in agenda.busy)
+    if not agenda.busy and rules.let_go_at is not None and now >= rules.let_go_at:
+        return Finish("let go while batches are with the provider")
     looks = [agenda.poll_at[number] for number in idle if number in agenda.poll_at]
     if backlog and len(open_batches) < rules.max_in_flight:
         looks.append(ledger.again_since + rules.gather)

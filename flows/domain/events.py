@@ -107,6 +107,14 @@ class Collected(_Event):
     strays: int = 0  # answers that belong to no request of the batch, or came twice
 
 
+class Lost(_Event):
+    """The batch's results part is gone and the provider has no copy: its good answers are lost."""
+
+    event: Literal["lost"] = "lost"
+    batch: int
+    reason: str
+
+
 class Reopened(_Event):
     """Requests that were final got a new allowance."""
 
@@ -124,7 +132,7 @@ class Published(_Event):
 
 
 Event = Annotated[
-    Planned | Submitting | Submitted | Refused | Unknown | Ended | Collected | Reopened | Published,
+    Planned | Submitting | Submitted | Refused | Unknown | Ended | Collected | Lost | Reopened | Published,
     Field(discriminator="event"),
 ]
 EVENTS: TypeAdapter[Event] = TypeAdapter(Event)

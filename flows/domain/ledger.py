@@ -20,6 +20,7 @@ from flows.domain.events import (
     Collected,
     Ended,
     Event,
+    Lost,
     Planned,
     Published,
     Refused,
@@ -51,6 +52,7 @@ _MAY_FOLLOW: dict[type, set[State]] = {
     Unknown: {State.SUBMITTING, State.UNKNOWN},
     Ended: {State.SUBMITTED},
     Collected: {State.ENDED},
+    Lost: {State.COLLECTED},
 }
 
 
@@ -74,6 +76,7 @@ class Batch:
     failed: str | None = None
     reason: str = ""
     result: Collected | None = None
+    lost: bool = False  # its results are gone
 
     @property
     def requests(self) -> int:
@@ -141,6 +144,9 @@ class Ledger:
                 batch.state, batch.collected_at, batch.result = State.COLLECTED, at, event
                 self._put_back(event.again, at)
                 self.final = sorted([*self.final, *event.final])
+            case Lost():
+                batch.lost, batch.reason = True, event.reason
+                self.final = sorted([*self.final, *self._good_answers(batch)])
             case _:
                 assert_never(event)
 
@@ -194,7 +200,17 @@ class Ledger:
         batch.state, batch.intended_at = State.SUBMITTING, at
         batch.tag, batch.sha256, batch.spec, batch.bytes = event.tag, event.sha256, event.spec, event.bytes
 
-    def _expect(self, event: Submitted | Refused | Unknown | Ended | Collected) -> Batch:
+    def _good_answers(self, batch: Batch) -> list[Slice]:
+        """The requests of a collected batch that neither go again nor failed for good."""
+        assert batch.result is not None  # noqa: S101  # only collected batches get here
+        others = Ranges((part.start, part.stop) for part in [*batch.result.again, *batch.result.final])
+        return [
+            part._replace(start=start, stop=stop, after=None)
+            for part in batch.slices
+            for start, stop in others.missing_from(part.start, part.stop)
+        ]
+
+    def _expect(self, event: Submitted | Refused | Unknown | Ended | Collected | Lost) -> Batch:
         batch = self.batches.get(event.batch)
         if batch is None or batch.state not in _MAY_FOLLOW[type(event)]:
             before = "was never sent" if batch is None else f"is {batch.state}"

@@ -139,8 +139,8 @@ def estimate_backlog(
         requests=size(backlog),
         size=sum(requests.total(start, stop) for start, stop in backlog),
         tokens_per_byte=plan.tokens_per_byte,
-        output_tokens=expected_output_tokens(checked.form.schema, checked.form.max_output_tokens),
-        price=checked.price,
+        output_tokens=expected_output_tokens(checked.terms.form.schema, checked.terms.form.max_output_tokens),
+        price=checked.terms.price,
         ledger=ledger,
     )
 
@@ -155,10 +155,10 @@ def figures_of(
     written = run.written()
     new = run.plan.stop - run.plan.start if run.plan.start >= run.known_before else 0
     return Figures(
-        job=run.checked.job.name,
+        job=run.checked.terms.job.name,
         model=run.checked.publication.model,
         provider=run.checked.settings.provider,
-        emulated=run.checked.connection.emulated,
+        emulated=run.checked.terms.connection.emulated,
         input=str(run.checked.settings.input),
         output=str(run.checked.settings.output),
         run=run.id,

@@ -36,6 +36,7 @@ STATUS_COLUMNS: dict[str, pa.DataType] = {
     "_cost_usd": COST,
 }
 OK, FAILED, SKIPPED, PENDING = "ok", "failed", "skipped", "pending"
+LOST = "its answer was lost; --retry-failed asks for it again"  # a failure that has no result to say why
 CACHED_GROUPS = 4  # row groups of parts that neighbouring windows share
 
 Numbers = np.ndarray[Any, np.dtype[np.int64]]
@@ -168,7 +169,9 @@ def _added_columns(asked: pa.Table, answers: _Answers, publication: Publication)
     answer = taken.column("answer").combine_chunks()
     empty = [pa.scalar(None, part.type) for part in answer.type]
     values = [pc.if_else(pa.array(ok), answer.field(i), null) for i, null in enumerate(empty)]
-    error = pc.coalesce(asked.column("skipped"), asked.column("unsendable"), taken.column("error")).combine_chunks()
+    reasons = [asked.column("skipped"), asked.column("unsendable"), taken.column("error")]
+    lost = pc.if_else(pa.array(status == FAILED), LOST, pa.scalar(None, pa.string()))
+    error = pc.coalesce(*reasons, lost).combine_chunks()
     model = pc.if_else(pa.array(place >= 0), publication.model, pa.scalar(None, pa.string()))
     attempts, tokens_in, tokens_out, cost = _sums(results, place)
 

@@ -42,6 +42,13 @@ class FrozenRequests:
         """Bytes of the requests from `start` up to `stop`."""
         return int(self._sizes[stop] - self._sizes[start])
 
+    def columns(self, request: int) -> list[str]:
+        """The names of the columns that a request was frozen with."""
+        starts = [start for start, _ in self._generations]
+        _, path = self._generations[bisect_right(starts, request) - 1]
+        names = pq.read_schema(path).names
+        return [name.removeprefix(VALUE) for name in names if name.startswith(VALUE)]
+
     def gather(self, slices: list[Slice], columns: list[str]) -> Iterator[tuple[pa.Table, list[Numbered]]]:
         """The frozen values of the slices' requests, in their order, with whose they are."""
         names = [f"{VALUE}{name}" for name in columns]

@@ -235,8 +235,19 @@ class ResultsStore:
         return [
             batch
             for _, batch in sorted(ledger.batches.items())
-            if batch.result is not None and batch.result.schema_id == self.schema_id
+            if batch.result is not None and not batch.lost and batch.result.schema_id == self.schema_id
         ]
+
+    def is_whole(self, batch: Batch) -> bool:
+        """Whether the batch's part is there and has a row for each of its requests."""
+        try:
+            table = self.open(batch.number)
+        except (OSError, pa.ArrowInvalid):
+            return False
+        try:
+            return bool(table.rows == batch.requests)
+        finally:
+            table.close()
 
     def open(self, batch: int) -> NumberedTable:
         """A part, to be read by position."""
@@ -244,6 +255,8 @@ class ResultsStore:
 
     def corrections(self, batch: int) -> dict[int, str]:
         """Why answers of a batch were rejected, by request number: what the model is told when they are asked again."""
+        if not self._state.part(self.schema_id, batch).exists():
+            return {}  # lost: the request goes again without a reason
         table = self.open(batch)
         rows = table.read(0, table.rows, ["request", "outcome", "error"])
         table.close()

@@ -110,6 +110,14 @@ class StateDirectory:
             write_json(self.run_file, {**run, "input": where})
         return str(run["id"])
 
+    def remember(self, settings: Mapping[str, Any]) -> None:
+        """Keep the parameters of the newest run, for `cancel`; they hold no secrets."""
+        write_json(self.path / "settings.json", settings)
+
+    def last_settings(self) -> dict[str, Any]:
+        """The parameters of the newest run."""
+        return read_json(self.path / "settings.json")
+
     def prepare(self) -> None:
         """Make the folders."""
         for folder in (self.path / "specs", self.requests, self.bodies):

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flows.loop import Loop
+from flows.loop import Loop, Threads
 from flows.pipeline import run_pipeline
 from flows.preflight import check
 from flows.report.figures import Figures
@@ -29,22 +28,10 @@ output:
 """
 
 
-class _Thread:
-    def __init__(self, future: Future[Any]) -> None:
-        self._future = future
-
-    def wait(self) -> None:
-        self._future.exception()
-
-
 def work(run: Run) -> str:
     """What `flows.enrich.work` does, without tasks, limits and artifacts."""
-    with ThreadPoolExecutor(8) as pool:
-
-        def start(function: Callable[..., Any], *arguments: Any) -> _Thread:
-            return _Thread(pool.submit(function, *arguments))
-
-        return Loop(run, start, Outbox(lambda _: None), lambda _: None).work()
+    with Threads() as threads:
+        return Loop(run, threads.start, Outbox(lambda _: None), lambda _: None).work()
 
 
 def enrich(**parameters: Any) -> Figures:
