@@ -37,6 +37,15 @@ class StateError(BatchwerkError):
     """The state directory can't be used as it is."""
 
 
+def system_error(error: OSError) -> StateError:
+    """A full disk, a missing permission: what the system said, where, and what to do."""
+    place = f": {error.filename}" if error.filename else ""
+    return StateError(
+        f"{error.strerror or error}{place}",
+        next_step="make room or permit it, then run the same command again: it goes on from here",
+    )
+
+
 class ProviderError(BatchwerkError):
     """A provider refused a call, failed, or did not answer."""
 

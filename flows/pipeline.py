@@ -6,7 +6,10 @@ import logging
 import time
 from collections.abc import Callable
 
-from blocks.errors import AuthenticationFailed, BatchwerkError, UsageError
+import duckdb
+import pyarrow as pa
+
+from blocks.errors import AuthenticationFailed, BatchwerkError, StateError, UsageError, system_error
 from flows.collect import restore_results
 from flows.preflight import Checked
 from flows.publish import publish
@@ -21,6 +24,20 @@ Work = Callable[[Run], str]  # submits, waits, collects; returns why it stopped 
 
 def run_pipeline(checked: Checked, work: Work, announce: Callable[[Figures], None]) -> Figures:
     """Enrich the input. What was collected is published also when the run stops on an error, which is then raised."""
+    try:
+        return _run(checked, work, announce)
+    except OSError as error:
+        raise system_error(error) from error
+    except duckdb.Error as error:
+        raise StateError(f"the plan could not be made: {str(error).splitlines()[0]}") from error
+    except pa.ArrowInvalid as error:
+        raise StateError(
+            f"a file of {checked.state.path} is damaged: {str(error).splitlines()[0]}",
+            next_step="restore the state directory from a backup; nothing was sent",
+        ) from error
+
+
+def _run(checked: Checked, work: Work, announce: Callable[[Figures], None]) -> Figures:
     logging.getLogger("batchwerk").setLevel(logging.INFO)
     started = time.monotonic()
     with opened(checked) as run, stopped_by_signals(run):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from blocks.batch import BatchProvider, Connection, EncodedBatch
 from blocks.catalog import open_provider
-from blocks.errors import ProviderError, Transient
+from blocks.errors import ProviderError, Transient, system_error
 from flows.domain import ledger as ledgers
 from flows.domain.breaker import Breaker
 from flows.domain.events import Event, Planned, Reopened, Submitting
@@ -74,6 +74,9 @@ class Run:
             yield
         except Transient as error:
             self.note_failure(error)
+        except OSError as error:
+            self.failure = self.failure or system_error(error)
+            raise self.failure from error
         except BaseException as error:
             self.failure = self.failure or error
             raise

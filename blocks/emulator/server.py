@@ -4,6 +4,7 @@ import gc
 import os
 import signal
 import socket
+import sqlite3
 import sys
 import threading
 from asyncio import Transport
@@ -101,7 +102,11 @@ def error_handlers(dialect: Dialect) -> dict[Any, ExceptionHandler]:
     def answer_defect(_: Request, error: Exception) -> Response:
         return answer_call_error(CallError(500, "internal_error", f"the emulator failed: {error!r}"))
 
-    return {CallError: answer_error, HTTPException: answer_error, Exception: answer_defect}
+    def answer_full(_: Request, error: Exception) -> Response:
+        return answer_call_error(CallError(503, "unavailable", f"the emulator can't write its store: {error}"))
+
+    handlers: dict[Any, ExceptionHandler] = {CallError: answer_error, HTTPException: answer_error}
+    return {**handlers, sqlite3.OperationalError: answer_full, Exception: answer_defect}
 
 
 def health(service: Service) -> dict[str, object]:

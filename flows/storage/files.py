@@ -87,6 +87,12 @@ class NumberedTable:
         """Close the file."""
         self._file.close()
 
+    def __enter__(self) -> NumberedTable:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
 
 class NumberedWriter:
     """Writes rows of any batch size as a `NumberedTable`."""

@@ -96,7 +96,11 @@ def read_plan(rows_file: Path, question: Question) -> Plan | None:
     """The plan on disk, if it answers this question."""
     if not rows_file.exists():
         return None
-    metadata = NumberedTable(rows_file).metadata
+    try:
+        with NumberedTable(rows_file) as rows:
+            metadata = rows.metadata
+    except pa.ArrowInvalid:
+        return None  # damaged: a new plan finds the same requests by their keys
     if metadata.get(b"identity", b"").decode() != question.identity:
         return None
     return Plan(**orjson.loads(metadata[b"plan"]))

@@ -90,17 +90,19 @@ def publish_output(
     """Write the output in one step and say what it holds."""
     schema = output_schema(source.schema, publication)
     answers = _Answers(results, ledger, publication.schema)
-    rows = NumberedTable(rows_file)
     sums = Published()
     start = 0
-    with replacing(output) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+    with (
+        NumberedTable(rows_file) as rows,
+        replacing(output) as temporary,
+        pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
+    ):
         for window in source.windows(None, limit):
             asked = rows.read(start, start + window.num_rows)
             added, held = _added_columns(asked, answers, publication)
             sums.add(held)
             writer.write_table(pa.Table.from_arrays([*window.columns, *added], schema=schema))
             start += window.num_rows
-    rows.close()
     return sums
 
 
@@ -142,14 +144,12 @@ class _Answers:
 
     @cache  # noqa: B019  # lives as long as one publishing
     def _group_spans(self, batch: int) -> list[tuple[int, int]]:
-        return self._results.open(batch).spans("request")
+        with self._results.open(batch) as table:
+            return table.spans("request")
 
     def _read_group(self, batch: int, group: int) -> pa.Table:
-        table = self._results.open(batch)
-        try:
+        with self._results.open(batch) as table:
             return table.read_group(group, self._schema.names)
-        finally:
-            table.close()
 
 
 def _added_columns(asked: pa.Table, answers: _Answers, publication: Publication) -> tuple[list[pa.Array], Published]:

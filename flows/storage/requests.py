@@ -55,9 +55,8 @@ class FrozenRequests:
         for (generation, group), members in groupby(self._pieces(slices), key=lambda piece: piece[0]):
             first, path = self._generations[generation]
             numbered = [(number, part) for _, part in members for number in range(part.start, part.stop)]
-            table = NumberedTable(path)
-            rows = table.read_group(group, names).select(names)  # in the order that the prompt takes them
-            table.close()
+            with NumberedTable(path) as table:
+                rows = table.read_group(group, names).select(names)  # in the order that the prompt takes them
             offset = first + group * NUMBERED_ROWS
             yield rows.take(pa.array([number - offset for number, _ in numbered])), numbered
 

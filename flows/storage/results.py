@@ -241,13 +241,10 @@ class ResultsStore:
     def is_whole(self, batch: Batch) -> bool:
         """Whether the batch's part is there and has a row for each of its requests."""
         try:
-            table = self.open(batch.number)
+            with self.open(batch.number) as table:
+                return bool(table.rows == batch.requests)
         except (OSError, pa.ArrowInvalid):
             return False
-        try:
-            return bool(table.rows == batch.requests)
-        finally:
-            table.close()
 
     def open(self, batch: int) -> NumberedTable:
         """A part, to be read by position."""
@@ -257,8 +254,7 @@ class ResultsStore:
         """Why answers of a batch were rejected, by request number: what the model is told when they are asked again."""
         if not self._state.part(self.schema_id, batch).exists():
             return {}  # lost: the request goes again without a reason
-        table = self.open(batch)
-        rows = table.read(0, table.rows, ["request", "outcome", "error"])
-        table.close()
+        with self.open(batch) as table:
+            rows = table.read(0, table.rows, ["request", "outcome", "error"])
         columns = (column.to_pylist() for column in rows.columns)
         return {number: error for number, outcome, error in zip(*columns, strict=True) if outcome == Outcome.REJECTED}

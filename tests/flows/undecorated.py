@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -67,5 +68,5 @@ def reviews(count: int) -> list[str | None]:
 def emulator_ledger(output: Path, sql: str) -> list[tuple[Any, ...]]:
     """Ask the emulator's own books, which know nothing of ours."""
     place = output.parent / f"_{output.name}.batchwerk" / "emulator.sqlite"
-    with sqlite3.connect(place) as db:
+    with closing(sqlite3.connect(place)) as db:
         return db.execute(sql).fetchall()

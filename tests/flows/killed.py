@@ -1,0 +1,75 @@
+"""A run that kills itself with SIGKILL at a given place: `python -m tests.flows.killed PARAMETERS PLACE`.
+
+Places: `before:N`, `after:N` and `torn:N` are the Nth event of the journal (torn: half of its line is written);
+`create:N`, `poll:N`, `results:N` are the Nth such call, after the provider answered and before anybody hears of it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import sys
+from typing import Any
+
+import orjson
+
+from blocks import transport
+from flows.domain.events import EVENTS, Event
+from flows.storage.journal import Journal
+from tests.flows.undecorated import enrich
+
+
+def die() -> None:
+    """As the system would kill it: nothing is flushed, closed or said."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_at_event(kind: str, number: int) -> None:
+    """Die around the Nth append of this process."""
+    append, counter = Journal.append, itertools.count(1)
+
+    def counting(self: Journal, event: Event) -> None:
+        reached = next(counter) == number
+        if reached and kind == "before":
+            die()
+        if reached and kind == "torn":
+            line = EVENTS.dump_json(event)
+            self._file.write(line[: len(line) // 2])
+            self._file.flush()
+            die()
+        append(self, event)
+        if reached:
+            die()
+
+    Journal.append = counting  # type: ignore[method-assign]  # the place to die
+
+
+def die_at_call(kind: str, number: int) -> None:
+    """Die when the answer to the Nth call of a kind has arrived."""
+    call, counter = transport.Transport._call, itertools.count(1)
+
+    def counting(self: transport.Transport, method: str, path: str, **options: Any) -> Any:
+        answer = call(self, method, path, **options)
+        if kind == _kind_of(method, path) and next(counter) == number:
+            die()
+        return answer
+
+    transport.Transport._call = counting  # type: ignore[method-assign]
+
+
+def _kind_of(method: str, path: str) -> str:
+    if method == "POST":
+        return "create"
+    return "results" if path.endswith("/results") else "poll"
+
+
+def main(parameters: str, place: str) -> None:
+    """Run until the place, or to the end."""
+    kind, _, number = place.partition(":")
+    (die_at_event if kind in {"before", "after", "torn"} else die_at_call)(kind, int(number))
+    enrich(**orjson.loads(parameters))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,142 @@
+"""Paid once, whatever dies: runs killed at every place, then started again with the same command."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from flows.storage.journal import read_events
+from flows.storage.state import StateDirectory
+from tests.flows.command import ROOT
+from tests.flows.undecorated import emulator_ledger, enrich, reviews, write_job, write_texts
+
+ROWS, BATCHES = 30, 2
+FAULTS = {"failure_rate": "0.2", "invalid_rate": "0.1", "seed": "3"}
+EVENTS = 14  # planned, four for each of two batches and of one with repeats, published: at least
+PLACES = [
+    *(f"{kind}:{number}" for kind in ("before", "after") for number in range(1, EVENTS + 1)),
+    *(f"torn:{number}" for number in (1, 2, 3, 9, 14)),
+    *(f"{kind}:{number}" for kind in ("create", "results") for number in (1, 2, 3)),
+    *(f"poll:{number}" for number in (1, 2)),
+]
+
+
+def parameters_for(folder: Path, rows: int = ROWS, **more: Any) -> dict[str, Any]:
+    """The same call for the killed run and the one that goes on."""
+    texts = [*reviews(rows), "Great battery", "Great battery"]
+    found: dict[str, Any] = {
+        "input": str(write_texts(folder, texts)),
+        "output": str(folder / "out.parquet"),
+        "job": str(write_job(folder)),
+        "batch_size": (rows + 1) // BATCHES + 1,
+        "options": FAULTS,
+    }
+    return {**found, **more}
+
+
+def run_until(parameters: dict[str, Any], place: str) -> int:
+    """A process of its own that dies at the place; its exit status."""
+    command = [sys.executable, "-m", "tests.flows.killed", orjson.dumps(parameters).decode(), place]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, timeout=120, check=False).returncode
+
+
+def check_paid_once(output: Path, requests: int) -> None:
+    """The emulator's own books: every distinct request answered well once, billed again only where it had not been."""
+    sql = "SELECT count(*), count(DISTINCT prompt_hash) FROM billed WHERE valid"
+    assert emulator_ledger(output, sql) == [(requests, requests)]
+    twice = "SELECT custom_id, count(*) FROM billed GROUP BY custom_id HAVING count(*) > 1"
+    assert emulator_ledger(output, twice) == []
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
+    parameters = parameters_for(tmp_path_factory.mktemp("undisturbed"))
+    enrich(**parameters)
+    return pq.read_table(parameters["output"])
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, undisturbed: pa.Table, place: str) -> None:
+    """The output is that of an undisturbed run, and no request that was answered well is paid for again."""
+    parameters = parameters_for(tmp_path)
+    assert run_until(parameters, place) == -signal.SIGKILL
+    figures = enrich(**parameters)
+    output = Path(parameters["output"])
+    assert pq.read_table(output).equals(undisturbed)
+    assert figures.rows == {"ok": ROWS + 2}
+    check_paid_once(output, ROWS + 1)
+
+
+def test_another_batch_size_may_go_on(tmp_path: Path, undisturbed: pa.Table) -> None:
+    """The size of batches and how many are in flight may change from run to run."""
+    parameters = parameters_for(tmp_path)
+    assert run_until(parameters, "after:4") == -signal.SIGKILL
+    enrich(**{**parameters, "batch_size": 3, "max_in_flight": 2})
+    assert pq.read_table(parameters["output"]).equals(undisturbed)
+    check_paid_once(Path(parameters["output"]), ROWS + 1)
+
+
+def random_kills(folder: Path, seed: int) -> int:
+    """Kill one run at random places until it gets through; how often it was killed."""
+    dice = random.Random(seed)  # noqa: S311  # chooses places, keeps no secret
+    faults = {**FAULTS, "failure_rate": "0.1", "drop_rate": "0.3", "seed": str(seed)}
+    parameters = parameters_for(folder, options=faults)
+    kills = 0
+    while kills < 12:
+        kind = dice.choice(["before", "after", "torn", "create", "poll", "results"])
+        if run_until(parameters, f"{kind}:{dice.randint(1, 3)}") != -signal.SIGKILL:
+            break
+        kills += 1
+    figures = enrich(**parameters)
+    assert figures.rows == {"ok": ROWS + 2}
+    check_paid_once(folder / "out.parquet", ROWS + 1)
+    return kills
+
+
+def test_a_run_killed_several_times_pays_once(tmp_path: Path) -> None:
+    """Lost answers, failures and kills together."""
+    assert random_kills(tmp_path, seed=11) > 0
+
+
+@pytest.mark.slow
+def test_a_hundred_random_kills_pay_once(tmp_path: Path) -> None:
+    """At least 100 kills, several in each run, at places that the seed chooses."""
+    kills = runs = 0
+    while kills < 100:
+        folder = tmp_path / str(runs)
+        folder.mkdir()
+        kills += random_kills(folder, seed=1000 + runs)
+        runs += 1
+    sys.stderr.write(f"\n{kills} kills in {runs} runs\n")
+
+
+def test_two_processes_on_one_output_one_works_and_one_is_refused(tmp_path: Path) -> None:
+    """Ten times out of ten; the refused one says who works and since when."""
+    parameters = parameters_for(tmp_path)
+    code = (
+        "import sys, orjson; from tests.flows.undecorated import enrich; from blocks.errors import StateError\n"
+        "try: enrich(**orjson.loads(sys.argv[1]))\n"
+        "except StateError as error: sys.exit(str(error))"
+    )
+    for attempt in range(10):
+        output = str(tmp_path / f"out{attempt}.parquet")
+        call = {**parameters, "output": output, "options": {"latency": "2"}}
+        command = [sys.executable, "-c", code, orjson.dumps(call).decode()]
+        both = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+        said = [process.communicate(timeout=120)[1] for process in both]
+        statuses = [process.returncode for process in both]
+        assert sorted(statuses) == [0, 1], said
+        refused = said[statuses.index(1)]
+        assert "is being worked on by process" in refused
+        assert f"process {both[statuses.index(0)].pid} on" in refused
+        kinds = [event.event for event in read_events(StateDirectory(Path(output)).journal)]
+        assert kinds.count("planned") == kinds.count("published") == 1

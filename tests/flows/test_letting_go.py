@@ -1,0 +1,277 @@
+"""Letting go, stopping, cancelling, and waiting out an outage: nothing is lost, and the same command goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow.parquet as pq
+import pytest
+
+from blocks.emulator import EmulatorOptions, running_emulator
+from flows.cancel import cancel_output
+from flows.report.figures import Exit
+from flows.storage.journal import read_events
+from flows.storage.state import StateDirectory
+from tests.flows.command import ROOT, batchwerk
+from tests.flows.undecorated import emulator_ledger, enrich, reviews, write_job, write_texts
+
+PROGRAM = (
+    "import sys, orjson; from tests.flows.undecorated import enrich\n"
+    "print(int(enrich(**orjson.loads(sys.argv[1])).exit))"
+)
+
+
+def call(folder: Path, rows: int = 20, **more: Any) -> dict[str, Any]:
+    source, job = write_texts(folder, reviews(rows)), write_job(folder)
+    return {"input": str(source), "output": str(folder / "out.parquet"), "job": str(job), "batch_size": 10, **more}
+
+
+def statuses(parameters: dict[str, Any]) -> set[str]:
+    return set(pq.read_table(parameters["output"]).column("_status").to_pylist())
+
+
+def events(parameters: dict[str, Any]) -> list[str]:
+    return [event.event for event in read_events(StateDirectory(Path(parameters["output"])).journal)]
+
+
+def wait_for(parameters: dict[str, Any], kind: str, count: int = 1) -> None:
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        if StateDirectory(Path(parameters["output"])).journal.exists() and events(parameters).count(kind) >= count:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"no {kind} within a minute")
+
+
+def start(parameters: dict[str, Any]) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", PROGRAM, orjson.dumps(parameters).decode()]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_wait_0_submits_lets_go_and_a_later_run_collects(tmp_path: Path) -> None:
+    """The rows are pending, the exit status is 4, and nothing has to run in between."""
+    parameters = call(tmp_path, options={"latency": "1"})
+    first = enrich(**parameters, wait=0)
+    assert (first.exit, first.rows) == (Exit.WAITING, {"pending": 20})
+    assert statuses(parameters) == {"pending"}
+    assert events(parameters).count("submitted") == 2
+    time.sleep(1.2)  # the provider works on, also while the emulator is down
+    second = enrich(**parameters, wait=0)
+    assert (second.exit, second.rows, second.attempts) == (Exit.DONE, {"ok": 20}, 0)
+
+
+def test_wait_lets_go_of_what_takes_longer(tmp_path: Path) -> None:
+    """After so many seconds the rest is left with the provider."""
+    parameters = call(tmp_path, options={"latency": "30"})
+    figures = enrich(**parameters, wait=1)
+    assert figures.exit is Exit.WAITING
+    assert "let go" in figures.message
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_first_signal_stops_publishes_and_says_how_to_go_on(tmp_path: Path, number: signal.Signals) -> None:
+    """What is with the provider stays there; the next run collects it and sends the rest."""
+    parameters = call(tmp_path, rows=40, max_in_flight=2, options={"latency": "3"})
+    process = start(parameters)
+    wait_for(parameters, "submitted", 2)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert out.strip() == str(int(Exit.WAITING)), err
+    assert statuses(parameters) == {"pending"}
+    figures = enrich(**parameters)
+    assert figures.rows == {"ok": 40}
+    assert emulator_ledger(Path(parameters["output"]), "SELECT count(*) FROM billed") == [(40,)]
+
+
+def test_a_second_signal_leaves_at_once_and_is_safe(tmp_path: Path) -> None:
+    """Also while a call is under way: the emulator holds its answer back."""
+    hold = tmp_path / "hold"
+    hold.touch()
+    parameters = call(tmp_path, options={"hold_file": str(hold), "latency": "0"})
+    process = start(parameters)
+    wait_for(parameters, "submitting")
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    assert process.poll() is None, "the first one waits for the call under way"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=5) == 130
+    process.communicate()
+    hold.unlink()
+    assert enrich(**parameters).rows == {"ok": 20}
+    assert emulator_ledger(Path(parameters["output"]), "SELECT count(*) FROM billed") == [(20,)]
+
+
+def test_cancel_stops_at_the_provider_and_keeps_what_was_finished(tmp_path: Path) -> None:
+    """Finished rows are ok and paid, the others pending; a later run sends only those."""
+    parameters = call(tmp_path, rows=60, batch_size=30, options={"latency": "4"})
+    enrich(**parameters, wait=0)
+    time.sleep(2.0)
+    figures = cancel_output(Path(parameters["output"]))
+    assert 0 < figures.rows["ok"] < 60
+    assert figures.rows["pending"] == 60 - figures.rows["ok"]
+    assert figures.batches == 0, "nothing new was sent"
+    done = enrich(**{**parameters, "options": {"latency": "0"}})
+    assert done.rows == {"ok": 60}
+    sql = "SELECT count(*), count(DISTINCT prompt_hash) FROM billed"
+    assert emulator_ledger(Path(parameters["output"]), sql) == [(60, 60)]
+
+
+def test_the_command_cancels(tmp_path: Path) -> None:
+    """`batchwerk cancel OUTPUT` needs no other argument and no Prefect."""
+    parameters = call(tmp_path, options={"latency": "60"})
+    enrich(**parameters, wait=0)
+    called = batchwerk("cancel", parameters["output"])
+    assert called.status == 0, called.err
+    assert "20 pending" in called.out
+    assert not called.started_prefect
+    assert batchwerk("cancel", tmp_path / "other.parquet").status == 2
+
+
+def test_an_outage_is_waited_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The provider goes away while batches are with it and comes back: the run has lost nothing and goes on."""
+    monkeypatch.setenv("HOLYSHEEP_API_KEY", "k")
+    monkeypatch.setattr("blocks.transport.FIRST_PAUSE", 0.05)
+    monkeypatch.setattr("blocks.transport.LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr("flows.domain.breaker.FIRST_PAUSE", 1.0)
+    store = tmp_path / "emulator.sqlite"
+    with running_emulator(EmulatorOptions(state=store, latency=1.0)) as emulator:
+        parameters = call(tmp_path, provider="holysheep", base_url=emulator.base_url, poll_interval=0.1)
+        assert enrich(**parameters, wait=0).exit is Exit.WAITING
+        port = int(emulator.url.rsplit(":", 1)[1])
+    given_up = enrich(**parameters, give_up_after=0.2)
+    assert given_up.exit is Exit.WAITING
+    assert "can't be reached" in given_up.message
+    process = start({**parameters, "base_url": emulator.base_url})
+    time.sleep(3.0)
+    with running_emulator(EmulatorOptions(state=store, latency=1.0, port=port)):
+        out, err = process.communicate(timeout=120)
+    assert out.strip() == "0", err
+    assert statuses(parameters) == {"ok"}
+
+
+def test_a_lost_answer_that_nobody_can_tell_of_is_the_users_choice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without verified idempotency the slice is left alone, the others go on; --on-unknown resubmit sends it."""
+    monkeypatch.setenv("HOLYSHEEP_API_KEY", "k")
+    with running_emulator(EmulatorOptions(latency=0, drop_every=2)) as emulator:
+        parameters = call(tmp_path, rows=30, provider="holysheep", base_url=emulator.base_url, poll_interval=0.1)
+        first = enrich(**parameters)
+        assert first.exit is Exit.ERROR
+        assert "--on-unknown resubmit" in first.message
+        assert first.rows == {"ok": 20, "pending": 10}
+        again = enrich(**parameters)
+        assert (again.attempts, again.rows) == (0, {"ok": 20, "pending": 10})
+        chosen = enrich(**parameters, on_unknown="resubmit")
+    assert chosen.rows == {"ok": 30}
+
+
+def test_results_that_are_gone_are_fetched_again(tmp_path: Path) -> None:
+    """The provider still has them: nothing is paid, the output is the same."""
+    parameters = call(tmp_path)
+    enrich(**parameters)
+    before = pq.read_table(parameters["output"])
+    first, second = sorted(StateDirectory(Path(parameters["output"])).path.glob("results/*/*.pq"))
+    first.unlink()
+    second.write_bytes(second.read_bytes()[:100])
+    Path(parameters["output"]).unlink()
+    figures = enrich(**parameters)
+    assert figures.attempts == 0
+    assert pq.read_table(parameters["output"]).equals(before)
+
+
+def test_results_that_nobody_has_any_more_are_named_as_lost(tmp_path: Path) -> None:
+    """Their rows come out failed and say how to ask again; asking again is never done unasked."""
+    parameters = call(tmp_path)
+    enrich(**parameters)
+    state = StateDirectory(Path(parameters["output"]))
+    next(iter(sorted(state.path.glob("results/*/*.pq")))).unlink()
+    state.emulator.unlink()
+    figures = enrich(**parameters)
+    assert (figures.exit, figures.attempts, figures.rows) == (Exit.ROWS_FAILED, 0, {"ok": 10, "failed": 10})
+    errors = set(pq.read_table(parameters["output"]).column("_error").to_pylist())
+    assert errors == {None, "its answer was lost; --retry-failed asks for it again"}
+    assert enrich(**parameters, retry_failed=True).rows == {"ok": 20}
+
+
+def test_batches_are_judged_under_the_terms_they_were_sent_under(tmp_path: Path) -> None:
+    """The job file changed while they were with the provider: their answers are kept under the old schema."""
+    parameters = call(tmp_path, options={"latency": "1"})
+    enrich(**parameters, wait=0)
+    job = Path(parameters["job"])
+    old = job.read_text()
+    job.write_text(old.replace("  topics: {type: array, items: {type: string}}\n", "  stars: {type: integer}\n"))
+    changed = enrich(**parameters)
+    assert changed.rows == {"ok": 20}
+    assert pq.read_schema(parameters["output"]).names[2:4] == ["sentiment", "stars"]
+    job.write_text(old)
+    back = enrich(**parameters)
+    assert (back.rows, back.attempts) == ({"ok": 20}, 0)
+
+
+def test_a_batch_that_takes_too_long_is_let_go_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The adaptive time-out ends the waiting, never the batch."""
+    monkeypatch.setattr("flows.loop.deadline", lambda _: 0.5)
+    parameters = call(tmp_path, options={"latency": "3"})
+    figures = enrich(**parameters)
+    assert figures.exit is Exit.WAITING
+    assert "longer than expected" in figures.message
+    time.sleep(3)
+    assert enrich(**parameters).rows == {"ok": 20}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
+    """The run ends with a sentence; with room again the same command goes on and pays for nothing twice."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", disk], check=False)
+    if mounted.returncode != 0:
+        pytest.skip("no file system may be mounted here")
+    try:
+        parameters = call(tmp_path, rows=4_000, batch_size=500, options={"latency": "0"})
+        parameters["output"] = str(disk / "out.parquet")
+        called = batchwerk_without_prefect(parameters)
+        assert called.returncode == 1
+        assert "Traceback" not in called.stderr
+        assert "no space left" in called.stderr.lower()
+        subprocess.run(["mount", "-o", "remount,size=60m", disk], check=True)
+        figures = enrich(**parameters)
+        assert figures.rows == {"ok": 4_000}
+        sql = "SELECT count(*), count(DISTINCT prompt_hash) FROM billed"
+        assert emulator_ledger(Path(parameters["output"]), sql) == [(4_000, 4_000)]
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def batchwerk_without_prefect(parameters: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    code = (
+        "import sys, orjson; from tests.flows.undecorated import enrich; from blocks.errors import BatchwerkError\n"
+        "try: enrich(**orjson.loads(sys.argv[1]))\n"
+        "except BatchwerkError as error: sys.exit(str(error))"
+    )
+    command = [sys.executable, "-c", code, orjson.dumps(parameters).decode()]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_a_damaged_journal_is_refused_by_its_line(tmp_path: Path) -> None:
+    """Its middle can't be guessed: nothing is sent or changed. A torn tail is what a crash leaves, and is fine."""
+    parameters = call(tmp_path)
+    enrich(**parameters)
+    journal = StateDirectory(Path(parameters["output"])).journal
+    good = journal.read_bytes()
+    journal.write_bytes(good + b'{"at":"2026-')
+    assert enrich(**parameters).attempts == 0
+    lines = good.splitlines(keepends=True)
+    journal.write_bytes(b"".join([*lines[:2], b"#$%\n", *lines[3:]]))
+    called = batchwerk_without_prefect(parameters)
+    assert called.returncode == 1
+    assert "damaged at line 3" in called.stderr
