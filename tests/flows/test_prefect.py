@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from blocks.emulator import EmulatorOptions, running_emulator
+from flows.storage.state import StateDirectory
 from tests.flows.command import ROOT, batchwerk
 from tests.flows.server import prefect, prefect_server
 from tests.flows.undecorated import emulator_ledger, reviews, write_job, write_texts
@@ -26,6 +28,7 @@ Env = dict[str, str]
 @pytest.fixture(scope="module")
 def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Env]:
     with prefect_server(tmp_path_factory.mktemp("prefect")) as found:
+        prefect("work-pool", "create", "batchwerk", "--type", "process", env=found)
         yield found
 
 
@@ -139,7 +142,6 @@ def test_the_module_itself_starts_the_flow(env: Env, tmp_path: Path) -> None:
 
 def test_a_deployment_is_run_by_a_worker_and_its_result_can_be_read(env: Env, tmp_path: Path) -> None:
     """`prefect deploy --all` needs no prompt and no git; a worker runs enrich/adhoc to its end, logs included."""
-    prefect("work-pool", "create", "batchwerk", "--type", "process", env=env)
     prefect("--no-prompt", "deploy", "--all", "--prefect-file", "prefect.yaml", env=env)
     nightly = httpx.get(f"{env['PREFECT_API_URL']}/deployments/name/enrich/nightly").raise_for_status().json()
     ((schedule),) = nightly["schedules"]
@@ -162,6 +164,67 @@ def test_a_deployment_is_run_by_a_worker_and_its_result_can_be_read(env: Env, tm
     assert run["state_type"] == "COMPLETED"
     logs = httpx.post(f"{env['PREFECT_API_URL']}/logs/filter", json={"logs": {"flow_run_id": {"any_": [run["id"]]}}})
     assert any("planned 5 rows" in line["message"] for line in logs.raise_for_status().json())
+
+
+def test_a_run_that_lets_go_is_completed_as_waiting_and_harvested_later(env: Env, tmp_path: Path) -> None:
+    """Exit status 4 and a completed state named Waiting; a later run with the harvest's parameters collects."""
+    source, output = write_texts(tmp_path, reviews(5)), tmp_path / "waiting.parquet"
+    options: list[str | Path] = [
+        "--job",
+        write_job(tmp_path),
+        "--provider",
+        "local",
+        "--option",
+        "latency=3",
+        "--wait",
+        "0",
+    ]
+    first = batchwerk("run", source, output, *options, env=env)
+    assert first.status == 4, first.err
+    assert "let go" in first.err
+    named = {"flow_runs": {"name": {"any_": [str(output)]}}}
+    ((run),) = httpx.post(f"{env['PREFECT_API_URL']}/flow_runs/filter", json=named).raise_for_status().json()
+    assert (run["state_type"], run["state_name"]) == ("COMPLETED", "Waiting")
+    time.sleep(3)
+    assert batchwerk("run", source, output, *options, env=env).status == 0
+    assert pq.read_table(output).column("_status").to_pylist() == ["ok"] * 5
+
+
+def test_cancelling_the_flow_run_cancels_at_the_provider(env: Env, tmp_path: Path) -> None:
+    """The hook asks the provider to stop, collects what was finished, and publishes."""
+    prefect("--no-prompt", "deploy", "--all", "--prefect-file", "prefect.yaml", env=env)
+    source, output = write_texts(tmp_path, reviews(20)), tmp_path / "cancelled.parquet"
+    found = httpx.get(f"{env['PREFECT_API_URL']}/deployments/name/enrich/adhoc").raise_for_status().json()
+    parameters = {
+        "input": str(source),
+        "output": str(output),
+        "job": str(write_job(tmp_path)),
+        "options": {"latency": "600"},
+    }
+    url = env["PREFECT_API_URL"]
+    made = httpx.post(f"{url}/deployments/{found['id']}/create_flow_run", json={"parameters": parameters})
+    run = made.raise_for_status().json()["id"]
+    worker = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "batchwerk", "--name", "canceller"]
+    with subprocess.Popen(worker, env={**os.environ, **env}, cwd=ROOT, stderr=subprocess.PIPE) as process:
+        try:
+            journal = StateDirectory(output).journal
+            wait_until(lambda: journal.exists() and '"submitted"' in journal.read_text())
+            state = {"state": {"type": "CANCELLING"}, "force": False}
+            httpx.post(f"{url}/flow_runs/{run}/set_state", json=state).raise_for_status()
+            wait_until(lambda: '"collected"' in journal.read_text() and output.exists())
+            wait_until(lambda: httpx.get(f"{url}/flow_runs/{run}").json()["state_type"] == "CANCELLED")
+        finally:
+            process.terminate()
+    assert emulator_ledger(output, "SELECT status FROM batches") == [("cancelled",)]
+    assert set(pq.read_table(output).column("_status").to_pylist()) == {"pending"}
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Poll for two minutes: Prefect takes about thirty seconds to cancel."""
+    end = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < end, "did not happen within two minutes"
+        time.sleep(0.3)
 
 
 def test_parameters_that_break_the_schema_are_refused_when_the_run_is_made(env: Env) -> None:

@@ -1,0 +1,42 @@
+"""Events for tests, with as little said as each needs."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from flows.domain.events import Collected, Ended, Planned, Refused, Reopened, Slice, Submitted, Submitting, Unknown
+
+AT = datetime(2026, 4, 1, tzinfo=UTC)
+
+
+def planned(stop: int, start: int = 0) -> Planned:
+    return Planned(at=AT, start=start, stop=stop, spec="s", rows=stop, wanted=stop)
+
+
+def submitting(batch: int, *slices: Slice) -> Submitting:
+    return Submitting(at=AT, batch=batch, tag=f"run-{batch}", slices=list(slices), bytes=1, sha256="h", spec="s")
+
+
+def submitted(batch: int) -> Submitted:
+    return Submitted(at=AT, batch=batch, id=f"id-{batch}")
+
+
+def refused(batch: int, *, too_large: bool = False) -> Refused:
+    return Refused(at=AT, batch=batch, reason="no", too_large=too_large)
+
+
+def unknown(batch: int) -> Unknown:
+    return Unknown(at=AT, batch=batch, reason="lost")
+
+
+def ended(batch: int, failed: str | None = None) -> Ended:
+    return Ended(at=AT, batch=batch, wording="completed", failed=failed)
+
+
+def collected(batch: int, **said: Any) -> Collected:
+    usual: dict[str, Any] = {"schema_id": "s", "ok": 0, "again": [], "final": [], "outcomes": {}, "input_tokens": 0}
+    money = {"output_tokens": 0, "cost": 0, "single_cost": 0, "rejected_cost": 0}
+    return Collected(at=AT, batch=batch, **{**usual, **money, **said})
+
+
+def reopened(*slices: Slice) -> Reopened:
+    return Reopened(at=AT, slices=list(slices))

@@ -1,0 +1,196 @@
+"""A provider and a process that both fail at random, driven by the decisions under test."""
+
+from collections.abc import Iterable
+from random import Random
+
+from blocks.batch import FailureKind
+from flows.domain.actions import Action, Agenda, Collect, Finish, Poll, Reconcile, Rules, Submit, Wait, next_actions
+from flows.domain.events import Collected, Event, Refused, Reopened, Slice, Submitting
+from flows.domain.ledger import Ledger, replay
+from flows.domain.outcomes import as_slices, verdict
+from flows.domain.ranges import Ranges
+from tests.flows.domain import histories
+
+
+class Even:
+    """Requests that all have the same size."""
+
+    def __init__(self, size: int = 10) -> None:
+        self._size = size
+
+    def fit(self, start: int, stop: int, size: int) -> int:
+        return min(stop, start + max(0, size // self._size))
+
+    def total(self, start: int, stop: int) -> int:
+        return (stop - start) * self._size
+
+
+def requests_in(slices: Iterable[Slice]) -> set[int]:
+    return {number for part in slices for number in range(part.start, part.stop)}
+
+
+def taken(events: Iterable[Event]) -> set[int]:
+    """From the journal alone: what is with the provider or may be, what is answered, and what is final."""
+    sent: dict[int, set[int]] = {}
+    blocked: set[int] = set()
+    for event in events:
+        match event:
+            case Submitting():
+                sent[event.batch] = requests_in(event.slices)
+                blocked |= sent[event.batch]
+            case Refused():
+                blocked -= sent[event.batch]
+            case Collected():
+                blocked -= requests_in(event.again)
+            case Reopened():
+                blocked -= requests_in(event.slices)
+            case _:
+                pass
+    return blocked
+
+
+class Simulation:
+    """Works until there is nothing left to do; `trouble` is the share of calls that go wrong."""
+
+    def __init__(self, requests: int, rules: Rules, seed: int, trouble: float, max_attempts: int = 3) -> None:
+        self.chance = Random(seed)  # noqa: S311  # a test's dice
+        self.wanted = Ranges([(0, requests)])
+        self.rules = rules
+        self.trouble = trouble
+        self.max_attempts = max_attempts
+        self.now = 0.0
+        self.events: list[Event] = [histories.planned(requests)]
+        self.ledger = replay(self.events)
+        self.agenda = Agenda.empty()
+        self.accepted: dict[int, list[Slice]] = {}  # what the provider really has, by batch
+        self.answered: set[int] = set()
+        self.final: set[int] = set()
+        self.ids: set[tuple[int, int]] = set()  # (request, attempt) of all that was accepted
+        self.largest_in_flight = 0
+
+    def wrong(self, share: float = 1.0) -> bool:
+        return self.chance.random() < self.trouble * share
+
+    def record(self, event: Event) -> None:
+        self.events.append(event)
+        self.ledger.apply(event)
+
+    def run(self, most_steps: int = 20_000) -> "Simulation":
+        for _ in range(most_steps):
+            if self.wrong(0.1):
+                self.crash()
+            for action in self.decide():
+                match action:
+                    case Finish(reason):
+                        assert reason == ""
+                        return self
+                    case Wait(seconds):
+                        self.now += max(seconds, 0.01)
+                    case _:
+                        if not self.act(action):
+                            break
+            self.largest_in_flight = max(self.largest_in_flight, len(self.ledger.in_flight()))
+        raise AssertionError("it never ends")
+
+    def decide(self) -> list[Action]:
+        return next_actions(self.ledger, self.wanted, Even(), self.rules, self.agenda, self.now)
+
+    def act(self, action: Action) -> bool:
+        """Do it; False when the process died on the way."""
+        match action:
+            case Submit(slices):
+                return self.submit(slices)
+            case Reconcile(number):
+                self.reconcile(number)
+            case Poll(number):
+                self.poll(number)
+            case Collect(number):
+                self.collect(number)
+        return True
+
+    def crash(self) -> bool:
+        self.ledger, self.agenda = replay(self.events), Agenda.empty()
+        return False
+
+    def submit(self, slices: list[Slice]) -> bool:
+        assert requests_in(slices).isdisjoint(taken(self.events))
+        number = self.ledger.reserve(slices).number
+        if self.wrong(0.2):
+            return self.crash()
+        self.record(histories.submitting(number, *slices))
+        if self.wrong(0.2):
+            return self.crash()
+        if self.wrong(0.3):
+            too_large = sum(part.requests for part in slices) > 1 and self.wrong()
+            self.record(histories.refused(number, too_large=too_large))
+            return True
+        arrives = not self.wrong(0.3)
+        if arrives:
+            self.accept(number, slices)
+        if self.wrong(0.3):
+            return self.crash()
+        if not arrives or self.wrong(0.3):
+            self.record(histories.unknown(number))
+            return True
+        self.record(histories.submitted(number))
+        return True
+
+    def accept(self, number: int, slices: list[Slice]) -> None:
+        if number in self.accepted:
+            return  # the same idempotency key: the batch it already has
+        ids = {(request, part.attempt) for part in slices for request in range(part.start, part.stop)}
+        assert self.ids.isdisjoint(ids), "a custom_id was used twice"
+        assert requests_in(slices).isdisjoint(self.answered | self.final)
+        self.ids |= ids
+        self.accepted[number] = slices
+
+    def reconcile(self, number: int) -> None:
+        if self.wrong():
+            self.agenda.poll_at[number] = self.now + 5
+            self.record(histories.unknown(number))
+            return
+        self.accept(number, self.ledger.batches[number].slices)
+        self.record(histories.submitted(number))
+
+    def poll(self, number: int) -> None:
+        if self.chance.random() < 0.5:
+            self.agenda.poll_at[number] = self.now + 5
+            return
+        self.record(histories.ended(number, "it broke" if self.wrong(0.3) else None))
+
+    def collect(self, number: int) -> None:
+        batch = self.ledger.batches[number]
+        again: list[tuple[int, int, int]] = []
+        final: list[tuple[int, int, int]] = []
+        good = 0
+        for part in sorted(batch.slices):
+            for request in range(part.start, part.stop):
+                if batch.failed is None and not self.wrong():
+                    assert request not in self.answered, "a request was answered, and paid for, twice"
+                    self.answered.add(request)
+                    good += 1
+                    continue
+                kind = FailureKind.EXCUSED if batch.failed else self.chance.choice(list(FailureKind))
+                judged = verdict(kind, part.attempt, part.used, self.max_attempts)
+                if judged.again:
+                    again.append((request, part.attempt + 1, judged.used))
+                else:
+                    final.append((request, part.attempt, judged.used))
+                    self.final.add(request)
+        self.record(
+            histories.collected(number, ok=good, again=as_slices(again, number), final=as_slices(final, number))
+        )
+
+
+def rules(
+    batch_size: int = 5,
+    max_in_flight: int = 3,
+    max_bytes: int | None = None,
+    collectors: int = 2,
+    gather: float = 10.0,
+) -> Rules:
+    return Rules(batch_size, max_in_flight, max_bytes, collectors, gather)
+
+
+def empty_ledger(requests: int) -> Ledger:
+    return replay([histories.planned(requests)])

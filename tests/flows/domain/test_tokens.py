@@ -1,0 +1,80 @@
+"""Token estimates: bounded, growing with the text, and quick."""
+
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flows.domain.tokens import estimate_tokens, expected_output_tokens
+
+
+def test_nothing_has_no_tokens() -> None:
+    """An empty text costs nothing beside its frame."""
+    assert estimate_tokens("") == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "least", "most"),
+    [
+        ("The delivery was quick and the box was fine.", 8, 16),
+        ("Die Lieferung war schnell, aber die Verpackung war beschädigt.", 10, 26),
+        ("製品は素晴らしいですが、配達が遅かったです。", 10, 50),
+        ('{"sentiment": "positive", "topics": ["delivery", "price"]}', 12, 30),
+        ("3f786850e387550fdab836ed7e6dc881de23001b", 16, 40),
+        ("https://example.com/a/b?c=d", 6, 22),
+        ("🙂" * 10, 10, 40),
+        (" " * 1000, 0, 300),
+        ("\n" * 1000, 0, 1000),
+    ],
+)
+def test_an_estimate_is_in_the_right_region(text: str, least: float, most: float) -> None:
+    """Between the counts of common tokenizers and twice that."""
+    assert least <= estimate_tokens(text) <= most
+
+
+@given(st.text(max_size=200))
+def test_no_text_has_more_tokens_than_bytes(text: str) -> None:
+    """Tokenizers merge bytes, they never split them: an estimate stays near that bound."""
+    assert 0 <= estimate_tokens(text) <= 1.01 * len(text.encode()) + 1
+
+
+@given(st.text("abc 1.ä製🙂\n", max_size=80), st.text("abc 1.ä製🙂\n", max_size=80))
+def test_more_text_is_not_much_less(first: str, second: str) -> None:
+    """Two texts in one have about the tokens of both."""
+    together = estimate_tokens(first + second)
+    apart = estimate_tokens(first) + estimate_tokens(second)
+    assert abs(together - apart) <= 26
+
+
+@pytest.mark.parametrize("text", ["=" * 20_000, "ab-" * 7_000, "a_" * 10_000, "A1" * 10_000, "/" * 20_000])
+def test_long_lines_take_no_longer_than_others(text: str) -> None:
+    """A row of dashes or an aligned sequence must not stop a plan."""
+    started = time.process_time()
+    estimate_tokens(text)
+    assert time.process_time() - started < 0.5
+
+
+@pytest.mark.parametrize(
+    ("schema", "ceiling", "least", "most"),
+    [
+        (None, None, 100, 100),
+        (None, 300, 150, 150),
+        ({"type": "object", "properties": {"a": {"type": "boolean"}}}, None, 3, 20),
+        ({"type": "object", "properties": {"a": {"type": "array", "items": {"type": "string"}}}}, None, 20, 60),
+        ({"type": "object", "properties": {name: {"type": "string"} for name in "abcdefghij"}}, 30, 30, 30),
+        ({"type": "object", "properties": {}}, 1, 1, 1),
+        ({}, None, 1, 200),
+    ],
+)
+def test_answers_are_estimated_from_their_shape(schema: Any, ceiling: int | None, least: int, most: int) -> None:
+    """More fields are more tokens, never more than the ceiling and never none."""
+    assert least <= expected_output_tokens(schema, ceiling) <= most
+
+
+def test_a_schema_that_holds_itself_has_an_end() -> None:
+    """An estimate of a recursive shape stops at some depth."""
+    schema: dict[str, Any] = {"type": "object", "properties": {}}
+    schema["properties"]["child"] = schema
+    assert 1 <= expected_output_tokens(schema, None) < 1000

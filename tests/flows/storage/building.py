@@ -1,0 +1,124 @@
+"""Inputs, plans and collected batches on disk, with as little said as each test needs."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from blocks.batch import Answer, RequestForm, Usage
+from blocks.providers.holysheep import HolySheepFormat
+from flows.domain.events import Slice
+from flows.domain.keys import form_digest
+from flows.domain.ledger import Ledger, replay
+from flows.domain.money import ModelPrice, Tier
+from flows.domain.prompts import Prompt
+from flows.domain.schema import OutputSchema
+from flows.storage.plan import Plan, Question, generations, make_plan
+from flows.storage.publish import Publication, Published, publish_output
+from flows.storage.requests import FrozenRequests
+from flows.storage.results import Gathered, Gatherer, Judge, ResultsStore
+from flows.storage.source import Source
+from flows.storage.state import StateDirectory
+from tests.flows.domain import histories
+
+RUN = "abcd2345"
+LABEL = {"label": {"type": "string"}}
+PRICE = ModelPrice((Tier(above=0, input=20, output=80, batch_input=10, batch_output=40, source=""),))
+
+
+def parquet(path: Path, columns: dict[str, Any] | pa.Table, **options: Any) -> Path:
+    """A Parquet file of these columns."""
+    table = columns if isinstance(columns, pa.Table) else pa.table(columns)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path, **options)
+    return path
+
+
+def question(path: Path, prompt: str = "{{ text }}", **changes: Any) -> Question:
+    """A question about a file, as preflight would make it."""
+    source = Source.open(path)
+    form = RequestForm("m")
+    usual: dict[str, Any] = {"skip_empty": (), "max_request_bytes": None, "limit": None, "where": None}
+    return Question(
+        source=source,
+        prompt=Prompt(prompt, source.schema.names),
+        digest=form_digest({"prompt": prompt}),
+        format=HolySheepFormat(form),
+        **{**usual, **changes},
+    )
+
+
+@dataclass
+class Work:
+    """An output that is being worked on, without a provider and without Prefect."""
+
+    folder: Path
+    input: Path
+    state: StateDirectory = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.state = StateDirectory(self.folder / "out.parquet")
+        self.state.prepare()
+
+    def ask(self, prompt: str = "{{ text }}", **changes: Any) -> Plan:
+        """Plan and freeze."""
+        self.question = question(self.input, prompt, **changes)
+        return make_plan(self.question, generations(self.state.requests), self.state.requests, self.state.rows)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """What each row asks for."""
+        found: list[dict[str, Any]] = pq.read_table(self.state.rows).to_pylist()
+        return found
+
+    def requests(self) -> list[int | None]:
+        return [row["request"] for row in self.rows()]
+
+    def frozen(self) -> FrozenRequests:
+        return FrozenRequests(generations(self.state.requests))
+
+
+def answer(number: int, text: str, attempt: int = 1, usage: Usage | None = Usage(100, 10)) -> Answer:  # noqa: B008  # a tuple
+    return Answer(f"{RUN}-{number}-{attempt}", text, usage, None)
+
+
+class Collecting:
+    """A ledger that batches are collected into, with their parts on disk."""
+
+    def __init__(
+        self, state: StateDirectory, output: dict[str, Any] | None = None, price: ModelPrice | None = PRICE
+    ) -> None:
+        self.schema = OutputSchema(LABEL if output is None else output)
+        self.store = ResultsStore(state, "s")
+        self.judge = Judge(RUN, self.schema, price, max_attempts=3)
+        self.events: list[Any] = [histories.planned(0)]
+        self.state = state
+
+    @property
+    def ledger(self) -> Ledger:
+        return replay(self.events)
+
+    def send(self, *slices: Slice) -> int:
+        number = sum(1 for event in self.events if event.event == "submitting") + 1
+        self.events += [histories.submitting(number, *slices), histories.submitted(number)]
+        return number
+
+    def collect(self, number: int, answers: Iterable[Answer], failed: str | None = None) -> Gathered:
+        self.events.append(histories.ended(number, failed))
+        gatherer = Gatherer(self.ledger.batches[number], self.judge)
+        gatherer.take(answers)
+        table, gathered = gatherer.finish(failed=failed)
+        self.store.save(number, table)
+        said = {name: getattr(gathered, name) for name in Gathered.__slots__}
+        self.events.append(histories.collected(number, **said))
+        return gathered
+
+    def batch(self, slices: Sequence[Slice], answers: Iterable[Answer], failed: str | None = None) -> Gathered:
+        return self.collect(self.send(*slices), answers, failed)
+
+    def publish(self, work: Work, rename: dict[str, str] | None = None, limit: int | None = None) -> Published:
+        publication = Publication(self.schema, rename or {}, "emulated:m")
+        source = work.question.source
+        return publish_output(source, work.state.rows, self.store, self.ledger, publication, work.state.output, limit)

@@ -1,0 +1,136 @@
+"""Bodies of batches: always the same bytes, whose sizes were known before."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blocks.batch import EncodedBatch, RequestForm
+from blocks.errors import StateError
+from blocks.providers.holysheep import HolySheepFormat
+from flows.domain.events import Slice
+from flows.storage.plan import generations
+from flows.storage.requests import BatchWriter, FrozenRequests, custom_id
+from tests.flows.storage.building import RUN, Collecting, Work, answer, parquet
+
+FORM = HolySheepFormat(RequestForm("m", "Be brief.", {"type": "object"}))
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Work:
+    """Requests 0 to 5 in two generations."""
+    job = Work(tmp_path, parquet(tmp_path / "in.parquet", {"text": ["a", 'b"\n', None]}))
+    job.ask()
+    parquet(job.input, {"text": ["ü🙂", "e" * 50, "f\x00"]})
+    job.ask()
+    return job
+
+
+def write(job: Work, *slices: Slice, collecting: Collecting | None = None, name: str = "body") -> EncodedBatch:
+    results = (collecting or Collecting(job.state)).store
+    writer = BatchWriter(job.frozen(), results, job.question.prompt, FORM, RUN)
+    return writer.write(job.folder / name, f"{RUN}-1", list(slices))
+
+
+def body(batch: EncodedBatch) -> list[dict[str, Any]]:
+    content = json.loads(batch.path.read_bytes())
+    assert content["model"] == "m"
+    found: list[dict[str, Any]] = content["requests"]
+    return found
+
+
+def test_a_body_holds_the_requests_of_its_slices(job: Work) -> None:
+    """In their order, over generations, each under its own custom_id, with the values that were frozen."""
+    job.input.unlink()
+    batch = write(job, Slice(4, 5, 2, 1), Slice(0, 4))
+    found = body(batch)
+    assert [item["custom_id"] for item in found] == [f"{RUN}-4-2", *(f"{RUN}-{n}-1" for n in range(4))]
+    prompts = [item["prompt"] for item in found]
+    for prompt, text in zip(prompts, ["e" * 50, "a", 'b"\n', "", "ü🙂"], strict=True):
+        assert prompt.startswith(f"Be brief.\n\n{text}\n\nAnswer with one JSON object")
+    assert (batch.requests, batch.bytes, batch.tag) == (5, batch.path.stat().st_size, f"{RUN}-1")
+
+
+def test_the_same_slices_are_the_same_bytes(job: Work) -> None:
+    """A batch that is sent again after a crash can be recognised."""
+    slices = [Slice(0, 2), Slice(3, 6, 3, 2)]
+    first, second = write(job, *slices), write(job, *slices, name="again")
+    assert first.path.read_bytes() == second.path.read_bytes()
+    assert first.sha256 == second.sha256
+    assert first.sha256 != write(job, Slice(0, 2), Slice(3, 6, 4, 2)).sha256
+
+
+def test_a_custom_id_fits_everywhere() -> None:
+    """Letters, digits and hyphens, at most 64."""
+    longest = custom_id(RUN, 10**12, 10**4)
+    assert len(longest) <= 40
+    assert longest.replace("-", "").isalnum()
+
+
+def test_only_rejected_answers_are_corrected(job: Work) -> None:
+    """A request whose answer broke the schema is told why; one that failed otherwise is sent as it was."""
+    collecting = Collecting(job.state)
+    rejected, missing = 1, 2
+    gathered = collecting.batch([Slice(0, 3)], [answer(0, '{"label": "x"}'), answer(rejected, "not json")])
+    assert gathered.again == [Slice(1, 3, 2, 1, 1)]
+    found = body(write(job, *gathered.again, Slice(3, 4), collecting=collecting))
+    notes = {item["custom_id"]: "Your previous answer was rejected" in item["prompt"] for item in found}
+    assert notes == {f"{RUN}-{rejected}-2": True, f"{RUN}-{missing}-2": False, f"{RUN}-3-1": False}
+    assert "the answer is not JSON" in found[0]["prompt"]
+
+
+def test_sizes_are_those_that_were_measured(job: Work) -> None:
+    """Totals are sums of what the plan measured, and no less than what is sent."""
+    frozen = job.frozen()
+    sizes = [frozen.total(n, n + 1) for n in range(6)]
+    assert frozen.total(0, 6) == sum(sizes)
+    assert frozen.total(3, 3) == 0
+    encoded = [
+        HolySheepFormat(RequestForm("m")).encode("x" * 40, text) for text in ("a", 'b"\n', "", "ü🙂", "e" * 50, "f\x00")
+    ]
+    assert sizes == [len(item) + 1 for item in encoded]
+    for start in range(6):
+        for most in (0, 1, sizes[start] - 1, sizes[start], sum(sizes[start : start + 2]), 10**9):
+            stop = frozen.fit(start, 6, most)
+            assert frozen.total(start, stop) <= most
+            assert stop == 6 or frozen.total(start, stop + 1) > most
+    assert frozen.fit(0, 2, 10**9) == 2
+    assert frozen.fit(3, 6, -5) == 3
+
+
+def test_a_missing_generation_is_said_to_be_missing(job: Work) -> None:
+    """Numbers would mean other requests."""
+    first, second = generations(job.state.requests)
+    first.unlink()
+    with pytest.raises(StateError, match="before number 3 are missing"):
+        FrozenRequests([second])
+
+
+def test_no_requests_are_no_trouble() -> None:
+    """An input of which nothing can be sent."""
+    assert FrozenRequests([]).total(0, 0) == 0
+
+
+def test_columns_go_where_the_prompt_takes_them(tmp_path: Path) -> None:
+    """Also where the input's columns were in another order when the requests were frozen."""
+    job = Work(tmp_path, parquet(tmp_path / "in.parquet", {"a": ["1"], "b": ["2"], "a.b": ["3"]}))
+    prompt = "{{ a }}-{{ b }}-{{ row['a.b'] }}"
+    job.ask(prompt)
+    parquet(job.input, {"a.b": ["3"], "b": ["2"], "a": ["1"]})
+    assert job.ask(prompt).known == 1
+    assert body(write(job, Slice(0, 1)))[0]["prompt"].startswith("Be brief.\n\n1-2-3\n")
+
+
+def test_many_row_groups_are_read_by_number(tmp_path: Path) -> None:
+    """Slices over the borders of row groups and generations."""
+    job = Work(tmp_path, parquet(tmp_path / "in.parquet", {"text": [f"t{n}" for n in range(20_000)]}))
+    job.ask()
+    parquet(job.input, {"text": [f"t{n}" for n in range(20_000, 37_000)]})
+    job.ask()
+    slices = [Slice(16_380, 16_390), Slice(19_995, 20_005), Slice(36_383, 36_390), Slice(0, 1, 2, 1)]
+    found = body(write(job, *slices))
+    for item in found:
+        number = item["custom_id"].split("-")[1]
+        assert item["prompt"].startswith(f"Be brief.\n\nt{number}\n")
+    assert len(found) == 28
