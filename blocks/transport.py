@@ -45,13 +45,10 @@ class Transport:
         self.provider = provider
         self._read_error = read_error
         _check_headers(provider, headers)
-        self._client = httpx.Client(
-            base_url=base_url,
-            headers={"user-agent": "batchwerk", **headers},
-            # A provider may check a large batch before it answers: reading gets the longest time-out.
-            timeout=httpx.Timeout(connect=10.0, read=120.0, write=60.0, pool=60.0),
-            limits=httpx.Limits(max_connections=32, max_keepalive_connections=16),
-        )
+        self._client = _new_client(base_url, headers, keep_alive=16)
+        # A connection that the server closes just before it is used again can't be told from a lost answer: creates
+        # get a new one each.
+        self._creator = _new_client(base_url, headers, keep_alive=0)
 
     def get(self, path: str, **params: str | int) -> Any:
         """Read JSON, again and again while it may pass."""
@@ -72,10 +69,12 @@ class Transport:
     def close(self) -> None:
         """Close the pooled connections."""
         self._client.close()
+        self._creator.close()
 
     def _call(self, method: str, path: str, *, creating: bool = False, **options: Any) -> Any:
         with _connection_errors(self.provider, creating=creating):
-            response = self._client.request(method, path, **options)
+            client = self._creator if creating else self._client
+            response = client.request(method, path, **options)
         if response.status_code >= 300:
             raise self._error(response, creating=creating)
         try:
@@ -95,6 +94,16 @@ class Transport:
         kind, next_step = _kind_of(status, creating=creating)
         said = f"{self.provider} answered {status}{f' ({code})' if code else ''}: {message or 'no reason given'}"
         return kind(said, next_step=next_step, provider=self.provider, status=status, code=code, retry_after=delay)
+
+
+def _new_client(base_url: str, headers: Mapping[str, str], *, keep_alive: int) -> httpx.Client:
+    return httpx.Client(
+        base_url=base_url,
+        headers={"user-agent": "batchwerk", **headers},
+        # A provider may check a large batch before it answers: reading gets the longest time-out.
+        timeout=httpx.Timeout(connect=10.0, read=120.0, write=60.0, pool=60.0),
+        limits=httpx.Limits(max_connections=32, max_keepalive_connections=keep_alive),
+    )
 
 
 def _kind_of(status: int, *, creating: bool) -> tuple[type[ProviderError], str]:

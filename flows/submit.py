@@ -113,6 +113,7 @@ def _send(run: Run, batch: Batch, body: EncodedBatch) -> str | None:
     except BatchTooLarge as error:
         run.record(Refused(at=now(), batch=batch.number, reason=error.message, too_large=True))
         if batch.requests == 1:
+            error.next_step = "--option max_request_bytes=N leaves rows larger than N out, with the reason"
             raise
         log.warning("batch %d is too large and goes again in halves: %s", batch.number, error.message)
     except ProviderError as error:

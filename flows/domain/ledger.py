@@ -128,7 +128,7 @@ class Ledger:
         batch = self._expect(event)
         match event:
             case Submitted():
-                batch.state, batch.id, batch.submitted_at = State.SUBMITTED, event.id, at
+                batch.state, batch.id, batch.submitted_at, batch.reason = State.SUBMITTED, event.id, at, ""
             case Unknown():
                 batch.state, batch.reason = State.UNKNOWN, event.reason
             case Refused():

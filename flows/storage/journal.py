@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from blocks.errors import StateError
 from flows.domain.events import EVENTS, Event
+from flows.storage.files import sync_folder
 
 
 def read_events(path: Path) -> list[Event]:
@@ -39,6 +40,7 @@ class Journal:
         self._file = path.open("ab")
         self._file.truncate(_end_of_last_line(path))
         os.fsync(self._file.fileno())
+        sync_folder(path.parent)
 
     def append(self, event: Event) -> None:
         """Write one event down; it is on disk when this returns."""
