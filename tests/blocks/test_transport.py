@@ -155,7 +155,7 @@ def test_a_create_whose_answer_is_lost_is_never_repeated(trouble: Step, body: Pa
 def test_a_create_that_times_out_is_unknown(body: Path) -> None:
     """The provider may be busy accepting it."""
     with connected(Say(pause=0.5, body={}), GOOD) as (client, server):
-        client._client.timeout = httpx.Timeout(0.1)  # two minutes in earnest
+        client._creator.timeout = httpx.Timeout(0.1)  # two minutes in earnest
         with pytest.raises(UnknownOutcome, match="broke"):
             create(client, body)
     assert len(server.asked) == 1

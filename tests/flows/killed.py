@@ -1,4 +1,4 @@
-"""A run that kills itself with SIGKILL at a given place: `python -m tests.flows.killed PARAMETERS PLACE`.
+"""A run that kills itself with SIGKILL at a given place: `python -m tests.flows.killed PLACE PARAMETERS`.
 
 Places: `before:N`, `after:N` and `torn:N` are the Nth event of the journal (torn: half of its line is written);
 `create:N`, `poll:N`, `results:N` are the Nth such call, after the provider answered and before anybody hears of it.
@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from blocks import transport
+from flows.cli import main as command
 from flows.domain.events import EVENTS, Event
 from flows.storage.journal import Journal
 from tests.flows.undecorated import enrich
@@ -64,11 +65,15 @@ def _kind_of(method: str, path: str) -> str:
     return "results" if path.endswith("/results") else "poll"
 
 
-def main(parameters: str, place: str) -> None:
-    """Run until the place, or to the end."""
+def main(place: str, *arguments: str) -> None:
+    """Run until the place, or to the end: the loop alone for parameters as JSON, else the command."""
     kind, _, number = place.partition(":")
     (die_at_event if kind in {"before", "after", "torn"} else die_at_call)(kind, int(number))
-    enrich(**orjson.loads(parameters))
+    if len(arguments) == 1:
+        enrich(**orjson.loads(arguments[0]))
+        return
+    sys.argv = ["batchwerk", *arguments]
+    command()
 
 
 if __name__ == "__main__":

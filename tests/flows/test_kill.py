@@ -45,7 +45,7 @@ def parameters_for(folder: Path, rows: int = ROWS, **more: Any) -> dict[str, Any
 
 def run_until(parameters: dict[str, Any], place: str) -> int:
     """A process of its own that dies at the place; its exit status."""
-    command = [sys.executable, "-m", "tests.flows.killed", orjson.dumps(parameters).decode(), place]
+    command = [sys.executable, "-m", "tests.flows.killed", place, orjson.dumps(parameters).decode()]
     return subprocess.run(command, cwd=ROOT, capture_output=True, timeout=120, check=False).returncode
 
 

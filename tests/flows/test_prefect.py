@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from blocks.emulator import EmulatorOptions, running_emulator
+from flows.storage.journal import read_events
 from flows.storage.state import StateDirectory
 from tests.flows.command import ROOT, batchwerk
 from tests.flows.server import prefect, prefect_server
@@ -164,6 +166,23 @@ def test_a_deployment_is_run_by_a_worker_and_its_result_can_be_read(env: Env, tm
     assert run["state_type"] == "COMPLETED"
     logs = httpx.post(f"{env['PREFECT_API_URL']}/logs/filter", json={"logs": {"flow_run_id": {"any_": [run["id"]]}}})
     assert any("planned 5 rows" in line["message"] for line in logs.raise_for_status().json())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("event", ["planned", "submitting", "submitted", "ended", "collected", "published"])
+def test_the_command_killed_at_each_class_of_event_goes_on(env: Env, tmp_path: Path, event: str) -> None:
+    """`batchwerk run` itself, killed with SIGKILL right after it wrote the event down, then called again."""
+    number = ["planned", "submitting", "submitted", "ended", "collected", "published"].index(event) + 1
+    source, output = write_texts(tmp_path, reviews(8)), tmp_path / "out.parquet"
+    arguments: list[str | Path] = ["run", source, output, "--job", write_job(tmp_path), "--provider", "local"]
+    command = [sys.executable, "-m", "tests.flows.killed", f"after:{number}", *map(str, arguments)]
+    killed = subprocess.run(command, env={**os.environ, **env}, cwd=ROOT, capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert [e.event for e in read_events(StateDirectory(output).journal)][-1] == event
+    called = batchwerk(*arguments, env=env)
+    assert called.status == 0, called.err
+    assert pq.read_table(output).column("_status").to_pylist() == ["ok"] * 8
+    assert emulator_ledger(output, "SELECT count(*), count(DISTINCT prompt_hash) FROM billed") == [(8, 8)]
 
 
 def test_a_run_that_lets_go_is_completed_as_waiting_and_harvested_later(env: Env, tmp_path: Path) -> None:
