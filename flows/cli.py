@@ -211,6 +211,8 @@ def _run_flow(parameters: dict[str, Any]) -> Any:
     for name, value in PREFECT_DEFAULTS.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+    if sys.stderr.isatty():  # the live line is there instead
+        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     from flows.enrich import enrich  # noqa: PLC0415  # Prefect takes seconds to import
     from flows.report.live import shown  # noqa: PLC0415
     from flows.stopping import hold_back_interrupts  # noqa: PLC0415

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from flows.domain.money import show_usd
 from flows.report.progress import Progress, clock, terminal
 
+log = logging.getLogger("batchwerk")
+
 
 @contextmanager
 def shown() -> Iterator[None]:
-    """A live line on a terminal, with the log above it. Elsewhere the log says the same in lines of its own."""
+    """A live line on a terminal, with warnings above it. Elsewhere the log says the same in lines of its own."""
     if not sys.stderr.isatty():
         yield
         return
@@ -29,8 +33,10 @@ def shown() -> Iterator[None]:
             rest = f"{progress.in_flight} batches in flight  {show_usd(progress.spent)} so far{left}"
             bar.update(task, total=progress.rows, completed=progress.rows_done, rest=rest)
 
-        token = terminal.set(watch)
+        token, handler = terminal.set(watch), RichHandler(logging.WARNING, bar.console, show_path=False)
+        log.addHandler(handler)
         try:
             yield
         finally:
+            log.removeHandler(handler)
             terminal.reset(token)
