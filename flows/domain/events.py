@@ -19,6 +19,7 @@ class Slice(NamedTuple):
     attempt: int = 1  # serial number of this sending, part of the custom_id
     used: int = 0  # attempts used up before this one; those that were excused don't count
     after: int | None = None  # the batch whose answers sent these again
+    excused: int = 0  # failures of this allowance that used up no attempt
 
     @property
     def requests(self) -> int:

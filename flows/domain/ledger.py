@@ -173,7 +173,7 @@ class Ledger:
 
     def reopened(self) -> list[Slice]:
         """The final requests with a new allowance, as they would go again."""
-        return [part._replace(attempt=part.attempt + 1, used=0) for part in self.final]
+        return [part._replace(attempt=part.attempt + 1, used=0, excused=0) for part in self.final]
 
     def collected(self) -> list[Collected]:
         """The results of all batches, in the order of their numbers."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
 
 from blocks.batch import FailureKind
@@ -22,28 +21,23 @@ class Outcome(StrEnum):
     EXPIRED = "expired"  # not run, not billed: expired, cancelled, the whole batch failed
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Whether a failed request goes again, and how many attempts it has used up by then."""
-
-    again: bool
-    used: int
-
-
-def verdict(kind: FailureKind, attempt: int, used: int, max_attempts: int) -> Verdict:
-    """Judge a failure on sending number `attempt`, of which `used` had counted before."""
-    excused = kind is FailureKind.EXCUSED and attempt - used <= MOST_EXCUSES
-    now_used = used if excused else used + 1
-    return Verdict(again=kind is not FailureKind.FINAL and now_used < max_attempts, used=now_used)
+def after_failure(part: Slice, kind: FailureKind, max_attempts: int) -> tuple[bool, Slice]:
+    """Whether a request that failed as part of a slice goes again, and the slice's terms after this failure."""
+    if kind is FailureKind.EXCUSED and part.excused < MOST_EXCUSES:
+        return True, part._replace(attempt=part.attempt + 1, excused=part.excused + 1)
+    used = part.used + 1
+    if kind is FailureKind.FINAL or used >= max_attempts:
+        return False, part._replace(used=used)
+    return True, part._replace(attempt=part.attempt + 1, used=used)
 
 
-def as_slices(requests: Iterable[tuple[int, int, int]], after: int) -> list[Slice]:
-    """Ascending (number, attempt, used) as slices; neighbours on the same attempt share one."""
+def merged(requests: Iterable[tuple[int, Slice]], after: int) -> list[Slice]:
+    """Ascending request numbers with their terms as slices that follow batch `after`; equal neighbours share one."""
     slices: list[Slice] = []
-    for number, attempt, used in requests:
+    for number, terms in requests:
         last = slices[-1] if slices else None
-        if last and (last.stop, last.attempt, last.used) == (number, attempt, used):
+        if last and last.stop == number and last[2:4] == terms[2:4] and last.excused == terms.excused:
             slices[-1] = last._replace(stop=number + 1)
         else:
-            slices.append(Slice(number, number + 1, attempt, used, after))
+            slices.append(terms._replace(start=number, stop=number + 1, after=after))
     return slices

@@ -43,7 +43,8 @@ _COST: dict[str, Callable[[int], float]] = {
 
 def estimate_tokens(text: str) -> float:
     """About how many tokens a text has. Slow (2 MB/s): estimate a sample and scale it with `tokens_per_byte`."""
-    return sum(_COST[piece.lastgroup or "mark"](len(piece.group())) for piece in _PIECES.finditer(text))
+    tokens = sum(_COST[piece.lastgroup or "mark"](len(piece.group())) for piece in _PIECES.finditer(text))
+    return min(tokens, len(text.encode()))  # no byte-level tokenizer makes more tokens than bytes
 
 
 def tokens_per_byte(sample: Iterable[str]) -> float:

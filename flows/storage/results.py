@@ -16,7 +16,7 @@ from blocks.batch import Answer, Failure, FailureKind
 from flows.domain.events import Slice
 from flows.domain.ledger import Batch, Ledger
 from flows.domain.money import ModelPrice
-from flows.domain.outcomes import Outcome, as_slices, verdict
+from flows.domain.outcomes import Outcome, after_failure, merged
 from flows.domain.schema import FieldType, ListOf, OutputSchema, Scalar, Struct
 from flows.storage.files import NumberedTable, write_part
 from flows.storage.state import StateDirectory
@@ -103,9 +103,7 @@ class Gatherer:
     def __init__(self, batch: Batch, judge: Judge) -> None:
         self._batch = batch
         self._judge = judge
-        self._expected = {
-            number: (part.attempt, part.used) for part in batch.slices for number in range(part.start, part.stop)
-        }
+        self._expected = {number: part for part in batch.slices for number in range(part.start, part.stop)}
         self._rows: dict[int, tuple[Any, ...]] = {}
         self._failures: dict[int, FailureKind] = {}
         self._strays = 0
@@ -134,7 +132,7 @@ class Gatherer:
         if not (number.isdecimal() and attempt.isdecimal()):
             return None
         expected = self._expected.get(int(number))
-        return int(number) if expected is not None and expected[0] == int(attempt) else None
+        return int(number) if expected is not None and expected.attempt == int(attempt) else None
 
     def _outcome(self, number: int, answer: Answer) -> tuple[Outcome, str | None, dict[str, Any] | None, str | None]:
         if answer.failure is not None:
@@ -165,7 +163,7 @@ class Gatherer:
         rows = [self._rows[number] for number in numbers]
         outcome, error, answer, raw, tokens_in, tokens_out = zip(*rows, strict=True)
         schema = part_schema(self._judge.schema)
-        attempts = [self._expected[number][0] for number in numbers]
+        attempts = [self._expected[number].attempt for number in numbers]
         costs = [self._cost(i, o) for i, o in zip(tokens_in, tokens_out, strict=True)]
         columns = [numbers, attempts, outcome, error, answer, raw, tokens_in, tokens_out, costs]
         arrays = [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)]
@@ -177,19 +175,15 @@ class Gatherer:
         return self._judge.price.tier(tokens_in).cost(tokens_in, tokens_out)
 
     def _gathered(self, numbers: list[int], table: pa.Table) -> Gathered:
-        again: list[tuple[int, int, int]] = []
-        final: list[tuple[int, int, int]] = []
-        for number in sorted(self._failures):
-            attempt, used = self._expected[number]
-            judged = verdict(self._failures[number], attempt, used, self._judge.max_attempts)
-            if judged.again:
-                again.append((number, attempt + 1, judged.used))
-            else:
-                final.append((number, attempt, judged.used))
+        again: list[tuple[int, Slice]] = []
+        final: list[tuple[int, Slice]] = []
+        for number, kind in sorted(self._failures.items()):
+            goes_again, terms = after_failure(self._expected[number], kind, self._judge.max_attempts)
+            (again if goes_again else final).append((number, terms))
         return Gathered(
             ok=len(numbers) - len(self._failures),
-            again=as_slices(again, self._batch.number),
-            final=as_slices(final, self._batch.number),
+            again=merged(again, self._batch.number),
+            final=merged(final, self._batch.number),
             outcomes=dict(Counter(str(row[0]) for row in self._rows.values())),
             strays=self._strays,
             **self._money(table),

@@ -7,7 +7,7 @@ from blocks.batch import FailureKind
 from flows.domain.actions import Action, Agenda, Collect, Finish, Poll, Reconcile, Rules, Submit, Wait, next_actions
 from flows.domain.events import Collected, Event, Refused, Reopened, Slice, Submitting
 from flows.domain.ledger import Ledger, replay
-from flows.domain.outcomes import as_slices, verdict
+from flows.domain.outcomes import after_failure, merged
 from flows.domain.ranges import Ranges
 from tests.flows.domain import histories
 
@@ -160,8 +160,8 @@ class Simulation:
 
     def collect(self, number: int) -> None:
         batch = self.ledger.batches[number]
-        again: list[tuple[int, int, int]] = []
-        final: list[tuple[int, int, int]] = []
+        again: list[tuple[int, Slice]] = []
+        final: list[tuple[int, Slice]] = []
         good = 0
         for part in sorted(batch.slices):
             for request in range(part.start, part.stop):
@@ -171,15 +171,11 @@ class Simulation:
                     good += 1
                     continue
                 kind = FailureKind.EXCUSED if batch.failed else self.chance.choice(list(FailureKind))
-                judged = verdict(kind, part.attempt, part.used, self.max_attempts)
-                if judged.again:
-                    again.append((request, part.attempt + 1, judged.used))
-                else:
-                    final.append((request, part.attempt, judged.used))
+                goes_again, terms = after_failure(part, kind, self.max_attempts)
+                (again if goes_again else final).append((request, terms))
+                if not goes_again:
                     self.final.add(request)
-        self.record(
-            histories.collected(number, ok=good, again=as_slices(again, number), final=as_slices(final, number))
-        )
+        self.record(histories.collected(number, ok=good, again=merged(again, number), final=merged(final, number)))
 
 
 def rules(

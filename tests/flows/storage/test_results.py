@@ -88,7 +88,7 @@ def test_each_failure_goes_its_way() -> None:
     rows, gathered = gather([Slice(0, 6)], answers)
     assert [row["outcome"] for row in rows] == ["ok", "rejected", "missing", "expired", "failed", "failed"]
     assert gathered.ok == 1
-    assert gathered.again == [Slice(1, 3, 2, 1, 7), Slice(3, 4, 2, 0, 7), Slice(5, 6, 2, 1, 7)]
+    assert gathered.again == [Slice(1, 3, 2, 1, 7), Slice(3, 4, 2, 0, 7, 1), Slice(5, 6, 2, 1, 7)]
     assert gathered.final == [Slice(4, 5, 1, 1, 7)]
     assert rows[1]["raw"] == "no json"
     assert rows[0]["raw"] is None
@@ -108,7 +108,7 @@ def test_attempts_are_those_of_the_slice() -> None:
 def test_a_batch_that_failed_as_a_whole_costs_no_attempt() -> None:
     """Nothing ran, nothing was billed: everything goes again with the reason."""
     rows, gathered = gather([Slice(0, 3)], [], failed="internal error")
-    assert gathered.again == [Slice(0, 3, 2, 0, 7)]
+    assert gathered.again == [Slice(0, 3, 2, 0, 7, 1)]
     assert gathered.outcomes == {"expired": 3}
     assert "internal error" in rows[0]["error"]
     assert gathered.cost == 0
