@@ -57,6 +57,7 @@ class EncodedBatch:
     bytes: int
     sha256: str
     tag: str  # new for each POST of a new batch; the idempotency key where there is one
+    sent_at: float = 0.0  # seconds since the epoch: when its sending was first written down; 0: not known
 
 
 class BatchPhase(StrEnum):
@@ -78,6 +79,7 @@ class BatchStatus:
     done: int | None = None
     error: str | None = None
     created_at: datetime | None = None
+    error_code: str | None = None  # the provider's own code for `error`, where it has one
 
 
 class Usage(NamedTuple):
@@ -146,7 +148,10 @@ class BatchProvider(Protocol):
         ...
 
     def find(self, batch: EncodedBatch, form: RequestForm) -> str:
-        """The id of a batch whose `submit` had an unknown outcome, sending it if it was never accepted."""
+        """The id of a batch whose `submit` had an unknown outcome, sending it if it was never accepted.
+
+        Raises `UnknownOutcome` while nobody can tell; its `retry_after` says when asking again may help.
+        """
         ...
 
     def poll(self, batch_id: str) -> BatchStatus:
@@ -175,6 +180,11 @@ class Connection:
     endpoint: str  # who answers; part of every request's key
     block: str | None = None  # the saved Prefect block that holds the key
     options: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def limits_name(self) -> str:
+        """Under which name Prefect's limits are kept: trials don't use up those of the real service."""
+        return "local" if self.emulated else self.provider
 
     @property
     def emulated(self) -> bool:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from blocks.batch import BatchFormat, BatchProvider, Connection, Limits, PollPlan, RequestForm
-from blocks.emulator import EmulatorOptions, running_emulator
-from blocks.errors import UsageError
+from blocks.emulator import EmulatorOptions, RunningEmulator, running_emulator
+from blocks.errors import StateError, UsageError
 from blocks.providers import holysheep
 
 LOCAL = "local"
@@ -43,6 +43,8 @@ def connection_for(provider: str, base_url: str | None, options: Mapping[str, st
     A saved Prefect block is named as Prefect names it, `type/name`; it is looked up when it is opened.
     """
     if provider == LOCAL:
+        if base_url is not None:
+            raise UsageError("--base-url goes with a real provider; the emulator chooses its own address")
         _emulator_options(options)
         _limits(ENTRIES[EMULATED].limits, options)
         return Connection(EMULATED, "", f"emulator {EMULATED}", options=dict(options))
@@ -92,7 +94,7 @@ def open_provider(connection: Connection, emulator_state: Path | None = None) ->
     """A client for the connection, closed after. For the emulator its server is started first and stopped after."""
     if connection.emulated:
         options = _emulator_options(connection.options)
-        with running_emulator(replace(options, state=emulator_state, key=EMULATOR_KEY)) as emulator:
+        with _started(replace(options, state=emulator_state, key=EMULATOR_KEY)) as emulator:
             yield from _closing(_holysheep(connection, EMULATOR_KEY, emulator.base_url, emulated=True))
         return
     yield from _closing(_holysheep(connection, _key(connection), connection.base_url))
@@ -104,6 +106,17 @@ def _key(connection: Connection) -> str:
     from blocks.credentials import load_block  # noqa: PLC0415  # see above
 
     return load_block(connection.block).api_key.get_secret_value()
+
+
+@contextmanager
+def _started(options: EmulatorOptions) -> Iterator[RunningEmulator]:
+    with ExitStack() as stack:
+        try:
+            emulator = stack.enter_context(running_emulator(options))
+        except RuntimeError as error:
+            step = "its own words stand above; a --option port that is in use is the usual reason"
+            raise StateError(str(error), next_step=step) from error
+        yield emulator
 
 
 def _closing(provider: BatchProvider) -> Iterator[BatchProvider]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import httpx
 import orjson
@@ -31,7 +33,7 @@ log = logging.getLogger("batchwerk.transport")
 T = TypeVar("T")
 ErrorReader = Callable[[Any], tuple[str | None, str]]  # parsed body → (code, message)
 
-UPLOAD_CHUNK = 256 * 1024  # bytes; large enough to be cheap, small enough to keep memory flat
+UPLOAD_CHUNK = DOWNLOAD_CHUNK = 256 * 1024  # bytes; large enough to be cheap, small enough to keep memory flat
 LONGEST_RETRY_AFTER = 900.0  # seconds that a provider may ask us to wait before the call is given up
 
 # Five retries from 1 s to 60 s are what HolySheep's tutorial asks for; they are sound for every service.
@@ -41,9 +43,18 @@ ATTEMPTS, FIRST_PAUSE, LONGEST_PAUSE, JITTER = 6, 1.0, 60.0, 1.0
 class Transport:
     """One provider's HTTP: authenticated calls that return parsed JSON or raise `ProviderError`s."""
 
-    def __init__(self, provider: str, base_url: str, headers: Mapping[str, str], read_error: ErrorReader) -> None:
+    def __init__(
+        self,
+        provider: str,
+        base_url: str,
+        headers: Mapping[str, str],
+        read_error: ErrorReader,
+        *,
+        spend_codes: Collection[str] = (),  # codes of refusals that say, under whatever status, that nobody pays
+    ) -> None:
         self.provider = provider
         self._read_error = read_error
+        self._spend_codes = frozenset(spend_codes)
         _check_headers(provider, headers)
         self._client = _new_client(base_url, headers, keep_alive=16)
         # A connection that the server closes just before it is used again can't be told from a lost answer: creates
@@ -65,6 +76,46 @@ class Transport:
         """
         sized = {"content-type": "application/json", "content-length": str(size), **headers}
         return with_retries(lambda: self._call("POST", path, creating=True, content=_chunks(body), headers=sized))
+
+    def create_json(self, path: str, body: Any) -> Any:
+        """`create` with a small JSON body, under the same rules."""
+        return with_retries(lambda: self._call("POST", path, creating=True, json=body))
+
+    def upload(self, path: str, fields: Mapping[str, str], file: Path, size: int, filename: str) -> Any:
+        """Send a file as multipart form data, streamed from disk; it comes last, after the fields.
+
+        For files that cost nothing until something refers to them: it may be done twice.
+        """
+        boundary = f"batchwerk-{uuid4().hex}"
+        head, tail = _multipart(boundary, fields, filename)
+        headers = {
+            "content-type": f"multipart/form-data; boundary={boundary}",
+            "content-length": str(len(head) + size + len(tail)),
+        }
+        return with_retries(
+            lambda: self._call("POST", path, content=chain([head], _chunks(file), [tail]), headers=headers)
+        )
+
+    def lines(self, path: str) -> Iterator[bytes]:
+        """The lines of a file, without their ends, read as they arrive: memory does not grow with the file.
+
+        Where the connection breaks the file is read again, and what was already passed on is skipped.
+        """
+        download = _Download(self.provider, lambda: self._streamed(path))
+        try:
+            while (lines := with_retries(download.next_lines)) is not None:
+                yield from lines
+        finally:
+            download.close()
+
+    @contextmanager
+    def _streamed(self, path: str) -> Iterator[Iterator[bytes]]:
+        """The bytes of an answer, as they come."""
+        with self._client.stream("GET", path) as response:
+            if response.status_code >= 300:
+                response.read()
+                raise self._error(response, creating=False)
+            yield response.iter_bytes(DOWNLOAD_CHUNK)
 
     def close(self) -> None:
         """Close the pooled connections."""
@@ -91,9 +142,70 @@ class Transport:
         except orjson.JSONDecodeError:
             code, message = None, response.reason_phrase
         delay = retry_after_seconds(response.headers)
-        kind, next_step = _kind_of(status, creating=creating)
+        unpaid = status < 500 and isinstance(code, str) and code in self._spend_codes
+        kind, next_step = _kind_of(402 if unpaid else status, creating=creating)
         said = f"{self.provider} answered {status}{f' ({code})' if code else ''}: {message or 'no reason given'}"
         return kind(said, next_step=next_step, provider=self.provider, status=status, code=code, retry_after=delay)
+
+
+class _Download:
+    """A file on its way in: cut into lines, begun again after a break from the byte where it broke."""
+
+    def __init__(self, provider: str, begin: Callable[[], AbstractContextManager[Iterator[bytes]]]) -> None:
+        self._provider = provider
+        self._begin = begin
+        self._stack = ExitStack()
+        self._chunks: Iterator[bytes] | None = None
+        self._read = 0  # bytes taken so far, over all connections
+        self._rest = b""  # of them, the line that has no end yet
+        self._ended = False
+
+    def next_lines(self) -> list[bytes] | None:
+        """The lines that end in the next chunk; None after the last."""
+        if self._ended:
+            return None
+        chunk = self._next_chunk()
+        if chunk is None:
+            self._ended = True
+            return [self._rest] if self._rest else []
+        self._read += len(chunk)
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        return lines
+
+    def close(self) -> None:
+        """Let the connection go."""
+        self._chunks = None
+        self._stack.close()
+
+    def _next_chunk(self) -> bytes | None:
+        try:
+            with _connection_errors(self._provider, creating=False):
+                if self._chunks is None:
+                    self._chunks = _from_byte(self._read, self._stack.enter_context(self._begin()))
+                return next(self._chunks, None)
+        except ProviderError:
+            self.close()
+            raise
+
+
+def _from_byte(start: int, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    for chunk in chunks:
+        if start < len(chunk):
+            yield chunk[start:]
+        start = max(0, start - len(chunk))
+
+
+def _multipart(boundary: str, fields: Mapping[str, str], filename: str) -> tuple[bytes, bytes]:
+    """What stands before and after the file's bytes."""
+    parts = [
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+        for name, value in fields.items()
+    ]
+    opening = (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{filename}"\r\n'
+        "Content-Type: application/octet-stream\r\n\r\n"
+    )
+    return "".join([*parts, opening]).encode(), f"\r\n--{boundary}--\r\n".encode()
 
 
 def _new_client(base_url: str, headers: Mapping[str, str], *, keep_alive: int) -> httpx.Client:
@@ -113,7 +225,7 @@ def _kind_of(status: int, *, creating: bool) -> tuple[type[ProviderError], str]:
         case 402:
             return SpendLimitReached, "raise the spend limit at the provider, then run the same command again"
         case 404:
-            return NotFound, ""
+            return NotFound, "if it is the address: check --base-url, most end in /v1"
         case 413:
             return BatchTooLarge, "use a smaller --batch-size"
         case 429:

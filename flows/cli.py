@@ -171,10 +171,14 @@ def _answer(work: Callable[[], int], *, as_json: bool = False) -> None:
     raise SystemExit(status)
 
 
+_said_in_json: list[bool] = []  # whether the last line of standard output is there already
+
+
 def _fail(error: BatchwerkError, *, as_json: bool = False) -> None:
     status = 2 if isinstance(error, UsageError) else 1
     typer.echo(f"batchwerk: {error}", err=True)
     if as_json:
+        _said_in_json.append(True)
         typer.echo(orjson.dumps({"error": error.message, "exit": status}).decode())
     raise SystemExit(status)
 
@@ -206,7 +210,7 @@ def _show(figures: Figures, *, as_json: bool) -> int:
     return int(figures.exit)
 
 
-def _run_flow(parameters: dict[str, Any]) -> Any:
+def _run_flow(parameters: dict[str, Any]) -> Figures:
     """Run the flow in this process; returns its figures or raises what it failed with."""
     for name, value in PREFECT_DEFAULTS.items():
         os.environ.setdefault(name, value)
@@ -261,7 +265,8 @@ def _report(output: Path, *, as_json: bool) -> int:
     if not place.exists():
         raise UsageError(f"{output} has no report yet", next_step="`batchwerk run` writes one when it ends")
     text = place.read_text(encoding="utf-8")
-    typer.echo(orjson.dumps(orjson.Fragment(text)).decode() if as_json else text, nl=not as_json)
+    # On one line without reading it, which would round the exact sums.
+    typer.echo("".join(line.strip() for line in text.splitlines()) if as_json else text.rstrip())
     return 0
 
 
@@ -283,4 +288,9 @@ def main() -> None:
     """The command `batchwerk`."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # those of libraries are for developers, who ask with -W
-    app()
+    try:
+        app()
+    except SystemExit as error:
+        if error.code == 2 and "--json" in sys.argv and not _said_in_json:
+            typer.echo(orjson.dumps({"error": "the command line is not right", "exit": 2}).decode())
+        raise

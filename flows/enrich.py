@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,7 +25,7 @@ from flows.loop import COLLECTORS, Loop
 from flows.pipeline import run_pipeline
 from flows.preflight import check
 from flows.report.artifacts import progress_artifact, publish_artifacts
-from flows.report.figures import Exit
+from flows.report.figures import Exit, Figures
 from flows.report.progress import ProgressReporter
 from flows.run import Run
 from flows.settings import DEFAULT_BATCH_SIZE, DEFAULT_IN_FLIGHT, read_settings
@@ -33,6 +34,12 @@ from flows.tasks import starter
 
 LOCK_TRIES = 60  # seconds
 STATE_NAMES = {Exit.ROWS_FAILED: "RowsFailed", Exit.WAITING: "Waiting"}
+
+
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(ge=0)]
+# What a flow ended with, for whoever runs it in this process: a Failed state with an error in it prints a traceback.
+outcomes: ContextVar[list[Figures | BatchwerkError]] = ContextVar("outcomes")
 
 
 def cancel_at_provider(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001  # Prefect's names
@@ -57,40 +64,63 @@ def cancel_at_provider(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any
     on_cancellation=[cancel_at_provider],
 )
 def enrich(
-    input: Annotated[str, Field(description="Parquet file to read")],
-    output: Annotated[str, Field(description="Parquet file to write; the same one goes on where it stopped")],
-    job: Annotated[str, Field(description="Job file: prompt, model and the fields of the answer")],
-    provider: Annotated[str, Field(description="local (the emulator), holysheep, or a block as type/name")],
-    model: Annotated[str | None, Field(description="Instead of the job's model")] = None,
-    base_url: Annotated[str | None, Field(description="Instead of the provider's own address")] = None,
-    batch_size: Annotated[int | Literal["auto"], Field(description="Requests in a batch")] = DEFAULT_BATCH_SIZE,
-    max_in_flight: Annotated[int, Field(ge=1, description="Batches with the provider at once")] = DEFAULT_IN_FLIGHT,
-    max_attempts: Annotated[int, Field(ge=1, description="How often a request is sent before it is final")] = 3,
-    max_failed: Annotated[float, Field(ge=0, le=1, description="Share of rows that may fail")] = 0.0,
-    wait: Annotated[float | None, Field(ge=0, description="Seconds to wait for batches; 0: let go at once")] = None,
-    give_up_after: Annotated[float | None, Field(ge=0, description="Seconds that the provider may fail")] = None,
-    on_unknown: Annotated[
-        Literal["fail", "resubmit"], Field(description="When nobody can tell if a batch was accepted")
-    ] = "fail",
-    poll_interval: Annotated[float | None, Field(description="Seconds until a batch is first looked at")] = None,
-    limit: Annotated[int | None, Field(description="Only the first so many rows")] = None,
-    where: Annotated[str | None, Field(description="Only rows for which this SQL condition holds")] = None,
-    retry_failed: Annotated[bool, Field(description="Give requests that failed for good a new allowance")] = False,
-    input_moved: Annotated[bool, Field(description="The output's input has a new path")] = False,
-    options: Annotated[dict[str, str] | None, Field(description="What a block would set, by name")] = None,
+    input: str,
+    output: str,
+    job: str,
+    provider: str,
+    model: str | None = None,
+    base_url: str | None = None,
+    batch_size: Count | Literal["auto"] = DEFAULT_BATCH_SIZE,
+    max_in_flight: Count = DEFAULT_IN_FLIGHT,
+    max_attempts: Count = 3,
+    max_failed: Annotated[float, Field(ge=0, le=1)] = 0.0,
+    wait: Seconds | None = None,
+    give_up_after: Seconds | None = None,
+    on_unknown: Literal["fail", "resubmit"] = "fail",
+    poll_interval: Annotated[float, Field(gt=0)] | None = None,
+    limit: Count | None = None,
+    where: str | None = None,
+    retry_failed: bool = False,
+    input_moved: bool = False,
+    options: dict[str, str] | None = None,
 ) -> State[Any]:
-    """Enrich a Parquet file. The result holds the figures of the report."""
+    """Enrich a Parquet file. The result holds the figures of the report.
+
+    Args:
+        input: Parquet file to read.
+        output: Parquet file to write. The same one goes on where an earlier run stopped.
+        job: Job file: prompt, model and the fields of the answer.
+        provider: local (the embedded emulator), holysheep, or a saved block as type/name.
+        model: Instead of the job's model.
+        base_url: Instead of the provider's own address.
+        batch_size: Requests in a batch, or auto.
+        max_in_flight: Batches with the provider at once.
+        max_attempts: How often a request is sent before its failure is final.
+        max_failed: Share of rows that may fail without the run's state saying so.
+        wait: Seconds to wait for batches before letting go; 0 lets go at once, empty waits to the end.
+        give_up_after: Seconds that the provider may fail without a break; empty waits.
+        on_unknown: When nobody can tell whether a batch was accepted, leave it (fail) or send it again (resubmit).
+        poll_interval: Seconds until a batch is first looked at.
+        limit: Only the first so many rows; a later run extends them.
+        where: Only rows for which this SQL condition holds.
+        retry_failed: Give requests that failed for good a new allowance.
+        input_moved: The output's input has a new path.
+        options: What a block would set, by name.
+    """
     parameters = {**locals(), "options": options or {}}
+    told = outcomes.get([])
     try:
         figures = run_pipeline(check(read_settings(parameters)), work, publish_artifacts)
     except BatchwerkError as error:
-        return Failed(message=error.message, data=error)
+        told.append(error)
+        return Failed(message=error.message)
+    told.append(figures)
     return Completed(name=STATE_NAMES.get(figures.exit, "Completed"), message=figures.message or None, data=figures)
 
 
 def work(run: Run) -> str:
     """Submit, wait and collect as Prefect tasks under Prefect's limits; returns why it stopped early, if it did."""
-    provider = run.checked.terms.connection.provider
+    provider = run.checked.terms.connection.limits_name
     outbox = Outbox(permits_for(provider), ensure_limits(provider, run.checked.terms.limits))
     report_progress = ProgressReporter(progress_artifact(run.checked.settings.output))
     return Loop(run, starter(provider), outbox, report_progress).work()

@@ -10,7 +10,7 @@ from prefect.concurrency.sync import rate_limit
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
 from blocks.batch import Limits
-from blocks.catalog import ENTRIES
+from blocks.catalog import EMULATED, ENTRIES, LOCAL
 from blocks.errors import UsageError
 from flows.submit import LANES
 
@@ -42,9 +42,10 @@ def ensure_limits(provider: str, limits: Limits) -> int:
 
 def ensure_all_limits() -> list[str]:
     """Limits for every provider; returns their names."""
-    for provider, entry in ENTRIES.items():
-        ensure_limits(provider, entry.limits)
-    return [tag_for(provider) for provider in ENTRIES]
+    known = {LOCAL: ENTRIES[EMULATED].limits} | {provider: entry.limits for provider, entry in ENTRIES.items()}
+    for provider, limits in known.items():
+        ensure_limits(provider, limits)
+    return [tag_for(provider) for provider in known]
 
 
 def permits_for(provider: str) -> Callable[[int], None]:

@@ -39,6 +39,7 @@ class Outline:
             "rows": self.plan.rows,
             "skipped": self.plan.skipped,
             "unsendable": self.plan.unsendable,
+            "first_problem": self.plan.first_problem,
             "requests": self.plan.requests,
             "deduplicated": self.plan.duplicates,
             "to_send": self.estimate.requests,
@@ -63,8 +64,10 @@ class Outline:
             f"tokens     about {estimate.input_tokens:,} in, {estimate.output_tokens:,} out ({self.model})",
             f"cost       about {show_usd(estimate.cost)}, {show_usd(estimate.single_cost)} as single requests",
         ]
+        if plan.first_problem is not None:
+            lines.insert(1, f"           {plan.first_problem}")
         if estimate.cost is None:
-            lines.append("           the price table has no price for this model")
+            lines[-1] = "cost       unpriced: the price table lacks this model"
         if self.emulated:
             lines.append("           the emulator answers, nothing is billed")
         if plan.first_prompt is not None:
@@ -131,7 +134,7 @@ class Standing:
                 f"output     {self.output}{'' if found['complete'] else ' (not complete)'}",
                 f"input      {found['input']}",
                 f"rows       {rows}",
-                f"requests   {found['requests']:,}, {found['with_provider']:,} of them with the provider",
+                f"requests   {found['requests']:,} ever, {found['with_provider']:,} with the provider now",
                 f"batches    {batches}",
                 f"cost       {show_usd(self.ledger.spent())} so far",
             ]

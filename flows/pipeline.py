@@ -39,6 +39,7 @@ def run_pipeline(checked: Checked, work: Work, announce: Callable[[Figures], Non
 
 def _run(checked: Checked, work: Work, announce: Callable[[Figures], None]) -> Figures:
     logging.getLogger("batchwerk").setLevel(logging.INFO)
+    logging.getLogger("stamina").setLevel(logging.ERROR)  # our own warnings say the same
     started = time.monotonic()
     with opened(checked) as run, stopped_by_signals(run):
         restore_results(run)
@@ -61,7 +62,7 @@ def _try(run: Run, work: Work) -> tuple[str, BatchwerkError | None]:
     try:
         return work(run), None
     except BatchwerkError as error:
-        if not run.ledger.collected():
+        if not run.collected_here():
             raise _nothing_sent(run, error) from error
         run.failure = None
         return "", error

@@ -16,8 +16,8 @@ from flows.domain.prompts import Prompt
 from flows.domain.schema import OutputSchema
 from flows.settings import Settings
 from flows.storage.plan import Question, selected_rows
-from flows.storage.publish import Publication, output_schema
-from flows.storage.source import Source
+from flows.storage.publish import STATUS_COLUMNS, Publication, output_schema
+from flows.storage.source import Source, identity_of
 from flows.storage.state import StateDirectory, check_belongs
 from flows.terms import Terms
 
@@ -92,11 +92,12 @@ def _check_columns(job: Job, schema: OutputSchema, source: Source) -> None:
 
 def _check_new_columns(source: Source, publication: Publication) -> None:
     new = output_schema(source.schema, publication).names[len(source.schema.names) :]
+    ours = {publication.rename.get(name, name): name for name in [*publication.schema.fields, *STATUS_COLUMNS]}
     for name in new:
         if name in source.schema.names:
             raise UsageError(
                 f"the input already has a column {name!r}",
-                next_step=f"give ours another name in the job file, for example `rename: {{{name}: new_{name}}}`",
+                next_step=f"give ours another name in the job file, for example `rename: {{{ours[name]}: new_{name}}}`",
             )
         if new.count(name) > 1:
             raise UsageError(
@@ -113,12 +114,22 @@ def _check_output(settings: Settings, state: StateDirectory) -> None:
     run = state.read_run()
     if run is not None:
         check_belongs(run, source, output, input_moved=settings.input_moved)
+        _check_ours(output, state)
     elif output.exists():
         raise UsageError(
-            f"{output} exists and was not written by Batchwerk",
-            next_step="choose another output, or move that file away",
+            f"{output} exists and was not written by Batchwerk, or its state folder {state.path.name} is gone",
+            next_step="put the folder back, or choose another output",
         )
     _check_writable(output)
+
+
+def _check_ours(output: Path, state: StateDirectory) -> None:
+    """An output that somebody else changed or replaced is not overwritten."""
+    if output.exists() and not state.wrote(identity_of(output)):
+        raise UsageError(
+            f"{output} is not as Batchwerk wrote it: it would be overwritten",
+            next_step="move it away; the same command then writes the output again, without paying for anything twice",
+        )
 
 
 def _check_writable(output: Path) -> None:

@@ -13,7 +13,7 @@ from flows.run import Run, now
 from flows.storage.files import write_json
 from flows.storage.publish import PENDING, Published, publish_output
 from flows.storage.source import identity_of
-from flows.storage.state import read_json
+from flows.storage.state import read_or_none
 
 log = logging.getLogger("batchwerk")
 
@@ -51,6 +51,7 @@ def _write(run: Run) -> Published:
         checked.publication,
         checked.settings.output,
         checked.settings.limit,
+        before_replacing=lambda file: write_json(checked.state.publishing, {"output": identity_of(file)}),
     )
 
 
@@ -69,10 +70,10 @@ def _content(run: Run) -> dict[str, Any]:
 
 def _already_published(run: Run, content: dict[str, Any]) -> Published | None:
     place, output = run.checked.state.published, run.checked.settings.output
-    if not (place.exists() and output.exists()):
+    before = read_or_none(place)
+    if before is None or not output.exists() or before.get("output") != identity_of(output):
         return None
-    before = read_json(place)
-    if before.get("content") != content or before.get("output") != identity_of(output):
+    if before.get("content") != content:
         return None
     return Published(Counter(before["statuses"]), before["rows_cost_pico_usd"], before["shared_cost_pico_usd"])
 

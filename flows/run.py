@@ -20,7 +20,7 @@ from flows.domain.breaker import Breaker
 from flows.domain.events import Event, Planned, Reopened, Submitting
 from flows.domain.ledger import Batch, Ledger
 from flows.domain.prompts import Prompt
-from flows.domain.ranges import Ranges
+from flows.domain.ranges import Ranges, size
 from flows.preflight import Checked
 from flows.storage.files import write_json
 from flows.storage.journal import Journal
@@ -51,7 +51,7 @@ class Run:
     wanted: Ranges
     requests: FrozenRequests
     began: datetime
-    known_before: int  # requests that had a number before this process planned
+    answered_before: int = 0  # requests of this plan that needed nothing when this process began
     failure: BaseException | None = None  # what stopped the run
     stop: str = ""  # why the user wants it to stop
     unresolved: dict[int, str] = field(default_factory=dict)  # batches that nobody can tell were accepted, and why
@@ -98,6 +98,13 @@ class Run:
     def active(self) -> bool:
         """Whether new work may be begun."""
         return self.failure is None and not self.stop
+
+    def answered(self) -> int:
+        """Requests of this plan that have a good answer."""
+        unsent = sum(part.requests for part in self.ledger.backlog(self.wanted))
+        parts = [part for batch in self.ledger.in_flight() for part in batch.slices] + self.ledger.final
+        open_or_failed = sum(size(self.wanted.overlap(part.start, part.stop)) for part in parts)
+        return self.plan.requests - unsent - open_or_failed
 
     def has_work(self) -> bool:
         """Whether anything is to be sent or still with the provider."""
@@ -147,6 +154,11 @@ class Run:
         path = self.checked.state.bodies / f"{batch.number:06d}"
         return writer.write(path, f"{self.id}-{batch.number}", batch.slices)
 
+    def collected_here(self) -> bool:
+        """Whether this process collected anything: only then is there something new to publish."""
+        since = self.began.timestamp()
+        return any(batch.collected_at >= since for batch in self.ledger.batches.values())
+
     def written(self) -> list[Batch]:
         """Batches that this process sent, in the order of their numbers."""
         since = self.began.timestamp()
@@ -180,9 +192,9 @@ def opened(checked: Checked) -> Iterator[Run]:
         state.prepare()
         run_id = state.open_run(checked.source.path, input_moved=checked.settings.input_moved)
         state.remember(checked.settings.model_dump(mode="json"))
+        state.check_journal()
         journal = stack.enter_context(Journal(state.journal))
         ledger = ledgers.replay(journal.events)
-        known_before = ledger.frozen
         plan = planned(checked, journal, ledger)
         run = Run(
             checked=checked,
@@ -194,10 +206,10 @@ def opened(checked: Checked) -> Iterator[Run]:
             wanted=wanted_requests(state.rows) if plan.requests else Ranges(),
             requests=FrozenRequests(generations(state.requests)),
             began=began,
-            known_before=known_before,
         )
         if checked.settings.retry_failed and ledger.final:
             run.record(Reopened(at=now(), slices=ledger.reopened()))
+        run.answered_before = run.answered()
         yield run
 
 

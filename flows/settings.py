@@ -31,7 +31,7 @@ class Settings(BaseModel):
     output: Path
     job: Path
     provider: str
-    model: str | None = None
+    model: Annotated[str, Field(min_length=1)] | None = None
     base_url: str | None = None
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = DEFAULT_BATCH_SIZE
     max_in_flight: int = Field(default=DEFAULT_IN_FLIGHT, ge=1)
@@ -42,7 +42,7 @@ class Settings(BaseModel):
     on_unknown: Literal["fail", "resubmit"] = "fail"
     poll_interval: float | None = Field(default=None, gt=0)
     limit: int | None = Field(default=None, ge=1)
-    where: str | None = None
+    where: Annotated[str, Field(min_length=1)] | None = None
     retry_failed: bool = False
     input_moved: bool = False
     options: dict[str, str] = Field(default_factory=dict)
@@ -54,5 +54,7 @@ def read_settings(parameters: Mapping[str, Any]) -> Settings:
         return Settings.model_validate(parameters)
     except ValidationError as error:
         wrong = {str(problem["loc"][0]): problem["msg"] for problem in error.errors()}
+        if "batch_size" in wrong:
+            wrong["batch_size"] = "it is a whole number above 0, or auto"
         said = "; ".join(f"{name.replace('_', '-')}: {message}" for name, message in wrong.items())
         raise UsageError(said, next_step="`batchwerk run --help` lists what each option takes") from error

@@ -1,24 +1,32 @@
 """The emulator's neutral words: what every dialect turns its requests into and its answers out of. Imports nothing."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 
 class Outcome(StrEnum):
-    """What became of one request. Which of them are billed says `BILLED`."""
+    """What became of one request. `BILLED` are always billed; whether REFUSED is, depends on the provider."""
 
     ANSWERED = "answered"
     INVALID = "invalid"  # answered and billed, but the answer breaks the schema: an injected fault
+    TRUNCATED = "truncated"  # answered and billed, but cut off at its token limit: an injected fault
     FAILED = "failed"
+    UNEXPLAINED = "unexplained"  # failed as well, but nobody says why: an injected fault
     REFUSED = "refused"
     MISSING = "missing"  # absent from the results
     CANCELLED = "cancelled"
     EXPIRED = "expired"
 
 
-BILLED = frozenset((Outcome.ANSWERED, Outcome.INVALID))
+BILLED = frozenset((Outcome.ANSWERED, Outcome.INVALID, Outcome.TRUNCATED))
+
+
+class Refusal(StrEnum):
+    """Why a create is not accepted, though nothing is wrong with it."""
+
+    RATE = "rate_limited"
+    QUOTA = "insufficient_quota"  # waiting does not help
 
 
 class Status(StrEnum):
@@ -79,15 +87,27 @@ class Item(NamedTuple):
     output_tokens: int
 
 
+class Requests(Protocol):
+    """The requests of a create; they need not all be in memory."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Request: ...
+
+
 @dataclass(frozen=True, slots=True)
 class NewBatch:
-    """A create that passed the dialect's checks. `details` is the dialect's own JSON text, handed back as it is."""
+    """A create that passed the dialect's checks. `details` is the dialect's own JSON text, handed back as it is.
+
+    A rejected batch is accepted all the same, but fails as soon as it would have been queued.
+    """
 
     model: str
-    requests: Sequence[Request]
+    requests: Requests
     body_hash: bytes
     idempotency_key: str | None = None
     details: str = "{}"
+    rejected: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """HTTP as all dialects need it: errors, bodies, JSON, and the faults that befall whole calls."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from hmac import compare_digest
@@ -10,10 +10,12 @@ from typing import Any
 import orjson
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import QueryParams
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from blocks.emulator.batch import Refusal
+from blocks.emulator.options import EmulatorOptions
 from blocks.emulator.service import Accepted, Service
 
 HOLD_FILE_CHECK = 0.02  # seconds between two looks
@@ -45,6 +47,38 @@ class DroppedConnection(Response):
             pass
 
 
+class CutResponse(StreamingResponse):
+    """Closes the connection after half of what `content-length` promises."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        left = int(self.headers["content-length"]) // 2
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        async for chunk in self.body_iterator:
+            part = bytes(chunk)[:left] if not isinstance(chunk, str) else chunk.encode()[:left]
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+            left -= len(part)
+            if not left:
+                break
+        await DroppedConnection()(scope, receive, send)
+
+
+class AnswerHeaders:
+    """Gives every answer the dialect's own headers."""
+
+    def __init__(self, app: ASGIApp, headers: Callable[[], Mapping[str, str]]) -> None:
+        self._app = app
+        self._headers = headers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                own = [(name.encode(), value.encode()) for name, value in self._headers().items()]
+                message = {**message, "headers": [*message["headers"], *own]}
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
 class FailingCalls:
     """Counts calls and answers some with 503 before anything is done. The emulator's own paths are left alone."""
 
@@ -57,7 +91,10 @@ class FailingCalls:
         if scope["type"] != "http" or scope["path"].startswith("/emulator/") or not self._service.call_fails():
             await self._app(scope, receive, send)
             return
-        await read_body(Request(scope, receive), most=0)
+        try:
+            await read_body(Request(scope, receive), most=0)
+        except ClientDisconnect:
+            return
         error = CallError(503, "unavailable", "the service is overloaded (a fault by switch)")
         await JsonResponse(self._error_body(error), status_code=503)(scope, receive, send)
 
@@ -100,10 +137,19 @@ def query_number(query: QueryParams, name: str, default: int, low: int, high: in
 
 
 def refuse_by_rate(service: Service) -> None:
-    """429 for every Nth create, if so switched."""
-    if service.create_is_refused():
-        wait = f"{service.options.retry_after:g}"
-        raise CallError(429, "rate_limited", f"too many creates; again in {wait} s", {"retry-after": wait})
+    """429 for every Nth create, if so switched: with or without how long to wait, or because a quota is used up."""
+    refusal = service.create_refusal()
+    if refusal is Refusal.QUOTA:
+        raise CallError(429, refusal.value, "the quota is used up; waiting does not help")
+    if refusal is not None:
+        wait = service.options.retry_after
+        raise CallError(429, refusal.value, f"too many creates; again in {wait:g} s", retry_headers(service.options))
+
+
+def retry_headers(options: EmulatorOptions) -> dict[str, str]:
+    """How long to wait, in the way that is switched."""
+    said = {"retry-after": f"{options.retry_after:g}", "retry-after-ms": f"{1000 * options.retry_after:.0f}"}
+    return {name: value for name, value in said.items() if name == options.retry_header}
 
 
 def hash_body(body: bytes) -> bytes:

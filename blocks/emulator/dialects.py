@@ -4,12 +4,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Protocol, cast
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from starlette.routing import BaseRoute
 
     from blocks.emulator.calls import CallError
     from blocks.emulator.service import Service
 
-MODULES = {"holysheep": "blocks.emulator.holysheep"}
+MODULES = {"holysheep": "blocks.emulator.holysheep", "openai": "blocks.emulator.openai"}
 
 
 class Dialect(Protocol):
@@ -18,6 +20,9 @@ class Dialect(Protocol):
     base_path: str
 
     def routes(self) -> "list[BaseRoute]": ...
+
+    def headers(self) -> "Mapping[str, str]":
+        """What every answer carries."""
 
     def error_body(self, error: "CallError") -> object:
         """The JSON that this provider sends for an error, also for those that befall any call."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from hashlib import blake2b, shake_128
 
-from blocks.emulator.batch import Outcome, Status
+from blocks.emulator.batch import Outcome, Refusal, Status
 from blocks.emulator.options import EmulatorOptions
 
 SPAN = 2.0**64
@@ -19,7 +19,18 @@ def is_nth(number: int, every: int) -> bool:
 
 
 def injects_item_faults(options: EmulatorOptions) -> bool:
-    return any((options.failure_rate, options.invalid_rate, options.missing_rate, options.refusal_rate))
+    return options.refusal_rate > 0 or any(rate for _, rate in shared_rates(options))
+
+
+def shared_rates(options: EmulatorOptions) -> tuple[tuple[Outcome, float], ...]:
+    """Faults that befall different requests. New ones come last: a seed's older faults stay as they are."""
+    return (
+        (Outcome.FAILED, options.failure_rate),
+        (Outcome.INVALID, options.invalid_rate),
+        (Outcome.MISSING, options.missing_rate),
+        (Outcome.TRUNCATED, options.length_rate),
+        (Outcome.UNEXPLAINED, options.unexplained_rate),
+    )
 
 
 def item_outcome(options: EmulatorOptions, prompt_hash: int, attempt: int) -> Outcome:
@@ -29,11 +40,7 @@ def item_outcome(options: EmulatorOptions, prompt_hash: int, attempt: int) -> Ou
     if attempt > options.fault_attempts:
         return Outcome.ANSWERED
     left = draw("item", options.seed, prompt_hash, attempt)
-    for outcome, rate in (
-        (Outcome.FAILED, options.failure_rate),
-        (Outcome.INVALID, options.invalid_rate),
-        (Outcome.MISSING, options.missing_rate),
-    ):
+    for outcome, rate in shared_rates(options):
         if left < rate:
             return outcome
         left -= rate
@@ -44,8 +51,14 @@ def call_fails(options: EmulatorOptions, number: int) -> bool:
     return options.error_rate > 0 and draw("call", options.seed, number) < options.error_rate
 
 
-def create_is_refused(options: EmulatorOptions, number: int) -> bool:
-    return is_nth(number, options.rate_limit_every)
+def create_refusal(options: EmulatorOptions, number: int) -> Refusal | None:
+    if is_nth(number, options.quota_every):
+        return Refusal.QUOTA
+    return Refusal.RATE if is_nth(number, options.rate_limit_every) else None
+
+
+def download_is_cut(options: EmulatorOptions, number: int) -> bool:
+    return is_nth(number, options.cut_every)
 
 
 def create_is_dropped(options: EmulatorOptions, batch: int) -> bool:

@@ -33,6 +33,8 @@ from blocks.emulator.service import Accepted, Service
 from blocks.emulator.store import KeyReusedError
 
 PRIORITIES = ("low", "normal", "high")
+MAX_REQUESTS = 10_000
+MAX_BYTES = 64 << 20  # of one create
 INLINE_RESULTS = 100  # batches up to this size carry their results
 PAGE_LIMIT = 1000
 LIST_LIMIT = 100
@@ -44,6 +46,7 @@ BATCH_PRICES = {  # USD per million tokens, flat on input and output, as the tut
 }
 ITEM_ERRORS = {
     Outcome.FAILED: ("server_error", "the request could not be processed"),
+    Outcome.UNEXPLAINED: ("server_error", "unknown error"),
     Outcome.REFUSED: ("content_policy", "the request was refused for its content"),
     Outcome.CANCELLED: ("cancelled", "the batch was cancelled before this request was processed"),
     Outcome.EXPIRED: ("expired", "the batch expired before this request was processed"),
@@ -58,6 +61,8 @@ class Dialect:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._options = service.options
+        self._max_requests = service.options.max_requests or MAX_REQUESTS
+        self._max_bytes = service.options.max_bytes or MAX_BYTES
 
     def routes(self) -> list[BaseRoute]:
         base = self.base_path
@@ -70,11 +75,14 @@ class Dialect:
             Route(f"{base}/results/{{custom_id:path}}", self.show_result, methods=["GET"]),
         ]
 
+    def headers(self) -> dict[str, str]:
+        return {}
+
     def error_body(self, error: CallError) -> object:
         return {"error": {"code": error.code, "message": error.message}}
 
     async def create_batch(self, call: Call) -> Response:
-        body = await read_body(call, self._options.max_bytes)
+        body = await read_body(call, self._max_bytes)
         accepted = await run_in_threadpool(self._accept, call, body)
         batch = accepted.batch
         answer = {"batch_id": batch.id, "status": "queued", "total_items": batch.total}
@@ -117,7 +125,7 @@ class Dialect:
         require_bearer(call, self._options.key)
         refuse_by_rate(self._service)
         if body is None:
-            raise CallError(413, "too_large", f"the body has more than {self._options.max_bytes} bytes")
+            raise CallError(413, "too_large", f"the body has more than {self._max_bytes} bytes")
         new = self._parse_create(body, call.headers.get("idempotency-key"))
         try:
             return self._service.accept(new)
@@ -134,7 +142,7 @@ class Dialect:
         priority = content.get("priority", "normal")
         if priority not in PRIORITIES:
             raise bad_request(f"priority must be one of {', '.join(PRIORITIES)}, not {priority!r}")
-        requests = parse_requests(content.get("requests"), model, self._options.max_requests)
+        requests = parse_requests(content.get("requests"), model, self._max_requests)
         details = orjson.dumps({"priority": priority}).decode()
         return NewBatch(model, requests, hash_body(body), idempotency_key, details)
 

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from blocks.emulator.dialects import MODULES
 
-MEBIBYTE = 1 << 20
+RETRY_HEADERS = ("retry-after", "retry-after-ms", "none")
 
 
 def switch(default: Any, text: str, low: float | None = None, high: float | None = None) -> Any:
@@ -40,8 +40,9 @@ class EmulatorOptions:
     host: str = switch("127.0.0.1", "address to listen on")
     port: int = switch(0, "port to listen on; 0 takes a free one", 0, 65535)
     key: str | None = switch(None, "the only key that is accepted; without one any key is")
-    max_requests: int = switch(10_000, "most requests of one batch", 1)
-    max_bytes: int = switch(64 * MEBIBYTE, "most bytes of one create", 1)
+    max_requests: int | None = switch(None, "most requests of one batch; without, what the dialect has", 1)
+    max_bytes: int | None = switch(None, "most bytes of one create or upload; without, what the dialect has", 1)
+    max_queued_tokens: int | None = switch(None, "most tokens of a model's open batches, if the dialect knows that", 1)
     latency: float = switch(2.0, "seconds that a batch takes; 0 ends it at the first look", 0)
     latency_per_request: float = switch(0.0, "seconds that each request adds to it", 0)
     jitter: float = share("share by which a batch's time varies, seeded by batch")
@@ -50,8 +51,13 @@ class EmulatorOptions:
     invalid_rate: float = share("share of requests whose answer, though billed, breaks the schema")
     missing_rate: float = share("share of requests that are absent from the results")
     refusal_rate: float = share("share of requests that are refused for their content, on every attempt")
+    length_rate: float = share("share of requests whose answer, though billed, is cut off at its token limit")
+    unexplained_rate: float = share("share of requests that fail without a word why")
+    cached_share: float = share("share of an answer's input tokens that is said to come from a cache")
     rate_limit_every: int = every("every Nth create answers 429")
     retry_after: float = switch(1.0, "seconds that a 429 asks to wait", 0)
+    retry_header: str = switch("retry-after", f"how a 429 says so: {', '.join(RETRY_HEADERS)}")
+    quota_every: int = every("every Nth create answers 429 because a quota is used up")
     error_rate: float = share("share of calls that answer 503 before anything is done")
     drop_rate: float = share("share of batches that are accepted, but whose create is never answered")
     drop_every: int = every("every Nth batch is accepted, but its create is never answered")
@@ -61,16 +67,18 @@ class EmulatorOptions:
     visible_after: float = switch(0.0, "seconds for which a fresh batch is not found", 0)
     fail_batch_every: int = every("every Nth batch fails as a whole, nothing billed")
     expire_every: int = every("every Nth batch expires half done")
+    cut_every: int = every("every Nth download of a file breaks off in the middle")
 
     def __post_init__(self) -> None:
         for each in fields(self):
             check_value(each, getattr(self, each.name))
         if self.dialect not in MODULES:
             raise ValueError(f"dialect {self.dialect!r} is unknown; there are: {', '.join(sorted(MODULES))}")
-        if self.failure_rate + self.invalid_rate + self.missing_rate > 1:
-            raise ValueError(
-                "failure_rate, invalid_rate and missing_rate befall different requests: together at most 1"
-            )
+        if self.retry_header not in RETRY_HEADERS:
+            raise ValueError(f"retry_header must be one of {', '.join(RETRY_HEADERS)}, not {self.retry_header!r}")
+        shared = ("failure_rate", "invalid_rate", "missing_rate", "length_rate", "unexplained_rate")
+        if sum(getattr(self, name) for name in shared) > 1:
+            raise ValueError(f"{', '.join(shared)} befall different requests: together at most 1")
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, str]) -> Self:
@@ -101,7 +109,7 @@ def flag(each: Field[Any]) -> str:
 
 def kind(each: Field[Any]) -> type:
     """The type that a field's text is parsed to."""
-    kinds: dict[Any, type] = {int: int, float: float, Path | None: Path}
+    kinds: dict[Any, type] = {int: int, int | None: int, float: float, Path | None: Path}
     return kinds.get(each.type, str)
 
 

@@ -4,14 +4,15 @@ import re
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from blocks.emulator.answers import Answers, count_tokens
-from blocks.emulator.batch import BILLED, Batch, Outcome, Result, Schedule, Status, StoredRequest
+from blocks.emulator.answers import Answer, Answers, count_tokens, cut_off
+from blocks.emulator.batch import BILLED, Batch, NewBatch, Outcome, Result, Schedule, Status, StoredRequest
 from blocks.emulator.faults import batch_duration, batch_ending, injects_item_faults, item_outcome
 from blocks.emulator.options import EmulatorOptions
 
 CUSTOM_ID_WITH_ATTEMPT = re.compile(r"[A-Za-z0-9]{8}-[0-9]+-([0-9]{1,9})")
 QUEUED_SHARE, QUEUED_AT_MOST = 0.1, 1.0  # a batch is queued for a tenth of its time, for a second at most
 EXPIRED_SHARE = 0.5  # how far an expired batch came
+REFUSAL = "I'm sorry, but I can't help with that."
 ERRORS = {Status.FAILED: "the batch failed as a whole; nothing of it was answered or billed"}
 
 
@@ -42,8 +43,15 @@ def attempt_of(custom_id: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def plan_schedule(options: EmulatorOptions, number: int, requests: int, now: float) -> Schedule:
-    return Schedule(now, batch_duration(options, number, requests), batch_ending(options, number))
+def plan_schedule(options: EmulatorOptions, number: int, new: NewBatch, now: float) -> Schedule:
+    duration = batch_duration(options, number, len(new.requests))
+    if new.rejected:
+        return Schedule(now, queued_seconds(duration), Status.FAILED)
+    return Schedule(now, duration, batch_ending(options, number))
+
+
+def queued_seconds(duration: float) -> float:
+    return min(duration * QUEUED_SHARE, QUEUED_AT_MOST)
 
 
 def share_done(schedule: Schedule, now: float) -> float:
@@ -54,8 +62,8 @@ def share_done(schedule: Schedule, now: float) -> float:
 
 def current_status(batch: Batch, now: float) -> Status:
     """For batches that are still open."""
-    queued = min(batch.schedule.duration * QUEUED_SHARE, QUEUED_AT_MOST)
-    return Status.QUEUED if now < batch.schedule.created_at + queued else Status.PROCESSING
+    queued_until = batch.schedule.created_at + queued_seconds(batch.schedule.duration)
+    return Status.QUEUED if now < queued_until else Status.PROCESSING
 
 
 def current_progress(batch: Batch, now: float) -> int:
@@ -80,23 +88,30 @@ def cancelled_ending(batch: Batch, now: float) -> Ending:
 
 
 class Finishing:
-    """Says what became of each request of a batch that ends."""
+    """Says what became of each request of a batch that ends. What has tokens is billed."""
 
-    def __init__(self, options: EmulatorOptions, answers: Answers, ending: Ending) -> None:
+    def __init__(self, options: EmulatorOptions, answers: Answers, ending: Ending, *, bills_refusals: bool) -> None:
         self._options = options
         self._answers = answers
         self._ending = ending
         self._faulty = injects_item_faults(options)
+        self._billed = BILLED | {Outcome.REFUSED} if bills_refusals else BILLED
 
     def result(self, position: int, request: StoredRequest) -> Result:
         outcome = self._outcome(position, request)
-        if outcome not in BILLED:
+        if outcome not in self._billed:
             return Result(request.place, outcome, "", 0, 0)
         answer = self._answers.answer(request.model, request.prompt, request.schema)
         if outcome is Outcome.ANSWERED:
             return Result(request.place, outcome, answer.text, answer.input_tokens, answer.output_tokens)
-        text = self._answers.broken(answer)
+        text = self._other_text(outcome, answer)
         return Result(request.place, outcome, text, answer.input_tokens, count_tokens(text))
+
+    def _other_text(self, outcome: Outcome, answer: Answer) -> str:
+        """What is written instead of the answer."""
+        if outcome is Outcome.REFUSED:
+            return REFUSAL
+        return cut_off(answer.text) if outcome is Outcome.TRUNCATED else self._answers.broken(answer)
 
     def _outcome(self, position: int, request: StoredRequest) -> Outcome:
         if position >= self._ending.done:

@@ -21,13 +21,13 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ExceptionHandler
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from blocks.emulator.calls import CallError, FailingCalls, JsonResponse
+from blocks.emulator.calls import AnswerHeaders, CallError, FailingCalls, JsonResponse
 from blocks.emulator.dialects import Dialect, speak
 from blocks.emulator.options import EmulatorOptions
 from blocks.emulator.service import Service
@@ -82,7 +82,10 @@ def create_app(service: Service) -> Starlette:
             Route("/emulator/health", lambda _: JsonResponse(health(service)), methods=["GET"]),
             Route("/emulator/ledger", lambda request: ledger(service, request), methods=["GET"]),
         ],
-        middleware=[Middleware(FailingCalls, service=service, error_body=dialect.error_body)],
+        middleware=[
+            Middleware(AnswerHeaders, headers=dialect.headers),
+            Middleware(FailingCalls, service=service, error_body=dialect.error_body),
+        ],
         exception_handlers=error_handlers(dialect),
     )
 
@@ -105,8 +108,12 @@ def error_handlers(dialect: Dialect) -> dict[Any, ExceptionHandler]:
     def answer_full(_: Request, error: Exception) -> Response:
         return answer_call_error(CallError(503, "unavailable", f"the emulator can't write its store: {error}"))
 
+    def answer_nobody(_: Request, __: Exception) -> Response:
+        return Response(status_code=400)  # who asked is gone
+
     handlers: dict[Any, ExceptionHandler] = {CallError: answer_error, HTTPException: answer_error}
-    return {**handlers, sqlite3.OperationalError: answer_full, Exception: answer_defect}
+    full: dict[Any, ExceptionHandler] = {sqlite3.OperationalError: answer_full, OSError: answer_full}
+    return {**handlers, **full, ClientDisconnect: answer_nobody, Exception: answer_defect}
 
 
 def health(service: Service) -> dict[str, object]:

@@ -8,10 +8,10 @@ from functools import partial
 
 from blocks.emulator import faults, processing
 from blocks.emulator.answers import Answers
-from blocks.emulator.batch import BILLED, Batch, Item, NewBatch, Status
+from blocks.emulator.batch import BILLED, Batch, Item, NewBatch, Refusal, Status
 from blocks.emulator.options import EmulatorOptions
 from blocks.emulator.processing import Ending, Finishing
-from blocks.emulator.store import Store
+from blocks.emulator.store import Publish, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,13 @@ class Accepted:
 
 
 class Service:
-    """Nothing runs in the background: a batch is ended when it is first looked at after its time is over."""
+    """Nothing runs in the background: a batch is ended when it is first looked at after its time is over.
+
+    What differs between providers, their dialect sets: `publish` writes the files that an ended batch leaves behind.
+    """
+
+    bills_refusals = False
+    publish: Publish | None = None
 
     def __init__(self, options: EmulatorOptions, store: Store, clock: Callable[[], float] = time.time) -> None:
         self.options = options
@@ -37,20 +43,24 @@ class Service:
         """Counts a call; whether it is to be answered 503."""
         return faults.call_fails(self.options, self.store.count("calls"))
 
-    def create_is_refused(self) -> bool:
-        """Counts a create; whether it is to be answered 429."""
-        refused = faults.create_is_refused(self.options, self.store.count("creates"))
-        if refused:
+    def create_refusal(self) -> Refusal | None:
+        """Counts a create; why it is to be answered 429, if it is."""
+        refusal = faults.create_refusal(self.options, self.store.count("creates"))
+        if refusal:
             self.store.count("creates_rate_limited")
             self.store.keep_counters()
-        return refused
+        return refusal
+
+    def download_is_cut(self) -> bool:
+        """Counts a download; whether it is to break off."""
+        return faults.download_is_cut(self.options, self.store.count("downloads"))
 
     def accept(self, new: NewBatch) -> Accepted:
         """Stores a batch. KeyReusedError if its idempotency key came before with another body."""
         count = len(new.requests)
         batch, is_new = self.store.add_batch(
             new,
-            schedule=lambda number: processing.plan_schedule(self.options, number, count, self._clock()),
+            schedule=lambda number: processing.plan_schedule(self.options, number, new, self._clock()),
             drops=partial(faults.create_is_dropped, self.options),
             order=lambda number: faults.shuffled(self.options.seed, number, count),
         )
@@ -93,6 +103,9 @@ class Service:
         for batch in self.store.open_batches(self._clock()):
             self._brought_up(batch)
 
+    def now(self) -> float:
+        return self._clock()
+
     def status(self, batch: Batch) -> Status:
         return batch.status or processing.current_status(batch, self._clock())
 
@@ -122,4 +135,5 @@ class Service:
         return batch
 
     def _end(self, batch: Batch, ending: Ending) -> Batch:
-        return self.store.settle(batch, ending, Finishing(self.options, self._answers, ending).result)
+        finishing = Finishing(self.options, self._answers, ending, bills_refusals=self.bills_refusals)
+        return self.store.settle(batch, ending, finishing.result, self.publish)

@@ -20,6 +20,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from queue import Empty, LifoQueue
@@ -27,7 +28,6 @@ from typing import Any
 from uuid import uuid4
 
 from blocks.emulator.batch import (
-    BILLED,
     Batch,
     Item,
     NewBatch,
@@ -38,9 +38,10 @@ from blocks.emulator.batch import (
     Status,
     StoredRequest,
 )
+from blocks.emulator.files import FILE_TABLES, Files, FileWriter, OpenFile
 from blocks.emulator.processing import Ending, attempt_of, hash_prompt
 
-VERSION = 1
+VERSION = 2  # 2: files
 PLACES = 1 << 24  # places that a batch has
 ROWS_AT_ONCE = 1000
 TABLES = """
@@ -84,6 +85,7 @@ PAID_TWICE = """SELECT count(*) FROM (
     ) WHERE number > first"""
 TOTALS = {
     "batches": "SELECT count(*) FROM batches",
+    "files": "SELECT count(*) FROM files",
     "batches_open": "SELECT count(*) FROM batches WHERE status IS NULL",
     "creates_dropped": "SELECT coalesce(sum(dropped), 0) FROM batches",
     "requests_received": "SELECT coalesce(sum(total), 0) FROM batches",
@@ -96,6 +98,8 @@ TOTALS = {
 }
 
 Decide = Callable[[int, StoredRequest], Result]  # what becomes of the request at this position
+# Writes the files of an ended batch with its results; returns the batch's details, with what is to be kept in them.
+Publish = Callable[[Batch, Iterator[Item], OpenFile], str]
 
 
 class KeyReusedError(Exception):
@@ -111,6 +115,7 @@ class Store:
         self._counting = threading.Lock()
         self._idle: LifoQueue[sqlite3.Connection] = LifoQueue()
         self._counters: dict[str, int] = {}
+        self.files = Files(self._transaction, self._reading)
         self._writer = self._connect()
         with self._transaction() as connection:
             prepare_tables(connection, path)
@@ -154,13 +159,15 @@ class Store:
             insert_requests(connection, number, new, order(number))
             return batch_of(connection, number), True
 
-    def settle(self, batch: Batch, ending: Ending, decide: Decide) -> Batch:
-        """Ends a batch, exactly once: results, bill and final state in one transaction. An ended one stays as it is."""
+    def settle(self, batch: Batch, ending: Ending, decide: Decide, publish: Publish | None = None) -> Batch:
+        """Ends a batch, exactly once: results, bill, files and final state in one transaction. An ended one stays."""
         with self._transaction() as connection:
             current = batch_of(connection, batch.number)
             if current.status is not None:
                 return current
             end_batch(connection, batch, ending, decide)
+            if publish is not None:
+                publish_files(connection, batch_of(connection, batch.number), publish)
             return batch_of(connection, batch.number)
 
     def batch(self, batch_id: str) -> Batch | None:
@@ -234,12 +241,7 @@ class Store:
 
     def _items(self, where: str, *values: int) -> list[Item]:
         with self._reading() as connection:
-            return [
-                Item(custom_id, prompt, model, Outcome(outcome), text, input_tokens, output_tokens)
-                for custom_id, prompt, model, outcome, text, input_tokens, output_tokens in connection.execute(
-                    f"{SELECT_ITEMS} WHERE {where}", values
-                )
-            ]
+            return list(select_items(connection, where, *values))
 
     @staticmethod
     def _batch_of_key(connection: sqlite3.Connection, new: NewBatch) -> Batch | None:
@@ -284,9 +286,10 @@ def prepare_tables(connection: sqlite3.Connection, path: Path) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > VERSION:
         raise ValueError(f"{path} was written by a newer emulator (format {version}, this one reads {VERSION})")
-    if version == 0:
-        for statement in TABLES.split(";"):
+    for tables in (TABLES, FILE_TABLES)[version:]:
+        for statement in tables.split(";"):
             connection.execute(statement)
+    if version < VERSION:
         connection.execute(f"PRAGMA user_version = {VERSION}")
 
 
@@ -412,7 +415,7 @@ def insert_bill(
             ended_at,
         )
         for request, result in zip(requests, results, strict=True)
-        if result.outcome in BILLED
+        if result.input_tokens
     ]
     connection.executemany(INSERT_BILLED, billed)
     missing = sum(result.outcome is Outcome.MISSING for result in results)
@@ -423,6 +426,19 @@ def insert_bill(
         "input_tokens": sum(result.input_tokens for result in results),
         "output_tokens": sum(result.output_tokens for result in results),
     }
+
+
+def select_items(connection: sqlite3.Connection, where: str, *values: int) -> Iterator[Item]:
+    rows = connection.execute(f"{SELECT_ITEMS} WHERE {where}", values)
+    for custom_id, prompt, model, outcome, text, input_tokens, output_tokens in rows:
+        yield Item(custom_id, prompt, model, Outcome(outcome), text, input_tokens, output_tokens)
+
+
+def publish_files(connection: sqlite3.Connection, batch: Batch, publish: Publish) -> None:
+    where = "place >= ? AND place < ? AND outcome != 'missing' ORDER BY place"
+    items = select_items(connection, where, *places(batch, 0, batch.total))
+    details = publish(batch, items, partial(FileWriter, connection))
+    connection.execute("UPDATE batches SET details = ? WHERE number = ?", (details, batch.number))
 
 
 def write_ending(connection: sqlite3.Connection, number: int, ending: Ending, tally: Counter[str]) -> None:

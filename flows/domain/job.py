@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from blocks.batch import RequestForm
 from blocks.errors import UsageError
@@ -26,7 +26,7 @@ class Job(BaseModel):
     prompt: str = Field(min_length=1)
     output: dict[str, Any] | None = None
     max_output_tokens: int | None = Field(default=None, gt=0)
-    skip_empty: tuple[str, ...] = ()
+    skip_empty: Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)] = ()
     rename: dict[str, str] = Field(default_factory=dict)  # output column → its name in the output
 
     def form(self, schema: OutputSchema, model: str) -> RequestForm:
@@ -59,7 +59,7 @@ def parse_job(text: str, name: str) -> Job:
     if not isinstance(content, dict):
         raise UsageError(
             f"the job file {name} holds no map of settings",
-            next_step="it needs `name`, `model`, `prompt` and `output`; see data/jobs for examples",
+            next_step="it needs `name`, `model`, `prompt` and mostly `output`; see data/jobs for examples",
         )
     try:
         return Job.model_validate(content)

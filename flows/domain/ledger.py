@@ -45,6 +45,7 @@ class State(StrEnum):
     REFUSED = "refused"
 
 
+RESTORE = "the journal was changed by hand or damaged; restore the state directory from a backup"
 IN_FLIGHT = {State.PLANNED, State.SUBMITTING, State.UNKNOWN, State.SUBMITTED, State.ENDED}
 _MAY_FOLLOW: dict[type, set[State]] = {
     Submitted: {State.SUBMITTING, State.UNKNOWN},
@@ -196,7 +197,7 @@ class Ledger:
             batch = self.batches[event.batch] = Batch(event.batch, event.slices, State.PLANNED)
             self._take(batch)
         elif batch.state is not State.PLANNED or batch.slices != event.slices:
-            raise StateError(f"the journal sends batch {event.batch} twice")
+            raise StateError(f"the journal sends batch {event.batch} twice", next_step=RESTORE)
         batch.state, batch.intended_at = State.SUBMITTING, at
         batch.tag, batch.sha256, batch.spec, batch.bytes = event.tag, event.sha256, event.spec, event.bytes
 
@@ -214,7 +215,9 @@ class Ledger:
         batch = self.batches.get(event.batch)
         if batch is None or batch.state not in _MAY_FOLLOW[type(event)]:
             before = "was never sent" if batch is None else f"is {batch.state}"
-            raise StateError(f"the journal says batch {event.batch} is {event.event}, but it {before}")
+            raise StateError(
+                f"the journal says batch {event.batch} is {event.event}, but it {before}", next_step=RESTORE
+            )
         return batch
 
     def _take(self, batch: Batch) -> None:

@@ -87,7 +87,7 @@ class Prompt:
         if not self.columns:
             raise UsageError(
                 "the prompt uses no column of the input: every row would ask the same",
-                next_step=f"write a column in double braces, such as {{{{ {available[0] if available else 'text'} }}}}",
+                next_step="write a column in double braces, such as {{ text }} or {{ row['Review Text'] }}",
             )
         self._bulk = self._compile_loop()
 

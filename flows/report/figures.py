@@ -117,7 +117,10 @@ class Figures:
             "answers_without_usage": self.unmetered,
             "outcomes": self.outcomes,
             "message": self.message,
-            "batch_table": [{**line, "cost_usd": usd(line["cost"])} | {"cost": None} for line in self.table],
+            "batch_table": [
+                {name: usd(value) if name == "cost_usd" else value for name, value in line.items()}
+                for line in self.table
+            ],
         }
 
 
@@ -153,7 +156,6 @@ def figures_of(
     every = run.ledger.collected()
     here = [b.result for b in run.ledger.batches.values() if b.result is not None and b.collected_at >= since]
     written = run.written()
-    new = run.plan.stop - run.plan.start if run.plan.start >= run.known_before else 0
     return Figures(
         job=run.checked.terms.job.name,
         model=run.checked.publication.model,
@@ -166,7 +168,7 @@ def figures_of(
         selected=(run.plan.rows, run.plan.total_rows),
         requests=run.plan.requests,
         deduplicated=run.plan.duplicates,
-        reused=run.plan.requests - new,
+        reused=run.answered_before,
         batches=len(written),
         attempts=sum(batch.requests for batch in written),
         input_tokens=sum(result.input_tokens for result in here),
@@ -216,7 +218,7 @@ def _line(batch: Batch) -> dict[str, Any]:
         "attempts": {str(attempt): count for attempt, count in sorted(attempts.items())},
         "ok": result.ok if result else 0,
         "outcomes": result.outcomes if result else {},
-        "cost": result.cost if result else None,
+        "cost_usd": result.cost if result else None,
         "sending_seconds": _between(batch.intended_at, batch.submitted_at),
         "provider_seconds": _between(batch.submitted_at, batch.ended_at),
         "collecting_seconds": _between(batch.ended_at, batch.collected_at),

@@ -17,8 +17,8 @@ def headline(figures: Figures) -> str:
     parts = [f"{rows.get(OK, 0):,} of {sum(rows.values()):,} rows ok"]
     parts += [f"{rows[name]:,} {name}" for name in (FAILED, SKIPPED, PENDING) if rows.get(name)]
     cost = show_usd(figures.money.this_call)
-    would = " would have cost" if figures.emulated else " cost"
-    return f"{', '.join(parts)}; this call sent {figures.attempts:,} requests and{would} {cost}"
+    would = "would have cost" if figures.emulated else "cost"
+    return f"{', '.join(parts)}; this call sent {figures.attempts:,} requests, its answers {would} {cost}"
 
 
 def cost_table(figures: Figures) -> list[dict[str, str]]:
@@ -52,7 +52,7 @@ def _lines(figures: Figures) -> Iterator[str]:
         yield f"**Not all done:** {figures.message}"
     if figures.emulated:
         yield ""
-        yield "The embedded emulator answered: it is no model, its answers mean nothing, and nothing was billed. "
+        yield "The embedded emulator answered: it is no model, its answers mean nothing, and nothing was billed."
         yield "The costs are what the price table says for this model at HolySheep."
     yield from _rows(figures)
     yield from _costs(figures)
@@ -72,7 +72,7 @@ def _rows(figures: Figures) -> Iterator[str]:
     yield ""
     yield (
         f"{figures.requests:,} distinct requests ({figures.deduplicated:,} rows share another row's, "
-        f"{figures.reused:,} were known before this call). Answers so far: "
+        f"{figures.reused:,} were answered before this call). Answers so far: "
         + (", ".join(f"{count:,} {name}" for name, count in figures.outcomes.items()) or "none")
         + "."
     )
@@ -100,7 +100,7 @@ def _batches(figures: Figures) -> Iterator[str]:
     yield "| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |"
     for line in figures.table[-MOST_BATCHES:]:
         times = " | ".join(_seconds(line[f"{name}_seconds"]) for name in ("sending", "provider", "collecting"))
-        cost = show_usd(line["cost"]) if line["state"] == "collected" else ""
+        cost = show_usd(line["cost_usd"]) if line["state"] == "collected" else ""
         note = str(line["note"]).replace("|", "/")
         counts = f"{line['requests']:,} | {line['ok']:,}"
         yield f"| {line['batch']} | {line['state']} | {counts} | {cost} | {times} | {note} |"

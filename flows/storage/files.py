@@ -54,14 +54,14 @@ def write_text(path: Path, text: str) -> None:
 def write_part(path: Path, table: pa.Table) -> None:
     """Replace one of our own Parquet files."""
     with replacing(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd", row_group_size=NUMBERED_ROWS)
+        pq.write_table(table, temporary, compression="zstd", row_group_size=NUMBERED_ROWS, write_page_checksum=True)
 
 
 class NumberedTable:
     """One of our Parquet files, read by row number; all row groups but the last have `NUMBERED_ROWS` rows."""
 
     def __init__(self, path: Path) -> None:
-        self._file = pq.ParquetFile(path, pre_buffer=False)
+        self._file = pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True)
         self.rows = self._file.metadata.num_rows
         self.metadata: Mapping[bytes, bytes] = self._file.metadata.metadata or {}
 
@@ -98,7 +98,7 @@ class NumberedWriter:
     """Writes rows of any batch size as a `NumberedTable`."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self._writer = pq.ParquetWriter(path, schema, compression="zstd")
+        self._writer = pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True)
         self._schema = schema
         self._pending: list[pa.Table] = []
         self._rows = 0

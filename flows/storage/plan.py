@@ -85,6 +85,7 @@ class Plan:
     tokens_per_byte: float  # estimated tokens a byte of an encoded request
     bytes: int  # of all requests that the rows ask for
     first_prompt: str | None
+    first_problem: str | None = None  # why the first row that can't be sent can't be
 
     @property
     def duplicates(self) -> int:
@@ -152,6 +153,7 @@ class _Planner:
         self.sampled_tokens = 0.0
         self.sampled_bytes = 0
         self.first_prompt: str | None = None
+        self.first_problem: str | None = None
 
     def plan(self) -> Plan:
         unselected = self._unselected()
@@ -269,6 +271,7 @@ class _Planner:
         self._sample([p for p in prompts if isinstance(p, str)])
         if not good.all():
             why = [problem for problem in problems if problem is not None]
+            self.first_problem = self.first_problem or why[0]
             self.db.register("chunk", pa.table({"hi": high[~good], "lo": low[~good], "reason": why}))
             self.db.execute("INSERT INTO unsendable SELECT hi, lo, reason FROM chunk")
             self.db.unregister("chunk")
@@ -352,6 +355,7 @@ class _Planner:
             tokens_per_byte=self._tokens_per_byte(),
             bytes=self._number("SELECT sum(bytes) FROM known SEMI JOIN first USING (hi, lo)"),
             first_prompt=self.first_prompt,
+            first_problem=self.first_problem,
         )
 
     def _number(self, sql: str) -> int:

@@ -7,7 +7,7 @@ overlaps it, so memory is bounded by a window, never by the dataset.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from blocks.errors import StateError
 from flows.domain.ledger import Ledger
 from flows.domain.outcomes import Outcome
 from flows.domain.schema import OutputSchema
@@ -86,23 +87,22 @@ def publish_output(
     publication: Publication,
     output: Path,
     limit: int | None = None,
+    before_replacing: Callable[[Path], None] = lambda _: None,
 ) -> Published:
-    """Write the output in one step and say what it holds."""
+    """Write the output in one step and say what it holds. `before_replacing` sees the whole file before that."""
     schema = output_schema(source.schema, publication)
     answers = _Answers(results, ledger, publication.schema)
     sums = Published()
     start = 0
-    with (
-        NumberedTable(rows_file) as rows,
-        replacing(output) as temporary,
-        pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
-    ):
-        for window in source.windows(None, limit):
-            asked = rows.read(start, start + window.num_rows)
-            added, held = _added_columns(asked, answers, publication)
-            sums.add(held)
-            writer.write_table(pa.Table.from_arrays([*window.columns, *added], schema=schema))
-            start += window.num_rows
+    with NumberedTable(rows_file) as rows, replacing(output) as temporary:
+        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+            for window in source.windows(None, limit):
+                asked = rows.read(start, start + window.num_rows)
+                added, held = _added_columns(asked, answers, publication)
+                sums.add(held)
+                writer.write_table(pa.Table.from_arrays([*window.columns, *added], schema=schema))
+                start += window.num_rows
+        before_replacing(temporary)
     return sums
 
 
@@ -148,8 +148,14 @@ class _Answers:
             return table.spans("request")
 
     def _read_group(self, batch: int, group: int) -> pa.Table:
-        with self._results.open(batch) as table:
-            return table.read_group(group, self._schema.names)
+        try:
+            with self._results.open(batch) as table:
+                return table.read_group(group, self._schema.names)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise StateError(
+                f"the results of batch {batch} are damaged: {str(error).splitlines()[0]}",
+                next_step=f"delete {self._results.path(batch)}; the next run fetches it again from the provider",
+            ) from error
 
 
 def _added_columns(asked: pa.Table, answers: _Answers, publication: Publication) -> tuple[list[pa.Array], Published]:

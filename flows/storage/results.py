@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -239,6 +240,10 @@ class ResultsStore:
                 return bool(table.rows == batch.requests)
         except (OSError, pa.ArrowInvalid):
             return False
+
+    def path(self, batch: int) -> Path:
+        """Where a batch's part is."""
+        return self._state.part(self.schema_id, batch)
 
     def open(self, batch: int) -> NumberedTable:
         """A part, to be read by position."""

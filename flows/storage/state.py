@@ -64,6 +64,16 @@ class StateDirectory:
         return self.path / "published.json"
 
     @property
+    def publishing(self) -> Path:
+        """The identity of the output that is being put in place, for a crash before `published` says so."""
+        return self.path / "publishing.json"
+
+    def wrote(self, identity: str) -> bool:
+        """Whether an output with this identity is ours."""
+        written = [read_or_none(place) for place in (self.published, self.publishing)]
+        return any(found is not None and found.get("output") == identity for found in written)
+
+    @property
     def emulator(self) -> Path:
         """The embedded emulator's own store."""
         return self.path / "emulator.sqlite"
@@ -95,6 +105,16 @@ class StateDirectory:
                 next_step="upgrade Batchwerk, or choose another output",
             )
         return run
+
+    def check_journal(self) -> None:
+        """Without its journal a run would send, and pay for, everything again. Call it before the journal is opened."""
+        planned = any(self.requests.glob("*.pq"))
+        answered = any((self.path / "results").glob("*/*.pq"))
+        if (planned and not self.journal.exists()) or (answered and self.journal.stat().st_size == 0):
+            raise StateError(
+                f"{self.journal} is missing or empty, though requests were made: what was sent and paid is not known",
+                next_step=f"restore it from a backup; or delete {self.path.name} and pay for all of it again",
+            )
 
     def open_run(self, source: Path, *, input_moved: bool) -> str:
         """The run's id; begins a new run where there is none. Call it while holding the lock."""
@@ -149,6 +169,14 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise StateError(f"{path} holds no JSON object", next_step="restore it from a backup")
     return value
+
+
+def read_or_none(path: Path) -> dict[str, Any] | None:
+    """A JSON object that can be made again, or None where it is missing or damaged."""
+    try:
+        return read_json(path)
+    except StateError:
+        return None
 
 
 def check_belongs(run: Mapping[str, Any], source: Path, output: Path, *, input_moved: bool) -> None:

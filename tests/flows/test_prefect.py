@@ -81,14 +81,14 @@ def test_limits_are_created_once_and_an_operators_are_kept(env: Env, tmp_path: P
     """A run makes sure that both limits exist; one that an operator changed stays as it is."""
     source, job = write_texts(tmp_path, reviews(3)), write_job(tmp_path)
     assert batchwerk("setup", env=env).status == 0
-    tag, rate = limit(env, "tag:batchwerk:holysheep"), limit(env, "batchwerk:holysheep")
+    tag, rate = limit(env, "tag:batchwerk:local"), limit(env, "batchwerk:local")
     assert (tag["limit"], rate["limit"]) == (4, 100)
     assert rate["slot_decay_per_second"] == pytest.approx(100 / 60)
-    prefect("gcl", "update", "batchwerk:holysheep", "--limit", "7", env=env)
-    prefect("gcl", "update", "tag:batchwerk:holysheep", "--limit", "1", env=env)
+    prefect("gcl", "update", "batchwerk:local", "--limit", "7", env=env)
+    prefect("gcl", "update", "tag:batchwerk:local", "--limit", "1", env=env)
     called = batchwerk("run", source, tmp_path / "o.parquet", "--job", job, "--provider", "local", env=env)
     assert called.status == 0, called.err
-    assert (limit(env, "tag:batchwerk:holysheep")["limit"], limit(env, "batchwerk:holysheep")["limit"]) == (1, 7)
+    assert (limit(env, "tag:batchwerk:local")["limit"], limit(env, "batchwerk:local")["limit"]) == (1, 7)
 
 
 def test_the_report_is_an_artifact_of_the_flow_run(env: Env, tmp_path: Path) -> None:

@@ -79,6 +79,26 @@ def test_invalid_answers_are_billed_and_break_the_schema_in_several_ways(start: 
     assert (ledger["billed_items"], ledger["billed_invalid"]) == (200, len(broken))
 
 
+def test_cut_off_answers_are_billed_and_break_the_schema(start: Start) -> None:
+    client = start(latency=0.0, length_rate=1.0)
+    items = client.run(requests_for(10))
+    assert not any(is_valid(item) for item in items.values())
+    ledger = client.ledger()
+    assert (ledger["outcomes"]["truncated"], ledger["billed_items"], ledger["billed_invalid"]) == (10, 10, 10)
+
+
+def test_unexplained_failures_are_not_billed(start: Start) -> None:
+    client = start(latency=0.0, unexplained_rate=1.0)
+    assert codes(client.run(requests_for(10))) == {"server_error": 10}
+    assert client.ledger()["billed_items"] == 0
+
+
+def test_new_faults_leave_those_of_a_seed_as_they_are() -> None:
+    older, newer = EmulatorOptions(failure_rate=0.3), EmulatorOptions(failure_rate=0.3, length_rate=0.7)
+    for number in range(200):
+        assert (item_outcome(older, number, 1) is Outcome.FAILED) == (item_outcome(newer, number, 1) is Outcome.FAILED)
+
+
 def test_missing_items_are_absent_from_every_listing(start: Start) -> None:
     client = start(latency=0.0, missing_rate=0.3)
     batch_id = client.submit(requests_for(300))
@@ -135,6 +155,19 @@ def test_every_nth_create_is_rate_limited_and_nothing_accepted(start: Start) -> 
     assert responses[2].headers["retry-after"] == "7"
     ledger = client.ledger()
     assert (ledger["creates"], ledger["creates_rate_limited"], ledger["batches"]) == (6, 2, 4)
+
+
+def test_rate_limit_may_say_nothing_of_how_long(start: Start) -> None:
+    client = start(rate_limit_every=1, retry_header="none")
+    assert "retry-after" not in client.create(requests_for(1)).headers
+
+
+def test_used_up_quota_is_a_429_that_no_waiting_helps_against(start: Start) -> None:
+    client = start(quota_every=2)
+    responses = [client.create(requests_for(1)) for _ in range(4)]
+    assert [response.status_code for response in responses] == [200, 429, 200, 429]
+    assert responses[1].json()["error"]["code"] == "insufficient_quota"
+    assert "retry-after" not in responses[1].headers
 
 
 def test_overload_answers_503_before_doing_anything(start: Start) -> None:

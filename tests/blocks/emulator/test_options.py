@@ -43,6 +43,9 @@ def test_text_is_parsed_by_the_type_of_its_field() -> None:
         ({"latency": "inf"}, "latency must be finite"),
         ({"dialect": "klingon"}, "there are: holysheep"),
         ({"failure_rate": "0.6", "missing_rate": "0.6"}, "together at most 1"),
+        ({"length_rate": "0.6", "unexplained_rate": "0.6"}, "together at most 1"),
+        ({"max_requests": "0"}, "max_requests must be at least 1"),
+        ({"retry_header": "date"}, "retry_header must be one of retry-after, retry-after-ms, none"),
     ],
 )
 def test_mistake_is_named(text: dict[str, str], named: str) -> None:

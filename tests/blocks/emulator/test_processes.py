@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -131,6 +132,18 @@ def test_ctrl_c_for_the_parent_is_not_for_the_emulator() -> None:
     time.sleep(0.2)
     assert answers(url)
     end_parent(parent)
+
+
+def test_client_that_goes_in_the_middle_of_its_request_makes_no_noise(capfd: pytest.CaptureFixture[str]) -> None:
+    with running_emulator() as emulator, started(error_rate=1.0) as failing:
+        for url in (emulator.url, failing.emulator.url):
+            host, port = url.removeprefix("http://").split(":")
+            with socket.create_connection((host, int(port))) as connection:
+                connection.sendall(b"POST /v1/batches HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n{")
+                time.sleep(0.2)
+            time.sleep(0.2)
+            assert answers(url)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_port_that_is_taken_is_said_plainly(capfd: pytest.CaptureFixture[str]) -> None:
