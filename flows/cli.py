@@ -217,24 +217,23 @@ def _run_flow(parameters: dict[str, Any]) -> Figures:
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
     if sys.stderr.isatty():  # the live line is there instead
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    from flows.enrich import enrich  # noqa: PLC0415  # Prefect takes seconds to import
+    from flows.enrich import enrich, outcomes  # noqa: PLC0415  # Prefect takes seconds to import
     from flows.report.live import shown  # noqa: PLC0415
     from flows.stopping import hold_back_interrupts  # noqa: PLC0415
 
     hold_back_interrupts()
+    told: list[Figures | BatchwerkError] = []
+    outcomes.set(told)
     with shown():
         state = enrich(**parameters, return_state=True)
-    outcome = state.result(raise_on_failure=False)
-    if isinstance(outcome, BaseException):
-        raise (
-            outcome
-            if isinstance(outcome, BatchwerkError)
-            else BatchwerkError(
-                f"the run ended with an error that nobody expected: {outcome!r}",
-                next_step="the same command goes on from here; the log above has the details",
-            )
+    if not told:
+        raise BatchwerkError(
+            f"the run ended with an error that nobody expected: {state.message}",
+            next_step="the same command goes on from here; the log above has the details",
         )
-    return outcome
+    if isinstance(told[0], BatchwerkError):
+        raise told[0]
+    return told[0]
 
 
 def _plan(parameters: dict[str, Any], *, as_json: bool) -> int:

@@ -70,7 +70,7 @@ def _try(run: Run, work: Work) -> tuple[str, BatchwerkError | None]:
 
 def _nothing_sent(run: Run, error: BatchwerkError) -> BatchwerkError:
     """A wrong key that was found out before anything was accepted is a wrong call."""
-    accepted = any(batch.id for batch in run.ledger.batches.values())
+    accepted = any(batch.id for batch in run.written())
     if isinstance(error, AuthenticationFailed) and not accepted:
         return UsageError(error.message, next_step=error.next_step)
     return error

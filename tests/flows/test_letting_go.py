@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from blocks.emulator import EmulatorOptions, running_emulator
+from blocks.errors import UsageError
 from flows.cancel import cancel_output
 from flows.report.figures import Exit
 from flows.storage.journal import read_events
@@ -275,3 +276,61 @@ def test_a_damaged_journal_is_refused_by_its_line(tmp_path: Path) -> None:
     called = batchwerk_without_prefect(parameters)
     assert called.returncode == 1
     assert "damaged at line 3" in called.stderr
+
+
+def test_a_lost_journal_is_refused(tmp_path: Path) -> None:
+    """Without it nobody knows what was sent and paid: the run does not send everything again."""
+    parameters = call(tmp_path)
+    enrich(**parameters)
+    journal = StateDirectory(Path(parameters["output"])).journal
+    for spoil in (journal.unlink, lambda: journal.write_bytes(b"")):
+        spoil()
+        called = batchwerk_without_prefect(parameters)
+        assert called.returncode == 1
+        assert "is missing or empty, though requests were made" in called.stderr
+    assert emulator_ledger(Path(parameters["output"]), "SELECT count(*) FROM batches") == [(2,)]
+
+
+def test_an_output_that_somebody_changed_is_not_overwritten(tmp_path: Path) -> None:
+    """Their work is worth more than ours; moved away, the output is written again for nothing."""
+    parameters = call(tmp_path)
+    enrich(**parameters)
+    output = Path(parameters["output"])
+    ours = pq.read_table(output)
+    pq.write_table(ours.append_column("mine", ours.column("id")), output)
+    with pytest.raises(UsageError, match="is not as Batchwerk wrote it"):
+        enrich(**parameters)
+    assert "mine" in pq.read_schema(output).names
+    output.unlink()
+    assert enrich(**parameters).attempts == 0
+    assert pq.read_table(output).equals(ours)
+
+
+def test_a_run_that_collects_nothing_leaves_a_good_output_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody answers at the new address: what was published before stays."""
+    parameters = call(tmp_path, rows=5)
+    enrich(**parameters)
+    monkeypatch.setenv("HOLYSHEEP_API_KEY", "k")
+    with running_emulator(EmulatorOptions(key="other")) as emulator, pytest.raises(UsageError, match="401"):
+        enrich(**{**parameters, "provider": "holysheep", "base_url": emulator.base_url})
+    assert statuses(parameters) == {"ok"}
+
+
+def test_a_flipped_byte_in_the_results_is_noticed(tmp_path: Path) -> None:
+    """Never published silently; the part can be fetched again while the provider has it."""
+    parameters = call(tmp_path)
+    enrich(**parameters)
+    before = pq.read_table(parameters["output"])
+    part = next(iter(sorted(StateDirectory(Path(parameters["output"])).path.glob("results/*/*.pq"))))
+    content = bytearray(part.read_bytes())
+    content[len(content) // 5] ^= 0xFF
+    part.write_bytes(content)
+    Path(parameters["output"]).unlink()
+    called = batchwerk_without_prefect(parameters)
+    assert called.returncode == 1
+    assert "the results of batch 1 are damaged" in called.stderr
+    part.unlink()
+    enrich(**parameters)
+    assert pq.read_table(parameters["output"]).equals(before)

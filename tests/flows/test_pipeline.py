@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from blocks.emulator import EmulatorOptions, running_emulator
-from blocks.errors import BatchRefused, ProviderError, StateError, UsageError
+from blocks.errors import BatchRefused, StateError, UsageError
 from flows.pipeline import run_pipeline
 from flows.preflight import check
 from flows.report.figures import Exit
