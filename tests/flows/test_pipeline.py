@@ -339,7 +339,7 @@ def test_a_key_that_stops_working_keeps_what_was_collected(tmp_path: Path, monke
         enrich(limit=2, base_url=emulator.base_url, **parameters)
         port = int(emulator.base_url.rsplit(":", 1)[1].split("/")[0])
     with running_emulator(EmulatorOptions(state=store, key="second", latency=0, port=port)) as emulator:
-        with pytest.raises(ProviderError, match="401"):
+        with pytest.raises(UsageError, match="401"):
             enrich(base_url=emulator.base_url, **parameters)
         assert read(output).column("_status").to_pylist() == ["ok"] * 2
         monkeypatch.setenv("HOLYSHEEP_API_KEY", "second")
