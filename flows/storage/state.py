@@ -6,6 +6,7 @@ import fcntl
 import os
 import secrets
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -147,12 +148,15 @@ class StateDirectory:
     def locked(self) -> Iterator[None]:
         """Hold the directory: one writer at a time, by a lock that the system takes back when the process dies."""
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / "lock").open("a+b") as file:
+        place = self.path / "lock"
+        with place.open("a+b") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                file.seek(0)
-                raise _held(file.read(), self.output) from None
+                raise StateError(
+                    f"{self.output} is being worked on by {_holder(place)}",
+                    next_step="wait until it ends, or stop it; the same command then goes on from there",
+                ) from None
             file.truncate(0)
             since = datetime.now(UTC).isoformat(timespec="seconds")
             file.write(orjson.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}))
@@ -188,13 +192,13 @@ def check_belongs(run: Mapping[str, Any], source: Path, output: Path, *, input_m
         )
 
 
-def _held(content: bytes, output: Path) -> StateError:
-    try:
-        holder = orjson.loads(content)
-        who = f"process {holder['pid']} on {holder['host']} since {holder['since']}"
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        who = "another process"
-    return StateError(
-        f"{output} is being worked on by {who}",
-        next_step="wait until it ends, or stop it; the same command then goes on from there",
-    )
+def _holder(lock: Path) -> str:
+    """Who holds a lock. It writes its name a moment after it took it, so one more look may be needed."""
+    for _ in range(20):
+        try:
+            holder = orjson.loads(lock.read_bytes())
+        except orjson.JSONDecodeError:
+            time.sleep(0.05)
+        else:
+            return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
+    return "another process"

@@ -23,6 +23,7 @@ def test_a_job_is_read_as_it_is_written() -> None:
     assert job.prompt == "{{ text }}\n"
     assert job.system == "  You label.\n\n"
     assert (job.skip_empty, job.rename, job.max_output_tokens) == (("text",), {"a": "label"}, 300)
+    assert parsed(skip_empty="text").skip_empty == ("text",), "one column needs no list"
 
 
 def test_a_small_job_is_enough() -> None:
@@ -63,7 +64,7 @@ def test_a_file_that_is_no_job_is_refused(text: str, said: str) -> None:
         ({"max_output_tokens": "many"}, "`max_output_tokens`: "),
         ({"output": ["a"]}, "`output`: "),
         ({"output": {1: {"type": "string"}}}, "`output.1"),
-        ({"skip_empty": "text"}, "`skip_empty`: "),
+        ({"skip_empty": 3}, "`skip_empty`: "),
         ({"rename": {"a": 1}}, "`rename.a`: "),
     ],
 )
