@@ -7,6 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from blocks.batch import EncodedBatch
 from blocks.errors import BatchTooLarge, ProviderError, StateError, UnknownOutcome
@@ -139,7 +140,7 @@ def _reconcile(run: Run, batch: Batch, body: EncodedBatch) -> str | None:
             next_step="use the version of Batchwerk that sent it; nothing was changed",
         )
     try:
-        return provider.find(body, run.terms_of(batch).form)
+        return provider.find(replace(body, sent_at=batch.intended_at), run.terms_of(batch).form)
     except UnknownOutcome as error:
         run.record(Unknown(at=now(), batch=batch.number, reason=error.message))
         run.note_failure(error)

@@ -15,7 +15,7 @@ from blocks.errors import UsageError
 from flows.preflight import check
 from flows.settings import read_settings
 from tests.flows.command import Called, batchwerk
-from tests.flows.undecorated import JOB, reviews, write_job, write_texts
+from tests.flows.undecorated import JOB, enrich, reviews, write_job, write_texts
 
 
 class Call:
@@ -189,6 +189,12 @@ def output_that_is_somebody_elses(call: Call) -> str:
     return "was not written by Batchwerk"
 
 
+def output_of_another_input(call: Call) -> str:
+    other = write_texts(call.folder, reviews(2), "other.parquet")
+    enrich(input=other, output=call.output, job=call.job)
+    return f"belongs to another input: {other.resolve()}\n  → choose another output, or add --input-moved"
+
+
 def output_that_is_a_folder(call: Call) -> str:
     call.output.mkdir(parents=True)
     return "is a folder"
@@ -205,7 +211,8 @@ MISTAKES: list[Callable[[Call], str]] = [
     job_that_does_not_exist, job_without_a_prompt, job_with_an_unknown_setting, skip_empty_of_an_unknown_column,
     output_column_that_exists, status_column_that_exists, unknown_provider, no_key, base_url_that_is_none,
     unknown_option, option_without_a_value, option_out_of_range, batch_size_that_is_none, batch_size_of_nothing,
-    where_that_is_no_condition, output_that_is_the_input, output_that_is_somebody_elses, output_that_is_a_folder,
+    where_that_is_no_condition, output_that_is_the_input, output_that_is_somebody_elses, output_of_another_input,
+    output_that_is_a_folder,
     output_below_a_file,
 ]  # fmt: skip
 
