@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -229,28 +230,64 @@ def test_a_batch_that_takes_too_long_is_let_go_of(tmp_path: Path, monkeypatch: p
     assert enrich(**parameters).rows == {"ok": 20}
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
-def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
-    """The run ends with a sentence; with room again the same command goes on and pays for nothing twice."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", disk], check=False)
-    if mounted.returncode != 0:
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A small file system of its own."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(command, check=False).returncode != 0:
         pytest.skip("no file system may be mounted here")
-    try:
-        parameters = call(tmp_path, rows=4_000, batch_size=500, options={"latency": "0"})
-        parameters["output"] = str(disk / "out.parquet")
-        called = batchwerk_without_prefect(parameters)
-        assert called.returncode == 1
-        assert "Traceback" not in called.stderr
-        assert "no space left" in called.stderr.lower()
-        subprocess.run(["mount", "-o", "remount,size=60m", disk], check=True)
-        figures = enrich(**parameters)
-        assert figures.rows == {"ok": 4_000}
-        sql = "SELECT count(*), count(DISTINCT prompt_hash) FROM billed"
-        assert emulator_ledger(Path(parameters["output"]), sql) == [(4_000, 4_000)]
-    finally:
-        subprocess.run(["umount", disk], check=True)
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def remount(disk: Path, options: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{options}", disk], check=True)
+
+
+def test_a_full_disk_loses_nothing(tmp_path: Path, disk: Path) -> None:
+    """The run ends with a sentence; with room again the same command goes on and pays for nothing twice."""
+    parameters = call(tmp_path, rows=4_000, batch_size=500, options={"latency": "0"})
+    parameters["output"] = str(disk / "out.parquet")
+    called = batchwerk_without_prefect(parameters)
+    assert called.returncode == 1
+    assert "Traceback" not in called.stderr
+    assert "no space left" in called.stderr.lower()
+    remount(disk, "size=60m")
+    assert enrich(**parameters).rows == {"ok": 4_000}
+    sql = "SELECT count(*), count(DISTINCT prompt_hash) FROM billed"
+    assert emulator_ledger(Path(parameters["output"]), sql) == [(4_000, 4_000)]
+
+
+def test_a_read_only_folder_loses_nothing(tmp_path: Path, disk: Path) -> None:
+    """It is found before anything is done; writable again, what was sent is collected."""
+    remount(disk, "size=60m")
+    parameters = {**call(tmp_path, options={"latency": "1"}), "output": str(disk / "out.parquet")}
+    enrich(**parameters, wait=0)
+    remount(disk, "ro")
+    called = batchwerk_without_prefect(parameters)
+    remount(disk, "rw")
+    assert called.returncode == 1
+    assert "is not a folder that you may write to" in called.stderr
+    assert "Traceback" not in called.stderr
+    figures = enrich(**parameters)
+    assert (figures.rows, figures.attempts) == ({"ok": 20}, 0)
+
+
+def test_batches_stay_with_the_service_that_they_were_sent_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The address changed while batches were with the old one: they are collected there, all is asked of the new."""
+    monkeypatch.setenv("HOLYSHEEP_API_KEY", "k")
+    with (
+        running_emulator(EmulatorOptions(state=tmp_path / "old.sqlite", latency=0.5)) as old,
+        running_emulator(EmulatorOptions(state=tmp_path / "new.sqlite", latency=0)) as new,
+    ):
+        parameters = call(tmp_path, provider="holysheep", poll_interval=0.1)
+        enrich(**parameters, base_url=old.base_url, wait=0)
+        assert enrich(**parameters, base_url=new.base_url).rows == {"ok": 20}
+        assert events(parameters).count("collected") == 4
+        back = enrich(**parameters, base_url=old.base_url)
+    assert (back.rows, back.attempts) == ({"ok": 20}, 0)
 
 
 def batchwerk_without_prefect(parameters: dict[str, Any]) -> subprocess.CompletedProcess[str]:
