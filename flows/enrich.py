@@ -113,7 +113,7 @@ def enrich(
         figures = run_pipeline(check(read_settings(parameters)), work, publish_artifacts)
     except BatchwerkError as error:
         told.append(error)
-        return Failed(message=error.message)
+        return Failed(message=str(error))
     told.append(figures)
     return Completed(name=STATE_NAMES.get(figures.exit, "Completed"), message=figures.message or None, data=figures)
 
