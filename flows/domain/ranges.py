@@ -8,17 +8,6 @@ from collections.abc import Iterable, Iterator
 Range = tuple[int, int]  # (start, stop), stop excluded
 
 
-def from_numbers(numbers: Iterable[int]) -> list[Range]:
-    """Ascending numbers as ranges."""
-    ranges: list[Range] = []
-    for number in numbers:
-        if ranges and ranges[-1][1] == number:
-            ranges[-1] = (ranges[-1][0], number + 1)
-        else:
-            ranges.append((number, number + 1))
-    return ranges
-
-
 def size(ranges: Iterable[Range]) -> int:
     """How many numbers the ranges hold."""
     return sum(stop - start for start, stop in ranges)

@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.domain.ranges import Ranges, from_numbers, size
+from flows.domain.ranges import Ranges, size
+from tests.flows.domain.numbers import from_numbers
 
 numbers = st.integers(0, 60)
 pairs = st.tuples(numbers, numbers)

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from blocks.errors import UsageError
-from flows.domain.ranges import from_numbers
 from flows.storage.plan import NOT_SELECTED, VALUE, generations, make_plan, read_plan, selected_rows, wanted_requests
 from flows.storage.source import Source
+from tests.flows.domain.numbers import from_numbers
 from tests.flows.storage.building import Work, parquet, question
 
 
