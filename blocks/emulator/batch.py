@@ -13,6 +13,8 @@ class Outcome(StrEnum):
     TRUNCATED = "truncated"  # answered and billed, but cut off at its token limit: an injected fault
     FAILED = "failed"
     UNEXPLAINED = "unexplained"  # failed as well, but nobody says why: an injected fault
+    TIMED_OUT = "timed_out"  # failed as well, because the model took too long: an injected fault
+    REJECTED = "rejected"  # failed too, on every attempt: the request itself is unsound
     REFUSED = "refused"
     MISSING = "missing"  # absent from the results
     CANCELLED = "cancelled"
@@ -45,12 +47,19 @@ class Status(StrEnum):
 
 
 class Request(NamedTuple):
-    """One request as a dialect understood it; `schema` is JSON text where the dialect has a field for it."""
+    """One request as a dialect understood it; `schema` is JSON text where the dialect has a field for it.
+
+    `rejection` says what is wrong with a request that is accepted, but can only fail; `note` is the dialect's own text,
+    handed back as it is.
+    """
 
     custom_id: str
     prompt: str
     model: str
     schema: str | None = None
+    max_tokens: int | None = None
+    rejection: str | None = None
+    note: str | None = None
 
 
 class StoredRequest(NamedTuple):
@@ -63,6 +72,8 @@ class StoredRequest(NamedTuple):
     schema: str | None
     prompt_hash: int
     attempt: int
+    max_tokens: int | None = None
+    rejection: str | None = None
 
 
 class Result(NamedTuple):
@@ -85,6 +96,10 @@ class Item(NamedTuple):
     text: str
     input_tokens: int
     output_tokens: int
+    prompt_hash: int
+    attempt: int
+    rejection: str | None
+    note: str | None
 
 
 class Requests(Protocol):
@@ -99,7 +114,8 @@ class Requests(Protocol):
 class NewBatch:
     """A create that passed the dialect's checks. `details` is the dialect's own JSON text, handed back as it is.
 
-    A rejected batch is accepted all the same, but fails as soon as it would have been queued.
+    A rejected batch is accepted all the same, but fails as soon as it would have been queued. `id` is the dialect's
+    choice, if it has one.
     """
 
     model: str
@@ -108,6 +124,7 @@ class NewBatch:
     idempotency_key: str | None = None
     details: str = "{}"
     rejected: bool = False
+    id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

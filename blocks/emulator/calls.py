@@ -63,16 +63,20 @@ class CutResponse(StreamingResponse):
 
 
 class AnswerHeaders:
-    """Gives every answer the dialect's own headers."""
+    """Gives every answer the dialect's own headers, and errors what `should_retry` says."""
 
-    def __init__(self, app: ASGIApp, headers: Callable[[], Mapping[str, str]]) -> None:
+    def __init__(self, app: ASGIApp, headers: Callable[[], Mapping[str, str]], should_retry: str) -> None:
         self._app = app
         self._headers = headers
+        self._on_errors = {"x-should-retry": should_retry} if should_retry else {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = self._headers()  # before the call: an error's body may repeat one of them
+
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                own = [(name.encode(), value.encode()) for name, value in self._headers().items()]
+                said = {**headers, **(self._on_errors if message["status"] >= 400 else {})}
+                own = [(name.encode(), value.encode()) for name, value in said.items()]
                 message = {**message, "headers": [*message["headers"], *own]}
             await send(message)
 
@@ -80,7 +84,7 @@ class AnswerHeaders:
 
 
 class FailingCalls:
-    """Counts calls and answers some with 503 before anything is done. The emulator's own paths are left alone."""
+    """Counts calls and says of some, before anything is done, that it is overloaded. Its own paths are left alone."""
 
     def __init__(self, app: ASGIApp, service: Service, error_body: Any) -> None:
         self._app = app
@@ -95,8 +99,9 @@ class FailingCalls:
             await read_body(Request(scope, receive), most=0)
         except ClientDisconnect:
             return
-        error = CallError(503, "unavailable", "the service is overloaded (a fault by switch)")
-        await JsonResponse(self._error_body(error), status_code=503)(scope, receive, send)
+        status = self._service.habits.overload_status
+        error = CallError(status, "unavailable", "the service is overloaded (a fault by switch)")
+        await JsonResponse(self._error_body(error), status)(scope, receive, send)
 
 
 async def read_body(request: Request, most: int) -> bytes | None:

@@ -11,7 +11,13 @@ if TYPE_CHECKING:
     from blocks.emulator.calls import CallError
     from blocks.emulator.service import Service
 
-MODULES = {"holysheep": "blocks.emulator.holysheep", "openai": "blocks.emulator.openai"}
+MODULES = {
+    "anthropic": "blocks.emulator.anthropic",
+    "gemini": "blocks.emulator.gemini",
+    "holysheep": "blocks.emulator.holysheep",
+    "mistral": "blocks.emulator.mistral",
+    "openai": "blocks.emulator.openai",
+}
 
 
 class Dialect(Protocol):

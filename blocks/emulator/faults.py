@@ -1,12 +1,13 @@
 """Which fault befalls whom: pure functions of a seed and of what is befallen, so that a run can be repeated."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import blake2b, shake_128
 
-from blocks.emulator.batch import Outcome, Refusal, Status
+from blocks.emulator.batch import Item, Outcome, Refusal, Status
 from blocks.emulator.options import EmulatorOptions
 
 SPAN = 2.0**64
+UNKNOWN_STATUS = "reticulating"  # no provider has such a word
 
 
 def draw(*what: object) -> float:
@@ -30,6 +31,7 @@ def shared_rates(options: EmulatorOptions) -> tuple[tuple[Outcome, float], ...]:
         (Outcome.MISSING, options.missing_rate),
         (Outcome.TRUNCATED, options.length_rate),
         (Outcome.UNEXPLAINED, options.unexplained_rate),
+        (Outcome.TIMED_OUT, options.timeout_rate),
     )
 
 
@@ -47,6 +49,44 @@ def item_outcome(options: EmulatorOptions, prompt_hash: int, attempt: int) -> Ou
     return Outcome.ANSWERED
 
 
+def line_comes_twice(options: EmulatorOptions, prompt_hash: int, attempt: int) -> bool:
+    return befalls("duplicate", options.duplicate_rate, options.seed, prompt_hash, attempt)
+
+
+def usage_is_missing(options: EmulatorOptions, prompt_hash: int, attempt: int) -> bool:
+    return befalls("unmetered", options.unmetered_rate, options.seed, prompt_hash, attempt)
+
+
+def usage_is_huge(options: EmulatorOptions, prompt_hash: int, attempt: int) -> bool:
+    return befalls("huge", options.huge_usage_rate, options.seed, prompt_hash, attempt)
+
+
+def swap_answers(options: EmulatorOptions, items: Iterator[Item]) -> Iterator[Item]:
+    """Results of which some come, two by two, under each other's id."""
+    waiting: Item | None = None
+    for item in items:
+        if not answer_is_swapped(options, item):
+            yield item
+        elif waiting is None:
+            waiting = item
+        else:
+            yield item._replace(custom_id=waiting.custom_id, note=waiting.note)
+            yield waiting._replace(custom_id=item.custom_id, note=item.note)
+            waiting = None
+    if waiting is not None:
+        yield waiting
+
+
+def answer_is_swapped(options: EmulatorOptions, item: Item) -> bool:
+    if item.outcome is not Outcome.ANSWERED or item.attempt > options.fault_attempts:
+        return False
+    return befalls("swap", options.swapped_rate, options.seed, item.prompt_hash, item.attempt)
+
+
+def befalls(fault: str, rate: float, *what: object) -> bool:
+    return rate > 0 and draw(fault, *what) < rate
+
+
 def call_fails(options: EmulatorOptions, number: int) -> bool:
     return options.error_rate > 0 and draw("call", options.seed, number) < options.error_rate
 
@@ -59,6 +99,10 @@ def create_refusal(options: EmulatorOptions, number: int) -> Refusal | None:
 
 def download_is_cut(options: EmulatorOptions, number: int) -> bool:
     return is_nth(number, options.cut_every)
+
+
+def status_is_unknown(options: EmulatorOptions, batch: int) -> bool:
+    return is_nth(batch, options.unknown_status_every)
 
 
 def create_is_dropped(options: EmulatorOptions, batch: int) -> bool:

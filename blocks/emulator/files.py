@@ -15,17 +15,22 @@ CREATE TABLE files (
 ) STRICT;
 CREATE TABLE pieces (place INTEGER PRIMARY KEY, content BLOB NOT NULL) STRICT;
 """
-SELECT_FILES = "SELECT number, id, name, purpose, bytes, created_at, expires_at FROM files"
+SELECT_FILES = "SELECT number, id, name, purpose, bytes, created_at, expires_at, details FROM files"
 LIVING = "(expires_at IS NULL OR expires_at > ?)"
 
 
 class NewFile(NamedTuple):
-    """A file to be kept; `expires_at` is None where it is kept for good."""
+    """A file to be kept; `expires_at` is None where it is kept for good.
+
+    `details` is the dialect's own JSON text, handed back as it is; `id` is the dialect's choice, if it has one.
+    """
 
     name: str
     purpose: str
     created_at: float
     expires_at: float | None = None
+    details: str = "{}"
+    id: str | None = None
 
 
 class StoredFile(NamedTuple):
@@ -38,6 +43,7 @@ class StoredFile(NamedTuple):
     bytes: int
     created_at: float
     expires_at: float | None
+    details: str
 
 
 class FileWriter:
@@ -74,10 +80,12 @@ class FileWriter:
         self._buffer = bytearray()
 
     def _insert(self) -> None:
-        self.id = f"file-{uuid4().hex[:24]}"
+        *values, chosen_id = self._new
+        self.id = chosen_id or f"file-{uuid4().hex[:24]}"
         cursor = self._connection.execute(
-            "INSERT INTO files (id, name, purpose, bytes, created_at, expires_at) VALUES (?, ?, ?, 0, ?, ?)",
-            (self.id, *self._new),
+            "INSERT INTO files (id, name, purpose, created_at, expires_at, details, bytes) "
+            "VALUES (?, ?, ?, ?, ?, ?, 0)",
+            (self.id, *values),
         )
         self._number = cursor.lastrowid or 0
 

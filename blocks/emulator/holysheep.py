@@ -29,6 +29,7 @@ from blocks.emulator.calls import (
     refuse_by_rate,
     require_bearer,
 )
+from blocks.emulator.faults import UNKNOWN_STATUS
 from blocks.emulator.service import Accepted, Service
 from blocks.emulator.store import KeyReusedError
 
@@ -47,6 +48,7 @@ BATCH_PRICES = {  # USD per million tokens, flat on input and output, as the tut
 ITEM_ERRORS = {
     Outcome.FAILED: ("server_error", "the request could not be processed"),
     Outcome.UNEXPLAINED: ("server_error", "unknown error"),
+    Outcome.TIMED_OUT: ("timeout", "the model took too long"),
     Outcome.REFUSED: ("content_policy", "the request was refused for its content"),
     Outcome.CANCELLED: ("cancelled", "the batch was cancelled before this request was processed"),
     Outcome.EXPIRED: ("expired", "the batch expired before this request was processed"),
@@ -98,7 +100,9 @@ class Dialect:
         if batch.status is None:
             status = self._service.status(batch)
             raise CallError(409, "not_ready", f"batch {batch.id} is {status}; results come when it has ended")
-        items = [item_json(item) for item in self._service.items(batch, offset, limit)]
+        if self._service.results_are_gone(batch):
+            raise CallError(404, "not_found", f"the results of batch {batch.id} are kept no longer")
+        items = [self._item_json(item) for item in self._service.items(batch, offset, limit)]
         return JsonResponse({"results": items, "offset": offset, "total_items": batch.total})
 
     def show_result(self, call: Call) -> Response:
@@ -107,7 +111,7 @@ class Dialect:
         item = self._service.item(custom_id)
         if item is None:
             raise CallError(404, "not_found", f"there is no result of {custom_id!r}")
-        return JsonResponse(item_json(item))
+        return JsonResponse(self._item_json(item))
 
     def list_batches(self, call: Call) -> Response:
         require_bearer(call, self._options.key)
@@ -158,9 +162,15 @@ class Dialect:
 
     def _batch_with_results(self, batch: Batch) -> dict[str, object]:
         shown = self._batch_json(batch)
-        if batch.status is not None and batch.total <= INLINE_RESULTS:
-            shown["results"] = [item_json(item) for item in self._service.items(batch, 0, INLINE_RESULTS)]
+        if self._service.shows_unknown_status(batch):
+            return {**shown, "status": UNKNOWN_STATUS}
+        if batch.status is not None and batch.total <= INLINE_RESULTS and not self._service.results_are_gone(batch):
+            shown["results"] = [self._item_json(item) for item in self._service.items(batch, 0, INLINE_RESULTS)]
         return shown
+
+    def _item_json(self, item: Item) -> dict[str, object]:
+        shown = item_json(item)
+        return {**shown, "usage": None} if self._service.usage_is_missing(item) else shown
 
     def _batch_json(self, batch: Batch) -> dict[str, object]:
         return {

@@ -8,12 +8,9 @@ files holds those of a cancelled batch as soon as it is `cancelling`. Limits on 
 answers are cut off by switch alone.
 """
 
-import os
 import re
-from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator
-from tempfile import TemporaryFile
 from threading import Lock
 from typing import IO, Any, NamedTuple
 from uuid import uuid4
@@ -21,13 +18,12 @@ from uuid import uuid4
 import orjson
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request as Call
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from blocks.emulator.batch import BILLED, Batch, Item, NewBatch, Outcome, Request, Requests, Status
 from blocks.emulator.calls import (
     CallError,
-    CutResponse,
     JsonResponse,
     answer_create,
     hash_body,
@@ -37,15 +33,26 @@ from blocks.emulator.calls import (
     refuse_by_rate,
     require_bearer,
 )
+from blocks.emulator.faults import UNKNOWN_STATUS
 from blocks.emulator.files import NewFile, OpenFile, StoredFile
-from blocks.emulator.multipart import MultipartError, MultipartReader, Part
-from blocks.emulator.processing import queued_seconds, share_done
+from blocks.emulator.lines import (
+    Json,
+    LineError,
+    Lines,
+    dump_schema,
+    member,
+    parse_line,
+    read_chat,
+    read_messages,
+    required,
+)
+from blocks.emulator.processing import Habits, queued_seconds, share_done
 from blocks.emulator.service import Accepted, Service
+from blocks.emulator.transfers import UploadForm, answer_file, temporary
 
 MAX_REQUESTS = 50_000
 MAX_BYTES = 200 << 20  # of one file
 CREATE_BYTES = 1 << 20  # of the body that creates a batch
-FIELD_BYTES = 1 << 12  # of a field of an upload beside its file
 FILE_LIST_LIMIT, LIST_LIMIT, LIST_DEFAULT = 10_000, 100, 20
 DAY, MONTH = 86_400, 30 * 86_400
 EXPIRY_SECONDS = range(3600, MONTH + 1)
@@ -68,6 +75,7 @@ ERROR_NAMES = {  # type and code of errors that befall any call
 ROW_ERRORS = {
     Outcome.CANCELLED: ("batch_cancelled", "This request was not executed before the batch was cancelled."),
     Outcome.EXPIRED: ("batch_expired", "This request could not be executed before the completion window expired."),
+    Outcome.TIMED_OUT: ("request_timeout", "This request could not be completed before the model's time limit."),
 }
 SERVER_ERROR = {
     "message": "The server had an error while processing your request. Sorry about that!",
@@ -75,8 +83,6 @@ SERVER_ERROR = {
     "param": None,
     "code": None,
 }
-
-Json = dict[str, Any]
 
 
 class BadRequest(CallError):
@@ -87,25 +93,13 @@ class BadRequest(CallError):
         self.param = param
 
 
-class LineError(Exception):
-    """What is wrong with a line of an input file."""
-
-    def __init__(self, code: str, message: str, param: str | None = None) -> None:
-        super().__init__(message)
-        self.code = code
-        self.param = param
-
-    def shown(self, line: int | None) -> Json:
-        return {"code": self.code, "message": str(self), "param": self.param, "line": line}
-
-
 class Dialect:
     """Routes below `/v1`."""
 
     base_path = "/v1"
 
     def __init__(self, service: Service) -> None:
-        service.bills_refusals = True
+        service.habits = Habits(bills_refusals=True)
         service.publish = self.publish
         self._service = service
         self._options = service.options
@@ -140,13 +134,13 @@ class Dialect:
         return {"error": {"message": error.message, "type": kind, "param": param, "code": code}}
 
     async def upload_file(self, call: Call) -> Response:
-        with self._temporary() as spool:
-            upload = Upload(self._max_bytes, spool)
-            problem = await upload.read(call)
+        with temporary(self._service.store) as spool:
+            form = UploadForm(self._max_bytes, spool)
+            problem = await form.read(call)
             require_bearer(call, self._options.key)
             if problem is not None:
                 raise BadRequest(str(problem))
-            return JsonResponse(file_json(await run_in_threadpool(self._keep, upload, spool)))
+            return JsonResponse(file_json(await run_in_threadpool(self._keep, form, spool)))
 
     def list_files(self, call: Call) -> Response:
         require_bearer(call, self._options.key)
@@ -170,10 +164,7 @@ class Dialect:
 
     def download_file(self, call: Call) -> Response:
         file = self._find_file(call)
-        kind = CutResponse if self._service.download_is_cut() else StreamingResponse
-        name = file.name.encode("ascii", "replace").decode().replace('"', "'")
-        headers = {"content-length": str(file.bytes), "content-disposition": f'attachment; filename="{name}"'}
-        return kind(self._files.content(file), headers=headers, media_type="application/octet-stream")
+        return answer_file(self._service, file)
 
     async def create_batch(self, call: Call) -> Response:
         body = await read_body(call, CREATE_BYTES)
@@ -202,34 +193,34 @@ class Dialect:
     def batch_json(self, batch: Batch) -> Json:
         """A batch as it is now."""
         now = self._service.now()
+        if self._service.shows_unknown_status(batch):
+            return {**batch_json(batch, "in_progress", now), "status": UNKNOWN_STATUS}
         return batch_json(batch, batch_status(batch, now), now)
 
     def publish(self, batch: Batch, items: Iterator[Item], open_file: OpenFile) -> str:
         """Writes output and error file of a batch that ends; a file without a line does not come to be."""
         details = orjson.loads(batch.details)
-        new = new_result_file(batch, details["output_seconds"])
+        new = new_result_file(batch, details["output_seconds"], self._service.gone_at(batch))
         output, errors = open_file(new("output")), open_file(new("errors"))
-        write_row = RowWriter(batch, details["endpoint"], self._options.cached_share)
+        write_row = RowWriter(batch, details["endpoint"], self._options.cached_share, self._service.usage_is_missing)
         for item in items:
-            (output if item.outcome in OUTPUT else errors).write(write_row(item))
+            file, row = (output if item.outcome in OUTPUT else errors), write_row(item)
+            file.write(2 * row if self._service.line_comes_twice(item) else row)
         output.close()
         errors.close()
         ended = {"output_file_id": output.id, "error_file_id": errors.id, **write_row.figures()}
         return orjson.dumps({**details, **ended}).decode()
 
-    def _temporary(self) -> IO[bytes]:
-        """Beside the state: what else there is for temporary files may be kept in memory."""
-        return TemporaryFile(dir=self._service.store.path.parent, prefix=".upload-")
-
-    def _keep(self, upload: "Upload", spool: IO[bytes]) -> StoredFile:
+    def _keep(self, form: UploadForm, spool: IO[bytes]) -> StoredFile:
         """Refuses what is no sound upload."""
-        seconds = upload.check()
+        seconds = check_upload(form)
+        purpose = form.text("purpose")
         spool.seek(0)
         now = self._service.now()
-        if seconds is None and upload.purpose == "batch":
+        if seconds is None and purpose == "batch":
             seconds = MONTH
         expires_at = None if seconds is None else now + seconds
-        return self._files.add(NewFile(upload.filename or "", upload.purpose, now, expires_at), spool)
+        return self._files.add(NewFile(form.filename or "", purpose, now, expires_at), spool)
 
     def _accept(self, call: Call, body: bytes | None) -> Accepted:
         require_bearer(call, self._options.key)
@@ -241,7 +232,7 @@ class Dialect:
         if file is None or file.purpose != "batch":
             problem = "No such File object" if file is None else "The file's purpose is not 'batch'"
             raise BadRequest(f"{problem}: {wanted['input_file_id']}", "input_file_id")
-        with self._temporary() as copy:
+        with temporary(self._service.store) as copy:
             copy.writelines(self._files.content(file))
             copy.flush()
             requests = InputFile(copy, wanted["endpoint"])
@@ -269,19 +260,13 @@ class Dialect:
         most = self._options.max_queued_tokens
         if most is None:
             return []
-        self._service.settle_all()
-        queued = sum(
-            orjson.loads(batch.details)["tokens"]
-            for batch in self._service.store.open_batches(float("inf"))
-            if batch.model == requests.model and batch.schedule.ending is not Status.FAILED
-        )
-        if queued + requests.tokens <= most:
+        if self._service.queued_tokens(requests.model) + requests.tokens <= most:
             return []
         message = (
             f"Enqueued token limit reached for {requests.model} in organization org-emulator. "
             f"Limit: {most:,} enqueued tokens. Please try again once some in_progress batches have been completed."
         )
-        return [LineError("token_limit_exceeded", message).shown(None)]
+        return [shown(LineError("token_limit_exceeded", message))]
 
     def _find_file(self, call: Call) -> StoredFile:
         require_bearer(call, self._options.key)
@@ -305,128 +290,73 @@ class Dialect:
         return batch
 
 
-class Upload:
-    """An upload's form; its file goes to disk as it comes in."""
+def check_upload(form: UploadForm) -> int | None:
+    """BadRequest says what is wrong. Returns the seconds after which the file is to expire."""
+    purpose = form.text("purpose")
+    for name in form.fields:
+        if name not in UPLOAD_FIELDS:
+            raise BadRequest(f"Unknown parameter: '{name}'.", name, "unknown_parameter")
+    for name in ("purpose", "file"):
+        if name not in form.fields:
+            raise BadRequest(f"Missing required parameter: '{name}'.", name, "missing_required_parameter")
+    if purpose not in PURPOSES:
+        raise BadRequest(f"'{purpose}' is not one of {list(PURPOSES)}", "purpose")
+    if form.too_long:
+        raise BadRequest(f"the file is too long: {form.size} bytes", "file", status=413)
+    if not form.filename:
+        raise BadRequest("the file has no name", "file")
+    if purpose == "batch" and not form.filename.endswith(".jsonl"):
+        raise BadRequest("Invalid file format for Batch API. Must be .jsonl")
+    return read_expiry(form)
 
-    def __init__(self, max_bytes: int, spool: IO[bytes]) -> None:
-        self._max_bytes = max_bytes
-        self._spool = spool
-        self._fields: dict[str, bytearray] = {}
-        self._part = ""
-        self._size = 0
-        self.filename: str | None = None
 
-    async def read(self, call: Call) -> MultipartError | None:
-        """To its end in any case: who is still writing hears no answer. Returns what is wrong with the form."""
-        try:
-            reader = MultipartReader(call.headers.get("content-type", ""))
-        except MultipartError as error:
-            await read_body(call, most=0)
-            return error
-        problem = None
-        async for chunk in call.stream():
-            problem = problem or self._feed(reader, chunk)
-        return problem or reader.problem()
-
-    @property
-    def purpose(self) -> str:
-        return self._text("purpose")
-
-    def check(self) -> int | None:
-        """BadRequest says what is wrong. Returns the seconds after which the file is to expire."""
-        for name in self._fields:
-            if name not in UPLOAD_FIELDS:
-                raise BadRequest(f"Unknown parameter: '{name}'.", name, "unknown_parameter")
-        for name in ("purpose", "file"):
-            if name not in self._fields:
-                raise BadRequest(f"Missing required parameter: '{name}'.", name, "missing_required_parameter")
-        if self.purpose not in PURPOSES:
-            raise BadRequest(f"'{self.purpose}' is not one of {list(PURPOSES)}", "purpose")
-        if self._size > self._max_bytes:
-            raise BadRequest(f"the file has more than {self._max_bytes} bytes", "file", status=413)
-        if not self.filename:
-            raise BadRequest("the file has no name", "file")
-        if self.purpose == "batch" and not self.filename.endswith(".jsonl"):
-            raise BadRequest("Invalid file format for Batch API. Must be .jsonl")
-        return self._expiry()
-
-    def _expiry(self) -> int | None:
-        anchor, seconds = self._text("expires_after[anchor]"), self._text("expires_after[seconds]")
-        if not anchor and not seconds:
-            return None
-        number = int(seconds) if seconds.isascii() and seconds.isdigit() and len(seconds) < 16 else None
-        return check_expiry({"anchor": anchor, "seconds": number}, "expires_after")
-
-    def _feed(self, reader: MultipartReader, chunk: bytes) -> MultipartError | None:
-        try:
-            for event in reader.feed(chunk):
-                if isinstance(event, Part):
-                    self._begin(event)
-                else:
-                    self._take(event)
-        except MultipartError as error:
-            return error
+def read_expiry(form: UploadForm) -> int | None:
+    anchor, seconds = form.text("expires_after[anchor]"), form.text("expires_after[seconds]")
+    if not anchor and not seconds:
         return None
+    number = int(seconds) if seconds.isascii() and seconds.isdigit() and len(seconds) < 16 else None
+    return check_expiry({"anchor": anchor, "seconds": number}, "expires_after")
 
-    def _begin(self, part: Part) -> None:
-        if part.name in self._fields:
-            raise MultipartError(f"the field {part.name!r} comes twice")
-        self._fields[part.name] = bytearray()
-        self._part = part.name
-        if part.name == "file":
-            self.filename = part.filename
 
-    def _take(self, content: bytes) -> None:
-        if self._part == "file":
-            self._size += len(content)
-            if self._size <= self._max_bytes:
-                self._spool.write(content)
-        elif len(self._fields[self._part]) + len(content) <= FIELD_BYTES:
-            self._fields[self._part] += content
-        else:
-            raise MultipartError(f"the field {self._part!r} is too long")
-
-    def _text(self, name: str) -> str:
-        return self._fields.get(name, b"").decode(errors="replace")
+def shown(error: LineError, line: int | None = None) -> Json:
+    return {"code": error.code, "message": str(error), "param": error.param, "line": line}
 
 
 class InputFile:
-    """The requests of an uploaded file. Where its lines are is in memory, what is in them is not."""
+    """The requests of an uploaded file."""
 
     def __init__(self, content: IO[bytes], endpoint: str) -> None:
-        self._content = content
+        self._lines = Lines(content)
         self._endpoint = endpoint
-        self._starts = array("Q", [0])
         self.model = ""
-        self.tokens = 0  # about as many as the service would reckon with
 
     def __len__(self) -> int:
-        return len(self._starts) - 1
+        return len(self._lines)
 
     def __getitem__(self, index: int, /) -> Request:
-        start = self._starts[index]
-        line = orjson.loads(os.pread(self._content.fileno(), self._starts[index + 1] - start, start))
+        line = orjson.loads(self._lines[index])
         prompt, schema = FORMS[self._endpoint].read(line["body"])
         return Request(line["custom_id"], prompt, self.model, schema)
+
+    @property
+    def tokens(self) -> int:
+        return self._lines.tokens
 
     def check(self, most: int) -> list[Json]:
         """Reads the file once. What is wrong with it, as the batch shows it; nothing if it may be worked on."""
         errors: list[Json] = []
         known: set[str] = set()
-        self._content.seek(0)
-        for number, line in enumerate(self._content, 1):
-            self._starts.append(self._starts[-1] + len(line))
+        for number, line in enumerate(self._lines.read(), 1):
             if number > most:
                 message = f"The batch input file contains too many requests. The maximum is {most} requests."
-                return [LineError("too_many_tasks", message).shown(None)]
+                return [shown(LineError("too_many_tasks", message))]
             try:
                 self._check_line(line, known)
             except LineError as error:
-                errors.append(error.shown(number))
+                errors.append(shown(error, number))
                 if len(errors) == ERRORS_SHOWN:
                     break
-        self.tokens = self._starts[-1] // 4
-        return errors if len(self) else [LineError("empty_file", "The input file is empty.").shown(None)]
+        return errors if len(self) else [shown(LineError("empty_file", "The input file is empty."))]
 
     def _check_line(self, text: bytes, known: set[str]) -> None:
         line = parse_line(text)
@@ -450,31 +380,6 @@ class InputFile:
         FORMS[self._endpoint].read(body)
 
 
-def parse_line(text: bytes) -> Json:
-    try:
-        line = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        line = None
-    if not isinstance(line, dict):
-        raise LineError("invalid_json_line", "This line is not parseable as valid JSON.")
-    return line
-
-
-def required(values: Json, name: str, kind: type, where: str = "") -> Any:
-    value = values.get(name)
-    if not isinstance(value, kind) or not value:
-        raise LineError("missing_required_parameter", f"Missing required parameter: '{where}{name}'.", where + name)
-    return value
-
-
-def read_chat(body: Json) -> tuple[str, str | None]:
-    """Prompt and schema of a body for `/v1/chat/completions`."""
-    messages = required(body, "messages", list, "body.")
-    form = member(body, "response_format")
-    schema = member(form, "json_schema").get("schema") if form.get("type") == "json_schema" else None
-    return read_messages(messages, "body.messages"), dump_schema(schema)
-
-
 def read_response(body: Json) -> tuple[str, str | None]:
     """Prompt and schema of a body for `/v1/responses`."""
     asked = body.get("input")
@@ -483,30 +388,6 @@ def read_response(body: Json) -> tuple[str, str | None]:
         prompt = f"{instructions}\n\n{prompt}"
     form = member(member(body, "text"), "format")
     return prompt, dump_schema(form.get("schema") if form.get("type") == "json_schema" else None)
-
-
-def member(values: Json, name: str) -> Json:
-    """An object in another one; empty if there is none."""
-    value = values.get(name)
-    return value if isinstance(value, dict) else {}
-
-
-def read_messages(messages: list[Any], param: str) -> str:
-    try:
-        return "\n\n".join(text_of(message["content"]) for message in messages)
-    except (KeyError, TypeError):
-        raise LineError("invalid_request", f"Each of '{param}' must have a content.", param) from None
-
-
-def text_of(content: Any) -> str:
-    """Of a message; what is no text in it is passed over."""
-    if isinstance(content, str):
-        return content
-    return "\n\n".join(part["text"] for part in content or () if "text" in part)
-
-
-def dump_schema(schema: Any) -> str | None:
-    return orjson.dumps(schema).decode() if isinstance(schema, dict) else None
 
 
 def chat_body(item: Item, common: Json, name: str, cached: int) -> Json:
@@ -587,12 +468,13 @@ FORMS = {
 class RowWriter:
     """Writes the lines of a batch's output and error file, and keeps count."""
 
-    def __init__(self, batch: Batch, endpoint: str, cached_share: float) -> None:
+    def __init__(self, batch: Batch, endpoint: str, cached_share: float, lacks_usage: Callable[[Item], bool]) -> None:
         self._number = batch.number
         self._total = batch.total
         self._common = {"at": int(batch.ended_at), "model": snapshot(batch.model)}
         self._write_body = FORMS[endpoint].write
         self._cached_share = cached_share
+        self._lacks_usage = lacks_usage
         self._outcomes: Counter[Outcome] = Counter()
         self._rows = 0
         self._cached = 0
@@ -613,7 +495,10 @@ class RowWriter:
         if item.outcome in OUTPUT:
             cached = int(item.input_tokens * self._cached_share)
             self._cached += cached
-            return answered(200, name, self._write_body(item, self._common, name, cached))
+            body = self._write_body(item, self._common, name, cached)
+            if self._lacks_usage(item):
+                del body["usage"]
+            return answered(200, name, body)
         if item.outcome is Outcome.UNEXPLAINED:
             return {"response": {"status_code": 0, "request_id": "", "body": {}}, "error": None}
         if item.outcome in ROW_ERRORS:
@@ -626,8 +511,9 @@ def answered(status: int, name: str, body: Json) -> Json:
     return {"response": {"status_code": status, "request_id": f"req_{name}", "body": body}, "error": None}
 
 
-def new_result_file(batch: Batch, seconds: int | None) -> Callable[[str], NewFile]:
-    expires_at = None if seconds is None else batch.ended_at + seconds
+def new_result_file(batch: Batch, seconds: int | None, gone_at: float | None) -> Callable[[str], NewFile]:
+    ends = [gone_at, None if seconds is None else batch.ended_at + seconds]
+    expires_at = min((end for end in ends if end is not None), default=None)
     return lambda kind: NewFile(f"{batch.id}_{kind}.jsonl", "batch_output", batch.ended_at, expires_at)
 
 
@@ -717,7 +603,7 @@ def batch_status(batch: Batch, now: float) -> str:
 
 def batch_json(batch: Batch, status: str, now: float) -> Json:
     details = orjson.loads(batch.details)
-    over = batch.status is not None and status != "cancelling"
+    over = batch.status is not None and status not in ("cancelling", "in_progress")
     return {
         "id": batch.id,
         "object": "batch",
@@ -769,7 +655,7 @@ def counts_json(batch: Batch, details: Json, status: str, now: float) -> Json:
 
 
 def errors_json(batch: Batch, details: Json) -> Json:
-    data = details["errors"] or [LineError("server_error", batch.error or "").shown(None)]
+    data = details["errors"] or [shown(LineError("server_error", batch.error or ""))]
     return {"object": "list", "data": data}
 
 

@@ -11,6 +11,8 @@ from typing import Any, Self
 from blocks.emulator.dialects import MODULES
 
 RETRY_HEADERS = ("retry-after", "retry-after-ms", "none")
+SHOULD_RETRY = ("", "true", "false")
+STATE_PREFIXES = ("BATCH_STATE", "JOB_STATE")
 
 
 def switch(default: Any, text: str, low: float | None = None, high: float | None = None) -> Any:
@@ -53,12 +55,21 @@ class EmulatorOptions:
     refusal_rate: float = share("share of requests that are refused for their content, on every attempt")
     length_rate: float = share("share of requests whose answer, though billed, is cut off at its token limit")
     unexplained_rate: float = share("share of requests that fail without a word why")
-    cached_share: float = share("share of an answer's input tokens that is said to come from a cache")
+    timeout_rate: float = share("share of requests that fail because the model took too long")
+    duplicate_rate: float = share("share of result lines that come twice, where results come in files")
+    swapped_rate: float = share("share of answers that come under each other's id, if the dialect is prone to it")
+    unmetered_rate: float = share("share of answers that, though billed, do not say their usage")
+    huge_usage_rate: float = share("share of answers that are billed ten million times as many tokens as they have")
+    cached_share: float = share(
+        "share of an answer's input tokens that is said to come from a cache; where requests mark what is to be"
+        " cached, share of them that find it there (0 is the dialect's usual one)"
+    )
     rate_limit_every: int = every("every Nth create answers 429")
     retry_after: float = switch(1.0, "seconds that a 429 asks to wait", 0)
     retry_header: str = switch("retry-after", f"how a 429 says so: {', '.join(RETRY_HEADERS)}")
+    should_retry: str = switch("", "what x-should-retry says on every error: true or false; without, nothing")
     quota_every: int = every("every Nth create answers 429 because a quota is used up")
-    error_rate: float = share("share of calls that answer 503 before anything is done")
+    error_rate: float = share("share of calls that answer 503, or what the dialect has for it, before anything is done")
     drop_rate: float = share("share of batches that are accepted, but whose create is never answered")
     drop_every: int = every("every Nth batch is accepted, but its create is never answered")
     hold: float = switch(0.0, "seconds for which the answer to an accepted create is held back", 0)
@@ -68,6 +79,11 @@ class EmulatorOptions:
     fail_batch_every: int = every("every Nth batch fails as a whole, nothing billed")
     expire_every: int = every("every Nth batch expires half done")
     cut_every: int = every("every Nth download of a file breaks off in the middle")
+    unknown_status_every: int = every("every Nth batch shows a status that nobody knows, the first time it is shown")
+    state_prefix: str = switch(
+        STATE_PREFIXES[0], f"how states begin, if the dialect has {' and '.join(STATE_PREFIXES)}"
+    )
+    gone_after: float = switch(0.0, "seconds after a batch's end from which its results are gone; 0 is never", 0)
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -76,7 +92,11 @@ class EmulatorOptions:
             raise ValueError(f"dialect {self.dialect!r} is unknown; there are: {', '.join(sorted(MODULES))}")
         if self.retry_header not in RETRY_HEADERS:
             raise ValueError(f"retry_header must be one of {', '.join(RETRY_HEADERS)}, not {self.retry_header!r}")
-        shared = ("failure_rate", "invalid_rate", "missing_rate", "length_rate", "unexplained_rate")
+        if self.should_retry not in SHOULD_RETRY:
+            raise ValueError(f"should_retry must be true, false or nothing, not {self.should_retry!r}")
+        if self.state_prefix not in STATE_PREFIXES:
+            raise ValueError(f"state_prefix must be one of {', '.join(STATE_PREFIXES)}, not {self.state_prefix!r}")
+        shared = ("failure_rate", "invalid_rate", "missing_rate", "length_rate", "unexplained_rate", "timeout_rate")
         if sum(getattr(self, name) for name in shared) > 1:
             raise ValueError(f"{', '.join(shared)} befall different requests: together at most 1")
 

@@ -6,12 +6,14 @@ from hashlib import blake2b
 
 from blocks.emulator.answers import Answer, Answers, count_tokens, cut_off
 from blocks.emulator.batch import BILLED, Batch, NewBatch, Outcome, Result, Schedule, Status, StoredRequest
-from blocks.emulator.faults import batch_duration, batch_ending, injects_item_faults, item_outcome
+from blocks.emulator.faults import batch_duration, batch_ending, injects_item_faults, item_outcome, usage_is_huge
 from blocks.emulator.options import EmulatorOptions
 
-CUSTOM_ID_WITH_ATTEMPT = re.compile(r"[A-Za-z0-9]{8}-[0-9]+-([0-9]{1,9})")
+CUSTOM_ID_WITH_ATTEMPT = re.compile(r"[A-Za-z0-9]{8}-[0-9]+(?:-[0-9]+)?-([0-9]{1,9})")
 QUEUED_SHARE, QUEUED_AT_MOST = 0.1, 1.0  # a batch is queued for a tenth of its time, for a second at most
 EXPIRED_SHARE = 0.5  # how far an expired batch came
+THOUGHTS = 64  # tokens, at most
+HUGE = 10_000_000  # times the true usage: more than 32 bits hold
 REFUSAL = "I'm sorry, but I can't help with that."
 ERRORS = {Status.FAILED: "the batch failed as a whole; nothing of it was answered or billed"}
 
@@ -31,6 +33,18 @@ class Ending:
         return ERRORS.get(self.status)
 
 
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """What differs between providers in what they answer, keep and bill."""
+
+    bills_refusals: bool = False
+    refusal: str = REFUSAL
+    thinks: bool = False  # before it answers, and bills that as output
+    keeps_expired: bool = True  # what was done of a batch before it expired
+    fails_row_by_row: bool = False  # a batch that fails as a whole ends like others, with nothing but failed rows
+    overload_status: int = 503
+
+
 def hash_prompt(prompt: str, schema: str | None = None) -> int:
     """What a prompt is known by in faults and in the ledger; fits SQLite's integers."""
     text = prompt if schema is None else f"{prompt}\0{schema}"
@@ -38,7 +52,7 @@ def hash_prompt(prompt: str, schema: str | None = None) -> int:
 
 
 def attempt_of(custom_id: str) -> int | None:
-    """The attempt that an id of the form `<8 letters or digits>-<number>-<attempt>` carries."""
+    """The attempt that an id of the form `<8 letters or digits>-[<batch>-]<number>-<attempt>` carries."""
     match = CUSTOM_ID_WITH_ATTEMPT.fullmatch(custom_id)
     return int(match[1]) if match else None
 
@@ -71,13 +85,15 @@ def current_progress(batch: Batch, now: float) -> int:
     return min(99, int(100 * share_done(batch.schedule, now)))
 
 
-def natural_ending(batch: Batch) -> Ending:
+def natural_ending(batch: Batch, *, keeps_expired: bool, fails_row_by_row: bool) -> Ending:
     """The end that was laid down for a batch when it was accepted."""
     schedule = batch.schedule
+    if schedule.ending is Status.FAILED and fails_row_by_row:
+        return Ending(Status.COMPLETED, schedule.ends_at, 0, Outcome.FAILED, 100)
     if schedule.ending is Status.FAILED:
         return Ending(Status.FAILED, schedule.ends_at, 0, Outcome.FAILED, 0)
     if schedule.ending is Status.EXPIRED:
-        half = int(batch.total * EXPIRED_SHARE)
+        half = int(batch.total * EXPIRED_SHARE) if keeps_expired else 0
         return Ending(Status.EXPIRED, schedule.ends_at, half, Outcome.EXPIRED, int(100 * EXPIRED_SHARE))
     return Ending(Status.COMPLETED, schedule.ends_at, batch.total, Outcome.ANSWERED, 100)
 
@@ -87,35 +103,60 @@ def cancelled_ending(batch: Batch, now: float) -> Ending:
     return Ending(Status.CANCELLED, now, int(batch.total * done), Outcome.CANCELLED, int(100 * done))
 
 
+def thinking_tokens(number: int) -> int:
+    """How long is thought about the answer of that number; about some not at all."""
+    return number % THOUGHTS if number % 4 else 0
+
+
+def count_written(text: str) -> int:
+    return count_tokens(text) if text else 0
+
+
+def within(text: str, most: int) -> str:
+    """As much of a text as so many tokens hold."""
+    return text.encode()[: 4 * most - 1].decode(errors="ignore") if most > 0 else ""
+
+
 class Finishing:
     """Says what became of each request of a batch that ends. What has tokens is billed."""
 
-    def __init__(self, options: EmulatorOptions, answers: Answers, ending: Ending, *, bills_refusals: bool) -> None:
+    def __init__(self, options: EmulatorOptions, answers: Answers, ending: Ending, habits: Habits) -> None:
         self._options = options
         self._answers = answers
         self._ending = ending
         self._faulty = injects_item_faults(options)
-        self._billed = BILLED | {Outcome.REFUSED} if bills_refusals else BILLED
+        self._habits = habits
+        self._billed = BILLED | {Outcome.REFUSED} if habits.bills_refusals else BILLED
 
     def result(self, position: int, request: StoredRequest) -> Result:
         outcome = self._outcome(position, request)
         if outcome not in self._billed:
             return Result(request.place, outcome, "", 0, 0)
         answer = self._answers.answer(request.model, request.prompt, request.schema)
-        if outcome is Outcome.ANSWERED:
-            return Result(request.place, outcome, answer.text, answer.input_tokens, answer.output_tokens)
-        text = self._other_text(outcome, answer)
-        return Result(request.place, outcome, text, answer.input_tokens, count_tokens(text))
+        text, written = answer.text, answer.output_tokens
+        if outcome is not Outcome.ANSWERED:
+            text = self._other_text(outcome, answer)
+            written = count_written(text)
+        thoughts = thinking_tokens(answer.number) if self._habits.thinks and outcome is not Outcome.REFUSED else 0
+        if request.max_tokens is not None and thoughts + written > request.max_tokens:
+            thoughts = min(thoughts, request.max_tokens)
+            text = within(text, request.max_tokens - thoughts)
+            written = count_written(text)
+            outcome = Outcome.REFUSED if outcome is Outcome.REFUSED else Outcome.TRUNCATED
+        factor = HUGE if usage_is_huge(self._options, request.prompt_hash, request.attempt) else 1
+        return Result(request.place, outcome, text, factor * answer.input_tokens, factor * (thoughts + written))
 
     def _other_text(self, outcome: Outcome, answer: Answer) -> str:
         """What is written instead of the answer."""
         if outcome is Outcome.REFUSED:
-            return REFUSAL
+            return self._habits.refusal
         return cut_off(answer.text) if outcome is Outcome.TRUNCATED else self._answers.broken(answer)
 
     def _outcome(self, position: int, request: StoredRequest) -> Outcome:
         if position >= self._ending.done:
             return self._ending.rest
+        if request.rejection is not None:
+            return Outcome.REJECTED
         if self._faulty:
             return item_outcome(self._options, request.prompt_hash, request.attempt)
         return Outcome.ANSWERED

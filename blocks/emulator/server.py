@@ -83,7 +83,7 @@ def create_app(service: Service) -> Starlette:
             Route("/emulator/ledger", lambda request: ledger(service, request), methods=["GET"]),
         ],
         middleware=[
-            Middleware(AnswerHeaders, headers=dialect.headers),
+            Middleware(AnswerHeaders, headers=dialect.headers, should_retry=service.options.should_retry),
             Middleware(FailingCalls, service=service, error_body=dialect.error_body),
         ],
         exception_handlers=error_handlers(dialect),
@@ -167,6 +167,7 @@ def open_service(options: EmulatorOptions) -> Iterator[Service]:
         state.parent.mkdir(parents=True, exist_ok=True)
         store = Store(state)
         stack.callback(store.close)
+        store.claim(options.dialect)
         yield Service(options, store)
 
 

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import orjson
+
 from blocks.emulator import faults, processing
 from blocks.emulator.answers import Answers
 from blocks.emulator.batch import BILLED, Batch, Item, NewBatch, Refusal, Status
 from blocks.emulator.options import EmulatorOptions
-from blocks.emulator.processing import Ending, Finishing
+from blocks.emulator.processing import Ending, Finishing, Habits
 from blocks.emulator.store import Publish, Store
 
 
@@ -26,10 +28,11 @@ class Accepted:
 class Service:
     """Nothing runs in the background: a batch is ended when it is first looked at after its time is over.
 
-    What differs between providers, their dialect sets: `publish` writes the files that an ended batch leaves behind.
+    What differs between providers, their dialect sets: their `habits`, and `publish`, which writes the files that an
+    ended batch leaves behind.
     """
 
-    bills_refusals = False
+    habits = Habits()
     publish: Publish | None = None
 
     def __init__(self, options: EmulatorOptions, store: Store, clock: Callable[[], float] = time.time) -> None:
@@ -38,6 +41,7 @@ class Service:
         self.closing = False
         self._answers = Answers()
         self._clock = clock
+        self._shown: set[int] = set()
 
     def call_fails(self) -> bool:
         """Counts a call; whether it is to be answered 503."""
@@ -82,11 +86,49 @@ class Service:
         """Newest first."""
         return [self._brought_up(batch) for batch in self.store.newest_batches(before, self._visible_until(), limit)]
 
+    def batches_after(self, after: int, limit: int) -> list[Batch]:
+        """Those that came next after that number; newest first."""
+        found = self.store.next_batches(after, self._visible_until(), limit)
+        return [self._brought_up(batch) for batch in reversed(found)]
+
+    def shows_unknown_status(self, batch: Batch) -> bool:
+        """Whether this is the first time that such a batch is shown: its status is a word then that nobody knows."""
+        if not faults.status_is_unknown(self.options, batch.number) or batch.number in self._shown:
+            return False
+        self._shown.add(batch.number)
+        return True
+
+    def gone_at(self, batch: Batch) -> float | None:
+        """When the results of an ended batch are gone, if ever."""
+        return batch.ended_at + self.options.gone_after if self.options.gone_after and batch.status else None
+
+    def results_are_gone(self, batch: Batch) -> bool:
+        gone_at = self.gone_at(batch)
+        return gone_at is not None and self._clock() >= gone_at
+
+    def usage_is_missing(self, item: Item) -> bool:
+        """Whether an answer is not to say its usage, though it is billed."""
+        return faults.usage_is_missing(self.options, item.prompt_hash, item.attempt)
+
+    def line_comes_twice(self, item: Item) -> bool:
+        return faults.line_comes_twice(self.options, item.prompt_hash, item.attempt)
+
+    def queued_tokens(self, model: str) -> int:
+        """How many a model's open batches hold, by what their dialect noted when they came."""
+        self.settle_all()
+        batches = self.store.open_batches(math.inf)
+        queued = [batch for batch in batches if batch.model == model and batch.schedule.ending is not Status.FAILED]
+        return sum(orjson.loads(batch.details)["tokens"] for batch in queued)
+
     def cancel(self, batch: Batch) -> Batch:
         """Ends a batch now: what was finished keeps its results and is billed. An ended batch stays as it is."""
         if batch.status is not None:
             return batch
         return self._end(batch, processing.cancelled_ending(batch, self._clock()))
+
+    def delete(self, batch: Batch) -> None:
+        """Drops a batch from the list; one that is under way is cancelled first."""
+        self.store.delete_batch(self.cancel(batch))
 
     def items(self, batch: Batch, offset: int, limit: int) -> list[Item]:
         """A page of the results of an ended batch, in their shuffled order."""
@@ -131,9 +173,10 @@ class Service:
 
     def _brought_up(self, batch: Batch) -> Batch:
         if batch.status is None and self._clock() >= batch.schedule.ends_at:
-            return self._end(batch, processing.natural_ending(batch))
+            keeps, by_row = self.habits.keeps_expired, self.habits.fails_row_by_row
+            return self._end(batch, processing.natural_ending(batch, keeps_expired=keeps, fails_row_by_row=by_row))
         return batch
 
     def _end(self, batch: Batch, ending: Ending) -> Batch:
-        finishing = Finishing(self.options, self._answers, ending, bills_refusals=self.bills_refusals)
+        finishing = Finishing(self.options, self._answers, ending, self.habits)
         return self.store.settle(batch, ending, finishing.result, self.publish)

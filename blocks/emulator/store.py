@@ -41,7 +41,7 @@ from blocks.emulator.batch import (
 from blocks.emulator.files import FILE_TABLES, Files, FileWriter, OpenFile
 from blocks.emulator.processing import Ending, attempt_of, hash_prompt
 
-VERSION = 2  # 2: files
+VERSION = 3  # 2: files; 3: what later dialects keep of requests and files, and deleted batches
 PLACES = 1 << 24  # places that a batch has
 ROWS_AT_ONCE = 1000
 TABLES = """
@@ -71,12 +71,20 @@ CREATE TABLE billed (
 ) STRICT;
 CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
 """
+LATER_COLUMNS = """
+ALTER TABLE requests ADD COLUMN max_tokens INTEGER;
+ALTER TABLE requests ADD COLUMN rejection TEXT;
+ALTER TABLE requests ADD COLUMN note TEXT;
+ALTER TABLE files ADD COLUMN details TEXT NOT NULL DEFAULT '{}';
+ALTER TABLE batches ADD COLUMN deleted INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT
+"""
 SELECT_BATCHES = """SELECT number, id, model, details, total, body_hash, created_at, duration, ending,
     status, ended_at, progress, succeeded, failed, missing, input_tokens, output_tokens, error FROM batches"""
-SELECT_ITEMS = """SELECT custom_id, prompt, model, outcome, text, input_tokens, output_tokens
-    FROM results JOIN requests USING (place)"""
-SELECT_REQUESTS = """SELECT place, custom_id, prompt, model, schema, prompt_hash, attempt
-    FROM requests WHERE place >= ? AND place < ? ORDER BY place"""
+SELECT_ITEMS = """SELECT custom_id, prompt, model, outcome, text, input_tokens, output_tokens,
+    prompt_hash, attempt, rejection, note FROM results JOIN requests USING (place)"""
+SELECT_REQUESTS = """SELECT place, custom_id, prompt, model, schema, prompt_hash, attempt,
+    max_tokens, rejection FROM requests WHERE place >= ? AND place < ? ORDER BY place"""
 INSERT_BILLED = """INSERT INTO billed
     (batch_id, custom_id, attempt, prompt_hash, model, input_tokens, output_tokens, valid, at)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
@@ -172,7 +180,12 @@ class Store:
 
     def batch(self, batch_id: str) -> Batch | None:
         with self._reading() as connection:
-            return select_batch(connection, "id = ?", batch_id)
+            return select_batch(connection, "NOT deleted AND id = ?", batch_id)
+
+    def delete_batch(self, batch: Batch) -> None:
+        """Hides a batch from those who look for it; what it was billed stays."""
+        with self._transaction() as connection:
+            connection.execute("UPDATE batches SET deleted = 1 WHERE number = ?", (batch.number,))
 
     def batch_at(self, place: int) -> Batch | None:
         with self._reading() as connection:
@@ -182,8 +195,17 @@ class Store:
         """Newest first; only those with a lower number than `before`, if one is given."""
         with self._reading() as connection:
             rows = connection.execute(
-                f"{SELECT_BATCHES} WHERE number < ? AND created_at <= ? ORDER BY number DESC LIMIT ?",
+                f"{SELECT_BATCHES} WHERE NOT deleted AND number < ? AND created_at <= ? ORDER BY number DESC LIMIT ?",
                 (before or PLACES**2, created_until, limit),
+            )
+            return [to_batch(row) for row in rows]
+
+    def next_batches(self, after: int, created_until: float, limit: int) -> list[Batch]:
+        """Those that came next after that number, oldest first."""
+        with self._reading() as connection:
+            rows = connection.execute(
+                f"{SELECT_BATCHES} WHERE NOT deleted AND number > ? AND created_at <= ? ORDER BY number LIMIT ?",
+                (after, created_until, limit),
             )
             return [to_batch(row) for row in rows]
 
@@ -214,6 +236,14 @@ class Store:
                 "SELECT place FROM requests WHERE custom_id = ? ORDER BY place DESC", (custom_id,)
             )
             return [place for (place,) in rows]
+
+    def claim(self, dialect: str) -> None:
+        """ValueError if another dialect wrote this state: it would not understand what is kept in it."""
+        with self._transaction() as connection:
+            connection.execute("INSERT OR IGNORE INTO settings VALUES ('dialect', ?)", (dialect,))
+            (owner,) = connection.execute("SELECT value FROM settings WHERE name = 'dialect'").fetchone()
+        if owner != dialect:
+            raise ValueError(f"{self.path} was written by the dialect {owner!r}, not {dialect!r}: use another state")
 
     def totals(self) -> dict[str, int]:
         with self._reading() as connection:
@@ -286,7 +316,7 @@ def prepare_tables(connection: sqlite3.Connection, path: Path) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > VERSION:
         raise ValueError(f"{path} was written by a newer emulator (format {version}, this one reads {VERSION})")
-    for tables in (TABLES, FILE_TABLES)[version:]:
+    for tables in (TABLES, FILE_TABLES, LATER_COLUMNS)[version:]:
         for statement in tables.split(";"):
             connection.execute(statement)
     if version < VERSION:
@@ -316,7 +346,7 @@ def insert_batch(
             created_at, duration, ending) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
         (
             number,
-            f"batch_{uuid4().hex}",
+            new.id or f"batch_{uuid4().hex}",
             new.model,
             new.details,
             len(new.requests),
@@ -333,18 +363,20 @@ def insert_batch(
 def insert_requests(connection: sqlite3.Connection, number: int, new: NewBatch, order: Sequence[int]) -> None:
     first = number * PLACES
     rows = (request_row(connection, first, position, new.requests[index]) for position, index in enumerate(order))
-    connection.executemany("INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+    connection.executemany("INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
 
 def request_row(connection: sqlite3.Connection, first: int, position: int, request: Request) -> tuple[object, ...]:
     """The attempt is the one that the id carries, else counted: one more than earlier batches asked this prompt."""
-    custom_id, prompt, model, schema = request
-    prompt_hash = hash_prompt(prompt, schema)
+    custom_id, prompt, model, schema, *rest = request
     attempt = attempt_of(custom_id)
     counted = attempt is None
     if attempt is None:
+        prompt_hash = hash_prompt(prompt, schema)
         attempt = 1 + times_asked(connection, prompt_hash, first)
-    return first + position, custom_id, prompt, model, schema, prompt_hash, attempt, counted
+    else:  # an answer may have to repeat the id: without it the prompt is the same on every attempt
+        prompt_hash = hash_prompt(prompt.replace(custom_id, ""), schema and schema.replace(custom_id, ""))
+    return first + position, custom_id, prompt, model, schema, prompt_hash, attempt, counted, *rest
 
 
 def times_asked(connection: sqlite3.Connection, prompt_hash: int, before: int) -> int:
@@ -430,8 +462,8 @@ def insert_bill(
 
 def select_items(connection: sqlite3.Connection, where: str, *values: int) -> Iterator[Item]:
     rows = connection.execute(f"{SELECT_ITEMS} WHERE {where}", values)
-    for custom_id, prompt, model, outcome, text, input_tokens, output_tokens in rows:
-        yield Item(custom_id, prompt, model, Outcome(outcome), text, input_tokens, output_tokens)
+    for custom_id, prompt, model, outcome, *rest in rows:
+        yield Item(custom_id, prompt, model, Outcome(outcome), *rest)
 
 
 def publish_files(connection: sqlite3.Connection, batch: Batch, publish: Publish) -> None:

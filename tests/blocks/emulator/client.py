@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import httpx
@@ -84,6 +85,12 @@ def requests_for(count: int, attempt: int = 1, first: int = 0) -> list[dict[str,
 def prompt_for(text: str, schema: object = SCHEMA) -> str:
     instruction = f"Answer as JSON that matches this JSON Schema:\n{orjson.dumps(schema).decode()}"
     return f"You label reviews.\n\n{text}\n\n{instruction}"
+
+
+def peak_memory(emulator: RunningEmulator) -> int:
+    """Most bytes that it ever had in memory; only Linux says that."""
+    lines = Path(f"/proc/{emulator.pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

@@ -93,6 +93,51 @@ def test_unexplained_failures_are_not_billed(start: Start) -> None:
     assert client.ledger()["billed_items"] == 0
 
 
+def test_timeouts_are_not_billed(start: Start) -> None:
+    client = start(latency=0.0, timeout_rate=1.0)
+    assert codes(client.run(requests_for(10))) == {"timeout": 10}
+    assert client.ledger()["outcomes"]["timed_out"] == 10
+    assert client.ledger()["billed_items"] == 0
+
+
+def test_usage_may_be_missing_though_billed(start: Start) -> None:
+    client = start(latency=0.0, unmetered_rate=0.5)
+    items = client.run(requests_for(100))
+    assert 30 < sum(item["usage"] is None for item in items.values()) < 70
+    assert client.ledger()["billed_items"] == 100
+
+
+def test_huge_usage_is_billed_as_it_is_said(start: Start) -> None:
+    client = start(latency=0.0, huge_usage_rate=1.0)
+    items = client.run(requests_for(5))
+    assert client.ledger()["input_tokens"] == sum(item["usage"]["input_tokens"] for item in items.values()) > 2**31
+
+
+def test_unknown_status_is_shown_once_and_the_batch_goes_on(start: Start) -> None:
+    client = start(latency=0.0, unknown_status_every=2)
+    first, second = client.submit(requests_for(1)), client.submit(requests_for(1))
+    assert [client.batch(first)["status"] for _ in range(2)] == ["completed"] * 2
+    assert [client.batch(second)["status"] for _ in range(3)] == ["reticulating", "completed", "completed"]
+
+
+def test_results_are_gone_after_their_time(start: Start) -> None:
+    client = start(latency=0.0, gone_after=1.0)
+    batch_id = client.submit(requests_for(2))
+    assert len(client.batch(batch_id)["results"]) == len(client.page(batch_id)) == 2
+    wait_until(lambda: client.http.get(f"/batches/{batch_id}/results").status_code == 404)
+    batch = client.batch(batch_id)
+    assert (batch["status"], batch["succeeded"]) == ("completed", 2)
+    assert "results" not in batch
+
+
+def test_errors_may_say_whether_to_try_again(start: Start) -> None:
+    client = start(should_retry="false", rate_limit_every=2)
+    responses = [client.create(requests_for(1)) for _ in range(2)]
+    assert [response.headers.get("x-should-retry") for response in responses] == [None, "false"]
+    plain = start(rate_limit_every=1)
+    assert "x-should-retry" not in plain.create(requests_for(1)).headers
+
+
 def test_new_faults_leave_those_of_a_seed_as_they_are() -> None:
     older, newer = EmulatorOptions(failure_rate=0.3), EmulatorOptions(failure_rate=0.3, length_rate=0.7)
     for number in range(200):

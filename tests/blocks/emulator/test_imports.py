@@ -13,7 +13,7 @@ from blocks.emulator.dialects import MODULES
 FOLDER = Path(blocks.emulator.__file__).parent
 FOREIGN = {"starlette", "uvicorn", "orjson"}
 BASES = {"batch", "options", "faults", "answers", "reading", "lexicon", "schemas", "subject", "patterns", "store"}
-BASES |= {"files", "multipart"}
+BASES |= {"elements", "files", "lines", "multipart", "openapi"}
 
 
 def imports_of(module: Path) -> Iterator[str]:
@@ -32,7 +32,7 @@ def test_module_imports_only_the_emulator_and_three_packages(module: Path) -> No
         assert name.startswith("blocks.emulator") or package in FOREIGN or package in sys.stdlib_module_names, name
 
 
-@pytest.mark.parametrize("name", sorted(BASES | {"processing", "service", "calls"}))
+@pytest.mark.parametrize("name", sorted(BASES | {"processing", "service", "calls", "resumable", "transfers"}))
 def test_what_dialects_share_knows_no_dialect(name: str) -> None:
     module = FOLDER / f"{name}.py"
     text = module.read_text().replace('switch("holysheep"', "").lower()

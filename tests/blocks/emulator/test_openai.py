@@ -21,7 +21,7 @@ from blocks.emulator.batch import NewBatch, Request
 from blocks.emulator.openai import Dialect
 from blocks.emulator.service import Service
 from blocks.emulator.store import Store
-from tests.blocks.emulator.client import SCHEMA, wait_until
+from tests.blocks.emulator.client import SCHEMA, peak_memory, wait_until
 from tests.blocks.emulator.openai_client import (
     CHAT,
     MODEL,
@@ -190,24 +190,18 @@ class TestFiles:
         assert error_of(plain.create(file_id))["param"] == "input_file_id"
 
 
-def peak_memory(client: OpenAi) -> int:
-    """Most bytes that the emulator ever had in memory."""
-    lines = Path(f"/proc/{client.emulator.pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-
-
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux says what a process had in memory")
 def test_large_file_is_never_in_memory(start: Start) -> None:
     client = start(latency=0.0)
     client.batch(client.submit(rows_for(1)))
-    before = peak_memory(client)
+    before = peak_memory(client.emulator)
     prompt = "Review: the sound is great. " + "x" * 8000
     batch_id = client.submit([row(f"{number}", chat_body(prompt)) for number in range(6000)])
     batch = client.batch(batch_id)
     assert batch["request_counts"]["completed"] == 6000
     assert client.http.get(f"/files/{batch['input_file_id']}").json()["bytes"] > 48_000_000
     assert client.content(batch["output_file_id"]).count(b"\n") == 6000
-    assert peak_memory(client) - before < 36_000_000
+    assert peak_memory(client.emulator) - before < 36_000_000
 
 
 class TestBatches:
@@ -585,6 +579,44 @@ class TestFaults:
         assert client.batch(batch_id)["request_counts"] == {"total": 10, "completed": 0, "failed": 0}
         assert client.ledger()["billed_items"] == 0
 
+    def test_rows_that_took_too_long_stand_in_the_error_file(self, start: Start) -> None:
+        client = start(latency=0.0, timeout_rate=1.0)
+        batch_id = client.submit(rows_for(10))
+        output, errors = client.results(batch_id)
+        assert (output, codes(errors)) == ([], {"request_timeout": 10})
+        assert client.batch(batch_id)["request_counts"] == {"total": 10, "completed": 0, "failed": 10}
+        assert client.ledger()["billed_items"] == 0
+
+    def test_lines_may_come_twice_in_both_files(self, start: Start) -> None:
+        client = start(latency=0.0, duplicate_rate=0.5, failure_rate=0.5)
+        batch_id = client.submit(rows_for(100))
+        for lines in client.results(batch_id):
+            times = Counter(line["custom_id"] for line in lines)
+            assert set(times.values()) == {1, 2}
+        counts = client.batch(batch_id)["request_counts"]
+        assert (counts["total"], counts["completed"]) == (100, client.ledger()["billed_items"])
+
+    def test_usage_may_be_missing_or_huge(self, start: Start) -> None:
+        client = start(latency=0.0, unmetered_rate=0.5, huge_usage_rate=0.5)
+        output, _ = client.results(client.submit(rows_for(50)))
+        usages = [line["response"]["body"].get("usage") for line in output]
+        assert None in usages
+        assert any(usage and usage["total_tokens"] > 2**26 for usage in usages)
+        assert any(usage and usage["total_tokens"] < 2**10 for usage in usages)
+
+    def test_unknown_status_is_shown_once_and_the_batch_goes_on(self, start: Start) -> None:
+        client = start(latency=0.0, unknown_status_every=1)
+        batch_id = client.submit(rows_for(1))
+        first, second = client.batch(batch_id), client.batch(batch_id)
+        assert (first["status"], first["output_file_id"]) == ("reticulating", None)
+        assert (second["status"], second["output_file_id"] is None) == ("completed", False)
+
+    def test_files_of_results_are_gone_after_their_time(self, start: Start) -> None:
+        client = start(latency=0.0, gone_after=1.0)
+        file_id = client.batch(client.submit(rows_for(2)))["output_file_id"]
+        assert len(client.lines(file_id)) == 2
+        wait_until(lambda: client.http.get(f"/files/{file_id}/content").status_code == 404)
+
     def test_refusals_stand_in_the_message_and_are_billed(self, start: Start) -> None:
         client = start(latency=0.0, refusal_rate=1.0)
         (line,), _ = client.results(client.submit(rows_for(1)))
@@ -766,7 +798,11 @@ class TestKilling:
         with started(state=state):
             pass
         with sqlite3.connect(state) as connection:
-            connection.executescript("DROP TABLE files; DROP TABLE pieces; PRAGMA user_version = 1")
+            connection.executescript("DROP TABLE files; DROP TABLE pieces; DROP TABLE settings")
+            connection.execute("PRAGMA user_version = 1")
+            for column in ("requests.max_tokens", "requests.rejection", "requests.note", "batches.deleted"):
+                table, _, name = column.partition(".")
+                connection.execute(f"ALTER TABLE {table} DROP COLUMN {name}")
         connection.close()
         with started(state=state, latency=0.0) as client:
             assert client.batch(client.submit(rows_for(1)))["status"] == "completed"

@@ -105,6 +105,17 @@ def test_state_of_a_newer_emulator_is_refused(tmp_path: Path, capfd: pytest.Capt
     assert "newer emulator" in capfd.readouterr().err
 
 
+def test_state_of_another_dialect_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    state = tmp_path / "state.sqlite"
+    with started(state=state):
+        pass
+    with pytest.raises(RuntimeError), running_emulator(EmulatorOptions(state=state, dialect="openai")):
+        pass
+    assert "was written by the dialect 'holysheep', not 'openai'" in capfd.readouterr().err
+    with started(state=state):
+        pass
+
+
 def test_emulator_ends_with_its_context() -> None:
     with running_emulator() as emulator:
         assert answers(emulator.url)
