@@ -22,6 +22,10 @@ class RequestForm:
     system: str | None = None
     schema: Mapping[str, Any] | None = None  # the JSON Schema that answers have to match; None: plain text
     max_output_tokens: int | None = None
+    temperature: float | None = None
+
+
+PORTABLE_ID = r"[a-zA-Z0-9_-]{1,64}"  # what every provider takes as a custom_id (PROTOCOLS §1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +36,24 @@ class Limits:
     max_bytes: int | None = None  # of one batch's body
     max_request_bytes: int | None = None  # of one encoded request
     max_in_flight: int | None = None  # batches at once
-    submissions_per_minute: int | None = None
+    max_queued_requests: int | None = None  # in all batches at once
+    max_queued_tokens: int | None = None  # input tokens, in all batches of a model at once
+    submissions_per_hour: int | None = None
+    submissions_at_once: int | None = None  # over all runs
+    custom_id: str = PORTABLE_ID  # a regular expression
 
 
 @dataclass(frozen=True, slots=True)
 class PollPlan:
-    """When to ask after a batch: seconds to the first look, growth of the pause, longest pause."""
+    """When to ask after a batch: seconds to the first look, growth of the pause, longest pause.
+
+    `patience`: seconds after which a batch is no longer waited for; without it the number of requests decides.
+    """
 
     first: float = 2.0
     factor: float = 1.5
     longest: float = 30.0
+    patience: float | None = None
 
     def next_pause(self, pause: float) -> float:
         """The pause that follows one of `pause` seconds."""
@@ -56,8 +68,16 @@ class EncodedBatch:
     requests: int
     bytes: int
     sha256: str
-    tag: str  # new for each POST of a new batch; the idempotency key where there is one
+    tag: str  # new for each POST of a new batch; every custom_id of the batch begins with it and a hyphen
     sent_at: float = 0.0  # seconds since the epoch: when its sending was first written down; 0: not known
+    others: frozenset[str] = frozenset()  # ids of batches that are known to be other ones
+
+
+class Found(NamedTuple):
+    """A batch whose submission had no answer: its id, and those of copies that were made by accident and are paid."""
+
+    id: str
+    copies: tuple[str, ...] = ()
 
 
 class BatchPhase(StrEnum):
@@ -66,6 +86,13 @@ class BatchPhase(StrEnum):
     RUNNING = "running"
     ENDED = "ended"  # results, perhaps partial ones, can be read
     FAILED = "failed"  # nothing ran and there is nothing to read
+
+
+class Obstacle(StrEnum):
+    """Why a batch failed as a whole, where the same requests may be sent again otherwise or later."""
+
+    QUEUE_FULL = "queue_full"  # other batches of the account have to end first
+    TOO_LARGE = "too_large"  # fewer requests at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +106,17 @@ class BatchStatus:
     done: int | None = None
     error: str | None = None
     created_at: datetime | None = None
-    error_code: str | None = None  # the provider's own code for `error`, where it has one
+    obstacle: Obstacle | None = None
 
 
 class Usage(NamedTuple):
-    """Tokens as billed. `input_tokens` is the total, cached ones included."""
+    """Tokens as billed. `input_tokens` is the total, those read from and written to a cache included."""
 
     input_tokens: int = 0
     output_tokens: int = 0
-    cached_input_tokens: int = 0
+    cached_input_tokens: int = 0  # read from a cache
+    cache_write_5m_tokens: int = 0  # written to one that lasts five minutes, or as long as the provider says
+    cache_write_1h_tokens: int = 0
 
 
 class FailureKind(StrEnum):
@@ -96,6 +125,9 @@ class FailureKind(StrEnum):
     PASSING = "passing"  # goes again and uses up an attempt
     EXCUSED = "excused"  # goes again; it was not billed and says nothing about the row
     FINAL = "final"  # the same request will fail again
+    CUT_OFF = "cut_off"  # the answer reached the limit of output tokens: goes again once, with a larger one
+    REFUSED = "refused"  # the model declined; final
+    FILTERED = "filtered"  # the provider's content filter stopped it; final
 
 
 class Failure(NamedTuple):
@@ -115,6 +147,9 @@ class Answer(NamedTuple):
     failure: Failure | None
 
 
+LONGER = 4  # how many times the output tokens of a request whose answer was cut off
+
+
 class BatchFormat(Protocol):
     """How requests of one form become the bytes of a batch: head, requests joined by the separator, tail."""
 
@@ -122,8 +157,11 @@ class BatchFormat(Protocol):
     separator: bytes
     tail: bytes
 
-    def encode(self, custom_id: str, prompt: str, correction: str | None = None) -> bytes:
-        """One request. `correction` says why the previous answer was rejected."""
+    def encode(self, custom_id: str, prompt: str, correction: str | None = None, *, longer: bool = False) -> bytes:
+        """One request. `correction` says why the previous answer was rejected; `longer`: that it was cut off.
+
+        A longer answer may have `LONGER` times as many output tokens.
+        """
         ...
 
 
@@ -147,8 +185,8 @@ class BatchProvider(Protocol):
         """
         ...
 
-    def find(self, batch: EncodedBatch, form: RequestForm) -> str:
-        """The id of a batch whose `submit` had an unknown outcome, sending it if it was never accepted.
+    def find(self, batch: EncodedBatch, form: RequestForm) -> Found | None:
+        """A batch whose `submit` had an unknown outcome; None where it was never accepted.
 
         Raises `UnknownOutcome` while nobody can tell; its `retry_after` says when asking again may help.
         """
@@ -158,8 +196,11 @@ class BatchProvider(Protocol):
         """Where the batch stands now."""
         ...
 
-    def results(self, batch_id: str) -> Iterator[Answer]:
-        """The answers of an ended batch, in any order, read in chunks: memory does not grow with the batch."""
+    def results(self, batch_id: str, form: RequestForm) -> Iterator[Answer]:
+        """The answers of an ended batch, in any order, read in chunks: memory does not grow with the batch.
+
+        `form` is what its requests were encoded with. Raises `NotFound` where the provider no longer has them.
+        """
         ...
 
     def cancel(self, batch_id: str) -> BatchStatus:

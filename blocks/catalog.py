@@ -5,36 +5,104 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from blocks.batch import BatchFormat, BatchProvider, Connection, Limits, PollPlan, RequestForm
 from blocks.emulator import EmulatorOptions, RunningEmulator, running_emulator
 from blocks.errors import StateError, UsageError
-from blocks.providers import holysheep
+from blocks.providers import anthropic, gemini, holysheep, mistral, openai
 
 LOCAL = "local"
 EMULATOR_KEY = "emulated"
 EMULATOR_POLLING = PollPlan(first=0.1, factor=1.5, longest=1.0)
-LIMIT_OPTIONS = ("max_requests", "max_bytes", "max_request_bytes")
-OPTIONS = (*LIMIT_OPTIONS, "idempotency")
+DEFAULT_DIALECT = "holysheep"  # of the embedded emulator
+LIMIT_OPTIONS = (
+    "max_requests",
+    "max_bytes",
+    "max_request_bytes",
+    "max_in_flight",
+    "max_queued_requests",
+    "max_queued_tokens",
+)
+SETTLE = "settle"  # the option that says for how many seconds a new batch may stay invisible
+NUMBER = ("a number of seconds",)  # in the place of an option's values
+
+Options = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What is known of a provider before it is called."""
+    """What is known of a provider before it is called.
+
+    `options` are its own, each with the values it takes, the default first; the client is made with them.
+    """
 
     key_variable: str
     base_url: str
     limits: Limits
+    client: Callable[..., BatchProvider]
+    format: Callable[..., BatchFormat]
+    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    format_options: tuple[str, ...] = ()  # those that the bytes of a request depend on
+
+    def chosen(self, options: Options) -> dict[str, str]:
+        """The provider's own options, with their defaults. Raises UsageError for a value that none of them takes."""
+        chosen = {name: options.get(name, values[0]) for name, values in self.options.items() if values is not NUMBER}
+        for name, value in chosen.items():
+            if value not in self.options[name]:
+                raise UsageError(
+                    f"--option {name}={value} is not possible", next_step=f"it takes {', '.join(self.options[name])}"
+                )
+        return chosen
 
 
 ENTRIES: Mapping[str, Entry] = {
-    "holysheep": Entry("HOLYSHEEP_API_KEY", holysheep.BASE_URL, holysheep.LIMITS),
+    "holysheep": Entry(
+        "HOLYSHEEP_API_KEY",
+        holysheep.BASE_URL,
+        holysheep.LIMITS,
+        holysheep.HolySheep,
+        holysheep.HolySheepFormat,
+        {"idempotency": ("unverified", "verified")},
+    ),
+    "openai": Entry(
+        "OPENAI_API_KEY",
+        openai.BASE_URL,
+        openai.LIMITS,
+        openai.OpenAI,
+        openai.OpenAIFormat,
+        {"endpoint": (openai.CHAT, openai.RESPONSES), SETTLE: NUMBER},
+        ("endpoint",),
+    ),
+    "anthropic": Entry(
+        "ANTHROPIC_API_KEY",
+        anthropic.BASE_URL,
+        anthropic.LIMITS,
+        anthropic.Anthropic,
+        anthropic.AnthropicFormat,
+        {**anthropic.CHOICES, SETTLE: NUMBER},
+        ("version", "cache", "effort"),
+    ),
+    "mistral": Entry(
+        "MISTRAL_API_KEY",
+        mistral.BASE_URL,
+        mistral.LIMITS,
+        mistral.Mistral,
+        mistral.MistralFormat,
+        {"inline": ("auto", "never"), SETTLE: NUMBER},
+    ),
+    "gemini": Entry(
+        "GEMINI_API_KEY",
+        gemini.BASE_URL,
+        gemini.LIMITS,
+        gemini.Gemini,
+        gemini.GeminiFormat,
+        {"api_version": ("v1beta", "v1"), SETTLE: NUMBER},
+    ),
 }
-FORMATS: Mapping[str, Callable[[RequestForm], BatchFormat]] = {"holysheep": holysheep.HolySheepFormat}
-EMULATED = "holysheep"  # the dialect that the embedded emulator speaks
 
 
 def connection_for(provider: str, base_url: str | None, options: Mapping[str, str]) -> Connection:
@@ -45,9 +113,9 @@ def connection_for(provider: str, base_url: str | None, options: Mapping[str, st
     if provider == LOCAL:
         if base_url is not None:
             raise UsageError("--base-url goes with a real provider; the emulator chooses its own address")
-        _emulator_options(options)
-        _limits(ENTRIES[EMULATED].limits, options)
-        return Connection(EMULATED, "", f"emulator {EMULATED}", options=dict(options))
+        dialect = _emulator_options(options).dialect
+        _check_values(ENTRIES[dialect], options)
+        return Connection(dialect, "", f"emulator {dialect}", options=dict(options))
     if "/" in provider:
         return _block_connection(provider, base_url, options)
     entry = ENTRIES.get(provider)
@@ -56,8 +124,7 @@ def connection_for(provider: str, base_url: str | None, options: Mapping[str, st
             f"there is no provider {provider!r}",
             next_step=f"use {LOCAL}, {', '.join(ENTRIES)}, or a saved block such as holysheep-credentials/NAME",
         )
-    _check_names(options, OPTIONS)
-    _limits(entry.limits, options)
+    _check_names(options, entry)
     if not os.environ.get(entry.key_variable, "").strip():
         raise UsageError(
             f"there is no key for {provider}: {entry.key_variable} is not set",
@@ -72,9 +139,9 @@ def _block_connection(slug: str, base_url: str | None, options: Mapping[str, str
 
     block = load_block(slug)
     provider = slug.partition("/")[0].removesuffix("-credentials")
-    _check_names(options, OPTIONS)
+    chosen = {**block.options(), **options}
+    _check_names(chosen, ENTRIES[provider])
     url = _web_address(base_url or block.base_url)
-    chosen = {"idempotency": block.idempotency, **options}
     return Connection(provider, url, f"{provider} {url}", block=slug, options=chosen)
 
 
@@ -90,14 +157,35 @@ def _web_address(url: str) -> str:
 
 
 @contextmanager
-def open_provider(connection: Connection, emulator_state: Path | None = None) -> Iterator[BatchProvider]:
-    """A client for the connection, closed after. For the emulator its server is started first and stopped after."""
+def open_provider(connection: Connection, state: Path | None = None) -> Iterator[BatchProvider]:
+    """A client for the connection, closed after. For the emulator its server is started first and stopped after.
+
+    `state`: the folder where the emulator keeps what it has done, in a file a dialect; without it that is forgotten.
+    """
     if connection.emulated:
         options = _emulator_options(connection.options)
-        with _started(replace(options, state=emulator_state, key=EMULATOR_KEY)) as emulator:
-            yield from _closing(_holysheep(connection, EMULATOR_KEY, emulator.base_url, emulated=True))
+        place = state and state / f"emulator-{options.dialect}.sqlite"
+        with _started(replace(options, state=place, key=EMULATOR_KEY)) as emulator:
+            yield from _closing(_client(connection, EMULATOR_KEY, emulator.base_url, **_as_emulated(options)))
         return
-    yield from _closing(_holysheep(connection, _key(connection), connection.base_url))
+    yield from _closing(_client(connection, _key(connection), connection.base_url))
+
+
+def _as_emulated(options: EmulatorOptions) -> dict[str, object]:
+    """What is known of the emulator: it is near, and shows a batch at once unless it is told to hide it."""
+    known: dict[str, object] = {"polling": EMULATOR_POLLING}
+    if options.dialect == "holysheep":
+        return {**known, "idempotency": "verified"}
+    return {**known, SETTLE: options.visible_after + 1 if options.visible_after else 0.0}
+
+
+def _client(connection: Connection, key: str, base_url: str, **known: object) -> BatchProvider:
+    entry, options = ENTRIES[connection.provider], connection.options
+    chosen: dict[str, object] = {**entry.chosen(options), "limits": limits_for(connection)}
+    if SETTLE in entry.options and SETTLE in options:
+        chosen[SETTLE] = _seconds(SETTLE, options[SETTLE])
+        known.pop(SETTLE, None)
+    return entry.client(key.strip(), base_url, **{**chosen, **known})
 
 
 def _key(connection: Connection) -> str:
@@ -126,19 +214,11 @@ def _closing(provider: BatchProvider) -> Iterator[BatchProvider]:
         provider.close()
 
 
-def _holysheep(connection: Connection, key: str, base_url: str, *, emulated: bool = False) -> BatchProvider:
-    return holysheep.HolySheep(
-        key.strip(),
-        base_url,
-        limits=_limits(holysheep.LIMITS, connection.options),
-        polling=EMULATOR_POLLING if emulated else None,
-        idempotency_verified=emulated or connection.options.get("idempotency") == "verified",
-    )
-
-
 def format_for(connection: Connection, form: RequestForm) -> BatchFormat:
     """How requests are encoded for the provider; needs neither key nor network."""
-    return FORMATS[connection.provider](form)
+    entry = ENTRIES[connection.provider]
+    chosen = entry.chosen(connection.options)
+    return entry.format(form, **{name: chosen[name] for name in entry.format_options})
 
 
 def limits_for(connection: Connection) -> Limits:
@@ -147,7 +227,7 @@ def limits_for(connection: Connection) -> Limits:
 
 
 def _limits(limits: Limits, options: Mapping[str, str]) -> Limits:
-    chosen = {name: _positive(name, options[name]) for name in LIMIT_OPTIONS if name in options}
+    chosen: dict[str, Any] = {name: _positive(name, options[name]) for name in LIMIT_OPTIONS if name in options}
     return replace(limits, **chosen)
 
 
@@ -157,8 +237,20 @@ def _positive(name: str, text: str) -> int:
     return int(text)
 
 
-def _emulator_options(options: Mapping[str, str]) -> EmulatorOptions:
-    switches = {name: value for name, value in options.items() if name not in OPTIONS}
+def _seconds(name: str, text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < 1e9:
+        raise UsageError(f"--option {name}={text} is not a number of seconds")
+    return seconds
+
+
+def _emulator_options(options: Options) -> EmulatorOptions:
+    """The emulator's switches, out of options that are for the client as well."""
+    own = {name for entry in ENTRIES.values() for name in entry.options}
+    switches = {name: value for name, value in options.items() if name not in {*LIMIT_OPTIONS, *own}}
     try:
         return EmulatorOptions.from_mapping(switches)
     except ValueError as error:
@@ -167,7 +259,16 @@ def _emulator_options(options: Mapping[str, str]) -> EmulatorOptions:
         ) from error
 
 
-def _check_names(options: Mapping[str, str], known: tuple[str, ...]) -> None:
+def _check_names(options: Options, entry: Entry) -> None:
+    known = (*LIMIT_OPTIONS, *entry.options)
     for name in options:
         if name not in known:
             raise UsageError(f"--option {name} is not known", next_step=f"known are {', '.join(known)}")
+    _check_values(entry, options)
+
+
+def _check_values(entry: Entry, options: Options) -> None:
+    entry.chosen(options)
+    _limits(entry.limits, options)
+    if SETTLE in options:
+        _seconds(SETTLE, options[SETTLE])

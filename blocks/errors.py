@@ -65,6 +65,7 @@ class ProviderError(BatchwerkError):
         self.code = code
         self.retry_after = retry_after  # seconds, as the provider asked
         self.tries = 1  # how often the call was made before this was raised
+        self.worth_repeating = True  # unless the provider said that repeating the call at once is of no use
 
 
 class Transient(ProviderError):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import httpx
@@ -31,7 +32,18 @@ from blocks.errors import (
 log = logging.getLogger("batchwerk.transport")
 
 T = TypeVar("T")
-ErrorReader = Callable[[Any], tuple[str | None, str]]  # parsed body → (code, message)
+
+
+class Complaint(NamedTuple):
+    """What a provider says of an error: its code, its sentence, seconds to wait where the body names them."""
+
+    code: str | None
+    message: str
+    retry_after: float | None = None
+
+
+ErrorReader = Callable[[Any], Complaint]  # of a parsed body
+OutOfMoney = Callable[[int, str | None, float | None], bool]  # (HTTP status, code, retry_after)
 
 UPLOAD_CHUNK = DOWNLOAD_CHUNK = 256 * 1024  # bytes; large enough to be cheap, small enough to keep memory flat
 LONGEST_RETRY_AFTER = 900.0  # seconds that a provider may ask us to wait before the call is given up
@@ -50,11 +62,13 @@ class Transport:
         headers: Mapping[str, str],
         read_error: ErrorReader,
         *,
-        spend_codes: Collection[str] = (),  # codes of refusals that say, under whatever status, that nobody pays
+        out_of_money: OutOfMoney = lambda status, code, retry_after: False,  # noqa: ARG005  # what it is asked with
+        key_codes: tuple[str, ...] = (),  # codes that say, under whatever status, that the key is wrong
     ) -> None:
         self.provider = provider
+        self._key_codes = key_codes
         self._read_error = read_error
-        self._spend_codes = frozenset(spend_codes)
+        self._out_of_money = out_of_money
         _check_headers(provider, headers)
         self._client = _new_client(base_url, headers, keep_alive=16)
         # A connection that the server closes just before it is used again can't be told from a lost answer: creates
@@ -78,8 +92,10 @@ class Transport:
         return with_retries(lambda: self._call("POST", path, creating=True, content=_chunks(body), headers=sized))
 
     def create_json(self, path: str, body: Any) -> Any:
-        """`create` with a small JSON body, under the same rules."""
-        return with_retries(lambda: self._call("POST", path, creating=True, json=body))
+        """`create` with a body that fits into memory, encoded already where it is bytes, under the same rules."""
+        content = body if isinstance(body, bytes) else orjson.dumps(body)
+        headers = {"content-type": "application/json"}
+        return with_retries(lambda: self._call("POST", path, creating=True, content=content, headers=headers))
 
     def upload(self, path: str, fields: Mapping[str, str], file: Path, size: int, filename: str) -> Any:
         """Send a file as multipart form data, streamed from disk; it comes last, after the fields.
@@ -96,7 +112,31 @@ class Transport:
             lambda: self._call("POST", path, content=chain([head], _chunks(file), [tail]), headers=headers)
         )
 
-    def lines(self, path: str) -> Iterator[bytes]:
+    def upload_resumable(self, path: str, about: Any, file: Path, size: int) -> Any:
+        """Send a file by Google's resumable protocol (PROTOCOLS §5), in one piece, streamed from disk.
+
+        `about` is the JSON that the upload begins with. It may be done twice. The address that the server names for
+        the bytes is called at our own base URL: a key never goes to another host.
+        """
+        headers = {
+            "x-goog-upload-protocol": "resumable",
+            "x-goog-upload-command": "start",
+            "x-goog-upload-header-content-length": str(size),
+            "x-goog-upload-header-content-type": about["file"]["mime_type"],
+        }
+        finish = {"x-goog-upload-command": "upload, finalize", "x-goog-upload-offset": "0", "content-length": str(size)}
+
+        def send() -> Any:
+            named = self._request("POST", path, json=about, headers=headers).headers.get("x-goog-upload-url", "")
+            address = urlsplit(named)
+            if not address.path:
+                raise Transient(f"{self.provider} named no address to upload to", provider=self.provider)
+            target = self._client.base_url.copy_with(raw_path=f"{address.path}?{address.query}".encode())
+            return self._call("POST", str(target), content=_chunks(file), headers=finish)
+
+        return with_retries(send)
+
+    def lines(self, path: str) -> Generator[bytes, None, None]:
         """The lines of a file, without their ends, read as they arrive: memory does not grow with the file.
 
         Where the connection breaks the file is read again, and what was already passed on is skipped.
@@ -123,29 +163,37 @@ class Transport:
         self._creator.close()
 
     def _call(self, method: str, path: str, *, creating: bool = False, **options: Any) -> Any:
-        with _connection_errors(self.provider, creating=creating):
-            client = self._creator if creating else self._client
-            response = client.request(method, path, **options)
-        if response.status_code >= 300:
-            raise self._error(response, creating=creating)
+        response = self._request(method, path, creating=creating, **options)
         try:
             return orjson.loads(response.content)
         except orjson.JSONDecodeError as error:
             kind = UnknownOutcome if creating else Transient
             raise kind(f"{self.provider} answered {method} {path} with something that is not JSON") from error
 
+    def _request(self, method: str, path: str, *, creating: bool = False, **options: Any) -> httpx.Response:
+        with _connection_errors(self.provider, creating=creating):
+            client = self._creator if creating else self._client
+            response = client.request(method, path, **options)
+        if response.status_code >= 300:
+            raise self._error(response, creating=creating)
+        return response
+
     def _error(self, response: httpx.Response, *, creating: bool) -> ProviderError:
         """The error that stands for a response; while creating, a 5xx may hide an accepted batch."""
         status = response.status_code
         try:
-            code, message = self._read_error(orjson.loads(response.content))
+            code, message, asked = self._read_error(orjson.loads(response.content))
         except orjson.JSONDecodeError:
-            code, message = None, response.reason_phrase
+            code, message, asked = None, response.reason_phrase, None
         delay = retry_after_seconds(response.headers)
-        unpaid = status < 500 and isinstance(code, str) and code in self._spend_codes
-        kind, next_step = _kind_of(402 if unpaid else status, creating=creating)
+        delay = asked if delay is None else delay
+        unpaid = status < 500 and self._out_of_money(status, code, delay)
+        barred = status < 500 and code in self._key_codes
+        kind, next_step = _kind_of(401 if barred else 402 if unpaid else status, creating=creating)
         said = f"{self.provider} answered {status}{f' ({code})' if code else ''}: {message or 'no reason given'}"
-        return kind(said, next_step=next_step, provider=self.provider, status=status, code=code, retry_after=delay)
+        error = kind(said, next_step=next_step, provider=self.provider, status=status, code=code, retry_after=delay)
+        error.worth_repeating = response.headers.get("x-should-retry") != "false"
+        return error
 
 
 class _Download:
@@ -241,7 +289,7 @@ def _kind_of(status: int, *, creating: bool) -> tuple[type[ProviderError], str]:
 def _check_headers(provider: str, headers: Mapping[str, str]) -> None:
     """A key that was copied with a line break or a typographic sign would only be refused later, and be shown then."""
     for value in headers.values():
-        if not (value.isascii() and value.isprintable() and value == value.strip()):
+        if not (value and value.isascii() and value.isprintable() and value == value.strip()):
             raise UsageError(
                 f"the key for {provider} is empty or has a character that no key has, such as a line break",
                 next_step="copy it again",
@@ -297,7 +345,7 @@ def with_retries(call: Callable[[], T]) -> T:
     """Repeat `call` while it raises `Transient`: growing, jittered, capped pauses, or as long as the provider asks."""
 
     def pause(error: Exception) -> bool | float:
-        if not isinstance(error, Transient):
+        if not isinstance(error, Transient) or not error.worth_repeating:
             return False
         log.warning("%s; trying again", error.message)
         if error.retry_after is None:

@@ -21,13 +21,14 @@ from blocks.batch import (
     EncodedBatch,
     Failure,
     FailureKind,
+    Found,
     Limits,
     PollPlan,
     RequestForm,
     Usage,
 )
-from blocks.errors import Transient, UnknownOutcome
-from blocks.transport import Transport
+from blocks.errors import Transient, UnknownOutcome, UsageError
+from blocks.transport import Complaint, Transport
 
 BASE_URL = "https://api.holysheep.ai/v1"
 PATHS = {
@@ -44,12 +45,12 @@ LIMITS = Limits(
     max_bytes=64 * 1024 * 1024,  # [ours]
     max_request_bytes=4 * 1024 * 1024,  # [ours]
     max_in_flight=50,
-    submissions_per_minute=100,
+    submissions_per_hour=6_000,
 )
 
 # Codes of the items are ours except for the split itself; one that is not listed may pass.
 EXCUSED_CODES = {"expired", "cancelled", "canceled", "queue_full"}
-FINAL_CODES = {"content_policy", "invalid_request", "context_length_exceeded", "request_too_large"}
+FINAL_CODES = {"invalid_request", "context_length_exceeded", "request_too_large"}
 
 
 class HolySheepFormat:
@@ -59,12 +60,16 @@ class HolySheepFormat:
     tail = b"]}"
 
     def __init__(self, form: RequestForm, priority: str = "normal") -> None:
+        if form.temperature is not None:
+            raise UsageError(
+                "holysheep's batches take no temperature", next_step="leave `temperature` out of the job file"
+            )
         head = orjson.dumps({"model": form.model, "priority": priority})
         self.head = head[:-1] + b',"requests":['
         self._before = _json_text(f"{form.system.rstrip()}\n\n" if form.system else "")
         self._after = _json_text(_instruction(form.schema))
 
-    def encode(self, custom_id: str, prompt: str, correction: str | None = None) -> bytes:
+    def encode(self, custom_id: str, prompt: str, correction: str | None = None, *, longer: bool = False) -> bytes:  # noqa: ARG002  # the dialect has no limit of output tokens
         """One request; only the prompt itself is escaped anew, all else was when the format was made."""
         note = _json_text(_correction(correction)) if correction else b""
         return b'{"custom_id":"%b","prompt":"%b%b%b%b"}' % (
@@ -168,6 +173,8 @@ def _is_count(value: Any) -> TypeGuard[int]:
 def _failure_kind(code: str) -> FailureKind:
     if code in EXCUSED_CODES:
         return FailureKind.EXCUSED
+    if code == "content_policy":
+        return FailureKind.FILTERED
     return FailureKind.FINAL if code in FINAL_CODES else FailureKind.PASSING
 
 
@@ -175,16 +182,16 @@ def _message_of(error: Any) -> str:
     return str(error.get("message", "")) if isinstance(error, dict) else str(error)
 
 
-def read_error(body: Any) -> tuple[str | None, str]:
-    """`{"error": {"code", "message"}}` as (code, message)."""
+def read_error(body: Any) -> Complaint:
+    """`{"error": {"code", "message"}}`."""
     error = body.get("error") if isinstance(body, dict) else None
     if not isinstance(error, dict):
-        return None, ""
-    return error.get("code"), str(error.get("message", ""))
+        return Complaint(None, "")
+    return Complaint(error.get("code"), str(error.get("message", "")))
 
 
 class HolySheep:
-    """HolySheep's calls. `idempotency_verified` says whether the server is known to honour the idempotency key."""
+    """HolySheep's calls. `idempotency` is `verified` where the server is known to honour the idempotency key."""
 
     name = "holysheep"
     polling = PollPlan(first=2.0, factor=1.5, longest=30.0)
@@ -196,11 +203,11 @@ class HolySheep:
         *,
         limits: Limits = LIMITS,
         polling: PollPlan | None = None,
-        idempotency_verified: bool = False,
+        idempotency: str = "unverified",
     ) -> None:
         self.limits = limits
         self.polling = polling or self.polling
-        self.verified_lookup = idempotency_verified
+        self.verified_lookup = idempotency == "verified"
         headers = {"authorization": f"Bearer {api_key}"}
         self._http = Transport(self.name, base_url, headers, read_error)
 
@@ -217,7 +224,7 @@ class HolySheep:
             raise UnknownOutcome("holysheep accepted a batch and named no id for it", provider=self.name)
         return named
 
-    def find(self, batch: EncodedBatch, form: RequestForm) -> str:
+    def find(self, batch: EncodedBatch, form: RequestForm) -> Found:
         """Replay the call: the same key and body answer the first batch again, where that is verified."""
         if not self.verified_lookup:
             raise UnknownOutcome(
@@ -225,13 +232,13 @@ class HolySheep:
                 next_step="if the server is known to honour idempotency keys, add --option idempotency=verified",
                 provider=self.name,
             )
-        return self.submit(batch, form)
+        return Found(self.submit(batch, form))
 
     def poll(self, batch_id: str) -> BatchStatus:
         """Where the batch stands."""
         return read_status(self._http.get(PATHS["batch"].format(id=batch_id)))
 
-    def results(self, batch_id: str) -> Iterator[Answer]:
+    def results(self, batch_id: str, form: RequestForm) -> Iterator[Answer]:  # noqa: ARG002  # answers are read as they are
         """All items, a page at a time."""
         offset, total = 0, 1
         while offset < total:

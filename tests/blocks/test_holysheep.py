@@ -11,7 +11,7 @@ import stamina
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blocks.batch import Answer, BatchPhase, EncodedBatch, Failure, FailureKind, RequestForm, Usage
+from blocks.batch import Answer, BatchPhase, EncodedBatch, Failure, FailureKind, Found, RequestForm, Usage
 from blocks.catalog import connection_for
 from blocks.errors import BatchRefused, ProviderError, Transient, UnknownOutcome, UsageError
 from blocks.providers.holysheep import RESULTS_PAGE, HolySheep, HolySheepFormat, read_item, read_status
@@ -31,7 +31,7 @@ def no_pauses() -> Iterator[None]:
 @contextmanager
 def connected(*script: Step, verified: bool = False) -> Iterator[tuple[HolySheep, Server]]:
     with serving(*script) as server:
-        provider = HolySheep(KEY, f"{server.url}/v1", idempotency_verified=verified)
+        provider = HolySheep(KEY, f"{server.url}/v1", idempotency="verified" if verified else "unverified")
         try:
             yield provider, server
         finally:
@@ -104,7 +104,7 @@ def test_a_lost_answer_is_found_by_the_same_call(batch: EncodedBatch) -> None:
     with connected(Drop(), Say(200, {"batch_id": "b-1"}), verified=True) as (provider, server):
         with pytest.raises(UnknownOutcome):
             provider.submit(batch, FORM)
-        assert provider.find(batch, FORM) == "b-1"
+        assert provider.find(batch, FORM) == Found("b-1")
     first, second = server.asked
     assert (first.body, first.headers["idempotency-key"]) == (second.body, second.headers["idempotency-key"])
 
@@ -191,7 +191,7 @@ def test_results_are_read_a_page_at_a_time() -> None:
     """Each page once, from where the last one ended."""
     pages = [[item(n) for n in range(start, min(start + RESULTS_PAGE, 2500))] for start in (0, 1000, 2000)]
     with connected(*(page(*items, total=2500) for items in pages)) as (provider, server):
-        found = [answer.custom_id for answer in provider.results("b-1")]
+        found = [answer.custom_id for answer in provider.results("b-1", FORM)]
     assert found == [f"run-{n}-1" for n in range(2500)]
     assert [asked.query["offset"] for asked in server.asked] == ["0", "1000", "2000"]
     assert {asked.query["limit"] for asked in server.asked} == {str(RESULTS_PAGE)}
@@ -200,7 +200,7 @@ def test_results_are_read_a_page_at_a_time() -> None:
 def test_reading_is_lazy() -> None:
     """The next page is asked for when the last answer of this one was taken."""
     with connected(page(item(0), item(1), total=4), page(item(2), item(3), total=4)) as (provider, server):
-        answers = provider.results("b-1")
+        answers = provider.results("b-1", FORM)
         next(answers)
         next(answers)
         assert len(server.asked) == 1
@@ -221,7 +221,7 @@ def test_reading_is_lazy() -> None:
 def test_reading_results_always_ends(script: list[Step], found: int, calls: int) -> None:
     """With fewer items than promised, more, or a total that changes."""
     with connected(*script) as (provider, server):
-        assert len(list(provider.results("b-1"))) == found
+        assert len(list(provider.results("b-1", FORM))) == found
     assert len(server.asked) == calls
 
 
@@ -229,7 +229,7 @@ def test_a_page_that_broke_is_read_again() -> None:
     """No answer twice, none lost."""
     script: list[Step] = [page(item(0), total=2), Say(503), Drop(reset=True), page(item(1), total=2)]
     with connected(*script) as (provider, _):
-        assert [answer.custom_id for answer in provider.results("b-1")] == ["run-0-1", "run-1-1"]
+        assert [answer.custom_id for answer in provider.results("b-1", FORM)] == ["run-0-1", "run-1-1"]
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_a_page_that_broke_is_read_again() -> None:
 def test_what_is_no_page_is_an_error_of_the_provider(said: Any) -> None:
     """Not the end of the results."""
     with connected(Say(200, said)) as (provider, _), pytest.raises(Transient):
-        list(provider.results("b-1"))
+        list(provider.results("b-1", FORM))
 
 
 USAGE = Usage(7, 3)
@@ -273,7 +273,7 @@ def failed(code: str) -> dict[str, Any]:
         ({"usage": {"input_tokens": 0, "output_tokens": 0}}, ("x", Usage(0, 0), None)),
         (failed("expired"), (None, USAGE, Failure(FailureKind.EXCUSED, "expired", "why"))),
         (failed("queue_full"), (None, USAGE, Failure(FailureKind.EXCUSED, "queue_full", "why"))),
-        (failed("content_policy"), (None, USAGE, Failure(FailureKind.FINAL, "content_policy", "why"))),
+        (failed("content_policy"), (None, USAGE, Failure(FailureKind.FILTERED, "content_policy", "why"))),
         (failed("new"), (None, USAGE, Failure(FailureKind.PASSING, "new", "why"))),
         ({"status": "error", "error": "broken"}, (None, USAGE, Failure(FailureKind.PASSING, "unknown", "broken"))),
         ({"status": "error"}, (None, USAGE, Failure(FailureKind.PASSING, "unknown", "the provider gave no reason"))),
@@ -289,7 +289,7 @@ def test_each_item_is_an_answer(changes: dict[str, Any], expected: tuple[Any, ..
 def test_an_item_that_names_no_request_belongs_to_none(strange: Any) -> None:
     """It is counted as a stray by whoever sent the requests."""
     with connected(page(strange, item(1), total=2)) as (provider, _):
-        first, second = provider.results("b-1")
+        first, second = provider.results("b-1", FORM)
     assert not first.custom_id.startswith("run")
     assert second.custom_id == "run-1-1"
 
@@ -348,3 +348,9 @@ def test_an_address_that_is_none_is_a_wrong_call(url: str, monkeypatch: pytest.M
     monkeypatch.setenv("HOLYSHEEP_API_KEY", KEY)
     with pytest.raises(UsageError, match="not a web address"):
         connection_for("holysheep", url, {})
+
+
+def test_a_temperature_can_not_be_said() -> None:
+    """The dialect has no word for it, and it is not left out in silence."""
+    with pytest.raises(UsageError, match="temperature"):
+        HolySheepFormat(RequestForm("m", temperature=0.0))

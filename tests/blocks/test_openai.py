@@ -17,7 +17,18 @@ import stamina
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blocks.batch import Answer, BatchPhase, BatchStatus, EncodedBatch, Failure, FailureKind, RequestForm, Usage
+from blocks.batch import (
+    Answer,
+    BatchPhase,
+    BatchStatus,
+    EncodedBatch,
+    Failure,
+    FailureKind,
+    Found,
+    Obstacle,
+    RequestForm,
+    Usage,
+)
 from blocks.errors import (
     AuthenticationFailed,
     BatchRefused,
@@ -31,15 +42,14 @@ from blocks.errors import (
 from blocks.providers.openai import (
     BATCHES_PAGE,
     CHAT,
-    QUEUE_FULL,
     RESPONSES,
-    NotStrict,
+    STRICT,
     OpenAI,
     OpenAIFormat,
     read_line,
     read_status,
-    strict_schema,
 )
+from blocks.providers.schemas import NotStrict, narrowed
 from tests.blocks.scripted import Asked, Drop, Say, Server, Step, serving
 
 SCHEMA: dict[str, Any] = {"type": "object", "properties": {"label": {"type": "string"}}}
@@ -90,6 +100,27 @@ def form_of(asked: Asked) -> dict[str, tuple[str | None, bytes]]:
 
 
 # --- requests
+
+
+def test_an_answer_that_was_cut_off_may_be_longer_the_next_time() -> None:
+    """Four times; where the job sets no limit, the model's own was reached and there is nothing to raise."""
+    for endpoint, name in ((CHAT, "max_completion_tokens"), (RESPONSES, "max_output_tokens")):
+        body = json.loads(OpenAIFormat(FORM, endpoint).encode("run-1-2", "Hi", longer=True))["body"]
+        assert body[name] == 800
+        free = OpenAIFormat(RequestForm("m"), endpoint)
+        assert free.encode("run-1-2", "Hi", longer=True) == free.encode("run-1-2", "Hi")
+    answer = read_line(json.dumps(row(1, chat("half", "length"))).encode(), RequestForm("m"))
+    assert answer is not None
+    assert answer.failure is not None
+    assert answer.failure.kind is FailureKind.FINAL
+
+
+@pytest.mark.parametrize("endpoint", [CHAT, RESPONSES])
+def test_a_temperature_is_sent_where_the_job_has_one(endpoint: str) -> None:
+    """Also 0, which is not the default."""
+    body = json.loads(OpenAIFormat(RequestForm("m", temperature=0.0), endpoint).encode("run-1-1", "Hi"))["body"]
+    assert body["temperature"] == 0
+    assert "temperature" not in json.loads(OpenAIFormat(FORM, endpoint).encode("run-1-1", "Hi"))["body"]
 
 
 @given(st.text(), st.none() | st.text(min_size=1), st.none() | st.text(min_size=1), st.sampled_from([CHAT, RESPONSES]))
@@ -204,7 +235,7 @@ def asked_for(part: Any) -> dict[str, Any]:
 )  # fmt: skip
 def test_a_schema_is_said_strictly(part: dict[str, Any], strict: dict[str, Any]) -> None:
     """Objects closed and their properties required; what strict mode has no words for is left out."""
-    assert strict_schema(asked_for(part)) == closed(a=strict)
+    assert narrowed(asked_for(part), STRICT) == closed(a=strict)
 
 
 @pytest.mark.parametrize("word", ["$defs", "definitions"])
@@ -213,7 +244,7 @@ def test_named_parts_are_kept(word: str) -> None:
     node = {"type": "object", "properties": {"next": {"anyOf": [{"$ref": f"#/{word}/node"}, {"type": "null"}]}}}
     schema = {**asked_for({"$ref": f"#/{word}/node"}), word: {"node": node}}
     inner = {"anyOf": [{"$ref": "#/$defs/node"}, {"type": "null"}]}
-    assert strict_schema(schema) == {**closed(a={"$ref": "#/$defs/node"}), "$defs": {"node": closed(next=inner)}}
+    assert narrowed(schema, STRICT) == {**closed(a={"$ref": "#/$defs/node"}), "$defs": {"node": closed(next=inner)}}
 
 
 def deep(levels: int) -> dict[str, Any]:
@@ -238,7 +269,7 @@ def test_what_can_not_be_said_strictly_is_sent_as_it_is(part: Any) -> None:
     """The model follows it as well as it can; the answer is checked against the whole schema in any case."""
     schema = asked_for(part)
     with pytest.raises(NotStrict):
-        strict_schema(schema)
+        narrowed(schema, STRICT)
     body = json.loads(OpenAIFormat(RequestForm("m", schema=schema)).encode("a", "Hi"))["body"]
     sent = body["response_format"]["json_schema"]
     assert (sent["strict"], sent["schema"]) == (False, schema)
@@ -248,7 +279,7 @@ def test_what_can_not_be_said_strictly_is_sent_as_it_is(part: Any) -> None:
 def test_a_root_that_is_no_object_is_not_strict(root: dict[str, Any]) -> None:
     """Strict mode takes objects only."""
     with pytest.raises(NotStrict):
-        strict_schema(root)
+        narrowed(root, STRICT)
 
 
 parts = st.recursive(
@@ -269,7 +300,7 @@ parts = st.recursive(
 def test_an_answer_that_is_strict_is_valid(part: dict[str, Any], value: Any) -> None:
     """The strict schema asks for nothing that the job's own would reject."""
     schema = asked_for(part)
-    strict = strict_schema(schema)
+    strict = narrowed(schema, STRICT)
     jsonschema_rs.meta.validate(strict)
     if jsonschema_rs.is_valid(strict, {"a": value}):
         assert jsonschema_rs.is_valid(schema, {"a": value})
@@ -429,7 +460,7 @@ def test_a_lost_batch_is_found_by_its_tag(batch: EncodedBatch) -> None:
     page = listed(a_batch(9, tag="abcd2345-8"), a_batch(8, metadata={}), a_batch(7, tag=TAG), a_batch(6))
     with connected(listed(), page) as (provider, server):
         assert provider.verified_lookup
-        assert provider.find(batch, FORM) == "batch_7"
+        assert provider.find(batch, FORM) == Found("batch_7")
     files, batches = server.asked
     assert (files.method, files.path, files.query["purpose"], files.query["order"]) == (
         "GET", "/v1/files", "batch", "desc",
@@ -440,7 +471,7 @@ def test_a_lost_batch_is_found_by_its_tag(batch: EncodedBatch) -> None:
 def test_a_lost_batch_is_found_by_its_file(batch: EncodedBatch) -> None:
     """Where a service keeps no metadata."""
     with connected(listed(a_file(5, "other.jsonl"), a_file(7)), listed(a_batch(5), a_batch(7))) as (provider, _):
-        assert provider.find(batch, FORM) == "batch_7"
+        assert provider.find(batch, FORM) == Found("batch_7")
 
 
 def test_lists_are_read_page_by_page_back_to_the_time_of_sending(batch: EncodedBatch) -> None:
@@ -452,7 +483,7 @@ def test_lists_are_read_page_by_page_back_to_the_time_of_sending(batch: EncodedB
         listed(a_batch(4), more=True),
     ]
     with connected(listed(), *pages) as (provider, server):
-        assert provider.find(batch, FORM) == "batch_6"
+        assert provider.find(batch, FORM) == Found("batch_6")
     assert [asked.query.get("after") for asked in server.asked[1:]] == [None, "batch_8", "batch_6"]
 
 
@@ -479,7 +510,7 @@ def test_of_two_the_oldest_stays(batch: EncodedBatch, caplog: pytest.LogCaptureF
     """The other is cancelled, and both are told."""
     page = listed(a_batch(9, tag=TAG, at=SENT + 90), a_batch(8), a_batch(7, tag=TAG, at=SENT + 80))
     with connected(listed(), page, Say(body=a_batch(9, status="cancelling"))) as (provider, server):
-        assert provider.find(batch, FORM) == "batch_7"
+        assert provider.find(batch, FORM) == Found("batch_7", copies=("batch_9",))
     assert (server.asked[2].method, server.asked[2].path) == ("POST", "/v1/batches/batch_9/cancel")
     assert len(server.asked) == 3
     assert "batch_7 is kept, batch_9 is cancelled" in caplog.text
@@ -490,14 +521,14 @@ def test_of_two_one_that_can_still_answer_stays(status: str, batch: EncodedBatch
     """One that failed, or was cancelled the last time, is not what is waited for."""
     page = listed(a_batch(9, tag=TAG, at=SENT + 90), a_batch(7, tag=TAG, at=SENT + 80, status=status))
     with connected(listed(), page, CREATED) as (provider, _):
-        assert provider.find(batch, FORM) == "batch_9"
+        assert provider.find(batch, FORM) == Found("batch_9", copies=("batch_7",))
 
 
 def test_a_batch_that_is_listed_twice_is_one(batch: EncodedBatch) -> None:
     """A list that moves while it is read shows one again; it is not cancelled."""
     pages = [listed(a_batch(7, tag=TAG), more=True), listed(a_batch(7, tag=TAG), a_batch(6))]
     with connected(listed(), *pages) as (provider, server):
-        assert provider.find(batch, FORM) == "batch_7"
+        assert provider.find(batch, FORM) == Found("batch_7")
     assert {asked.method for asked in server.asked} == {"GET"}
 
 
@@ -505,7 +536,7 @@ def test_one_too_many_that_can_not_be_cancelled_is_told(batch: EncodedBatch, cap
     """The batch is found all the same."""
     page = listed(a_batch(9, tag=TAG, at=SENT + 90), a_batch(7, tag=TAG, at=SENT + 80))
     with connected(listed(), page, refusal(409, None), Say(body=a_batch(9))) as (provider, _):
-        assert provider.find(batch, FORM) == "batch_7"
+        assert provider.find(batch, FORM) == Found("batch_7", copies=("batch_9",))
     assert "will be billed" in caplog.text
 
 
@@ -518,30 +549,28 @@ def test_an_empty_list_proves_nothing_for_a_while(batch: EncodedBatch) -> None:
     assert {asked.method for asked in server.asked} == {"GET"}
 
 
-def test_after_a_while_a_batch_that_is_not_there_is_sent(batch: EncodedBatch) -> None:
-    """Under its tag, with a file of its own."""
-    with connected(listed(), listed(a_batch(9)), UPLOADED, CREATED, now=SENT + 601) as (provider, server):
-        assert provider.find(batch, FORM) == "batch_1"
-    assert form_of(server.asked[2])["file"][0] == FILENAME
-    assert json.loads(server.asked[3].body)["metadata"] == {"batchwerk": TAG}
+def test_after_a_while_a_batch_that_is_not_there_was_never_accepted(batch: EncodedBatch) -> None:
+    """Nothing is sent here: sending its requests again is a batch of its own."""
+    with connected(listed(), listed(a_batch(9)), now=SENT + 601) as (provider, server):
+        assert provider.find(batch, FORM) is None
+    assert {asked.method for asked in server.asked} == {"GET"}
 
 
 def test_the_time_runs_from_the_last_upload(batch: EncodedBatch) -> None:
-    """A process that sent it anew and died left a file, and no note of its own."""
+    """A large file takes its time, and the batch is only made after it."""
     script = [listed(a_file(8, at=SENT + 9000), a_file(7)), listed()]
     with connected(*script, now=SENT + 9100) as (provider, _), pytest.raises(UnknownOutcome) as caught:
         provider.find(batch, FORM)
     assert caught.value.retry_after == 500
-    with connected(*script, UPLOADED, CREATED, now=SENT + 9601) as (provider, _):
-        assert provider.find(batch, FORM) == "batch_1"
+    with connected(*script, now=SENT + 9601) as (provider, _):
+        assert provider.find(batch, FORM) is None
 
 
-def test_the_time_runs_from_the_last_lost_answer(batch: EncodedBatch) -> None:
-    """Found nothing, sent anew, no answer again: the next look waits anew, also if the upload is not listed yet."""
-    script: list[Step] = [listed(), listed(), UPLOADED, Drop(), listed()]
-    with connected(*script, now=SENT + 700) as (provider, server):
+def test_the_time_runs_from_the_lost_answer(batch: EncodedBatch) -> None:
+    """Which may be long after the intent, also if the upload is not listed yet."""
+    with connected(UPLOADED, Drop(), listed(), now=SENT + 700) as (provider, server):
         with pytest.raises(UnknownOutcome, match="broke"):
-            provider.find(batch, FORM)
+            provider.submit(batch, FORM)
         with pytest.raises(UnknownOutcome, match="600 s"):
             provider.find(batch, FORM)
     assert [asked.method for asked in server.asked].count("POST") == 2
@@ -558,8 +587,8 @@ def test_without_a_time_nothing_is_sent(batch: EncodedBatch) -> None:
 
 def test_the_time_to_settle_can_be_set(batch: EncodedBatch) -> None:
     """A service that lists at once needs none."""
-    with connected(listed(), listed(), UPLOADED, CREATED, now=SENT, settle=0) as (provider, _):
-        assert provider.find(batch, FORM) == "batch_1"
+    with connected(listed(), now=SENT, settle=0) as (provider, _):
+        assert provider.find(batch, FORM) is None
 
 
 # --- poll and cancel
@@ -622,28 +651,34 @@ def test_dates_may_be_text() -> None:
         assert read_status({"id": "b", "created_at": text}).created_at == expected
 
 
-QUEUE = {"code": QUEUE_FULL, "message": "Enqueued token limit reached for gpt-4.1", "param": None, "line": None}
+QUEUE = {
+    "code": "token_limit_exceeded",
+    "message": "Enqueued token limit reached for gpt-4.1",
+    "param": None,
+    "line": None,
+}
 BAD_LINE = {"code": "invalid_json_line", "message": "This line is not parseable.", "param": None, "line": 12}
 
 
 @pytest.mark.parametrize(
-    ("errors", "code", "said"),
+    ("errors", "obstacle", "said"),
     [
-        ({"object": "list", "data": [QUEUE]}, QUEUE_FULL, f"{QUEUE_FULL}: {QUEUE['message']}"),
-        ({"data": [BAD_LINE]}, "invalid_json_line", "invalid_json_line: This line is not parseable. (line 12)"),
-        ({"data": [BAD_LINE, QUEUE]}, QUEUE_FULL, f"{QUEUE_FULL}: {QUEUE['message']} (and 1 more)"),
-        ([BAD_LINE], "invalid_json_line", "invalid_json_line: This line is not parseable. (line 12)"),
+        ({"object": "list", "data": [QUEUE]}, Obstacle.QUEUE_FULL, f"token_limit_exceeded: {QUEUE['message']}"),
+        ({"data": [BAD_LINE]}, None, "invalid_json_line: This line is not parseable. (line 12)"),
+        ({"data": [BAD_LINE, QUEUE]}, Obstacle.QUEUE_FULL, f"token_limit_exceeded: {QUEUE['message']} (and 1 more)"),
+        ([BAD_LINE], None, "invalid_json_line: This line is not parseable. (line 12)"),
         ({"message": "no"}, None, "no"),
         ("no", None, "no"),
-        ({"data": [{"code": "empty_file"}]}, "empty_file", "empty_file"),
+        ({"data": [{"code": "empty_file"}]}, None, "empty_file"),
         ({"data": [{"param": "x"}]}, None, "no reason given"),
+        ({"data": [{"code": "too_many_tasks"}]}, Obstacle.TOO_LARGE, "too_many_tasks"),
         (None, None, None),
     ],
 )
-def test_a_failed_batch_says_why(errors: Any, code: str | None, said: str | None) -> None:
-    """A full queue, which passes, is told by its code."""
+def test_a_failed_batch_says_why(errors: Any, obstacle: Obstacle | None, said: str | None) -> None:
+    """A full queue, which passes, and a batch that is too large are told by their codes."""
     status = read_status(a_batch(1, status="failed", errors=errors))
-    assert (status.phase, status.error_code, status.error) == (BatchPhase.FAILED, code, said)
+    assert (status.phase, status.obstacle, status.error) == (BatchPhase.FAILED, obstacle, said)
 
 
 def test_a_failed_batch_with_answers_has_ended() -> None:
@@ -656,7 +691,7 @@ def test_a_failed_batch_with_answers_has_ended() -> None:
 def test_what_is_no_batch_is_an_error_of_the_provider(said: Any) -> None:
     """Not a traceback, and not a batch without answers."""
     with connected(Say(200, said)) as (provider, _):
-        for call in (provider.poll, provider.cancel, lambda batch_id: list(provider.results(batch_id))):
+        for call in (provider.poll, provider.cancel, lambda batch_id: list(provider.results(batch_id, FORM))):
             with pytest.raises(ProviderError) as caught:
                 call("b-1")
             assert caught.value.provider == "openai"
@@ -724,7 +759,7 @@ def test_both_files_are_read(batch: EncodedBatch) -> None:
         file(ended(2, "batch_expired")),
     ]
     with connected(*script) as (provider, server):
-        found = list(provider.results("batch_1"))
+        found = list(provider.results("batch_1", FORM))
     assert [answer.custom_id for answer in found] == ["run-1-1", "run-0-1", "run-2-1"]
     assert [asked.path for asked in server.asked] == [
         "/v1/batches/batch_1", "/v1/files/file-o/content", "/v1/files/file-e/content",
@@ -734,7 +769,7 @@ def test_both_files_are_read(batch: EncodedBatch) -> None:
 def test_a_request_in_both_files_has_the_answer_of_the_first() -> None:
     """What was answered was paid."""
     with connected(done(), file(row(1)), file(ended(1, "batch_expired"), ended(2, "x"))) as (provider, _):
-        found = list(provider.results("batch_1"))
+        found = list(provider.results("batch_1", FORM))
     assert [(answer.custom_id, answer.text) for answer in found] == [("run-1-1", "x"), ("run-2-1", None)]
 
 
@@ -742,21 +777,21 @@ def test_a_request_in_both_files_has_the_answer_of_the_first() -> None:
 def test_either_file_may_be_absent(absent: Any, caplog: pytest.LogCaptureFixture) -> None:
     """All failed: no output. All succeeded: no errors. Neither is told."""
     with connected(done(output=absent), file(row(1, status=500))) as (provider, _):
-        assert [answer.text for answer in provider.results("batch_1")] == [None]
+        assert [answer.text for answer in provider.results("batch_1", FORM)] == [None]
     with connected(done(errors=absent), file(row(1))) as (provider, _):
-        assert [answer.text for answer in provider.results("batch_1")] == ["x"]
+        assert [answer.text for answer in provider.results("batch_1", FORM)] == ["x"]
     assert not caplog.records
     with connected(done(absent, absent)) as (provider, _):
-        assert not list(provider.results("batch_1"))
+        assert not list(provider.results("batch_1", FORM))
     assert "neither an output nor an error file" in caplog.text
 
 
 def test_files_that_are_gone_are_told() -> None:
     """Not an empty result."""
     with connected(done(), refusal(404, None)) as (provider, _), pytest.raises(NotFound):
-        list(provider.results("batch_1"))
+        list(provider.results("batch_1", FORM))
     with connected(done(), file(row(1)), refusal(404, None)) as (provider, _), pytest.raises(NotFound):
-        list(provider.results("batch_1"))
+        list(provider.results("batch_1", FORM))
 
 
 def test_lines_that_can_not_be_read_are_counted(caplog: pytest.LogCaptureFixture) -> None:
@@ -775,7 +810,7 @@ def test_lines_that_can_not_be_read_are_counted(caplog: pytest.LogCaptureFixture
     ]
     good = [json.dumps(row(n)).encode() for n in range(2)]
     with connected(done(errors=None), Say(body=b"\n".join([good[0], *bad, good[1]]))) as (provider, _):
-        found = list(provider.results("batch_1"))
+        found = list(provider.results("batch_1", FORM))
     assert [answer.custom_id for answer in found] == ["run-0-1", "run-1-1"]
     assert "8 lines of file-o" in caplog.text
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
@@ -794,7 +829,7 @@ def test_a_download_that_breaks_goes_on(cut: int, monkeypatch: pytest.MonkeyPatc
     part = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(BODY) + BODY[:cut]
     script: list[Step] = [done(errors=None), Drop(after=part, reset=reset), Say(503), Say(body=BODY)]
     with connected(*script) as (provider, server):
-        assert [answer.custom_id for answer in provider.results("batch_1")] == [f"run-{n}-1" for n in range(300)]
+        assert [answer.custom_id for answer in provider.results("batch_1", FORM)] == [f"run-{n}-1" for n in range(300)]
     assert len(server.asked) == 4
 
 
@@ -802,14 +837,14 @@ def test_a_download_that_breaks_again_and_again_is_given_up() -> None:
     """As a transient error; what is not read is not made up."""
     part = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(BODY) + BODY[:5000]
     with connected(done(errors=None), Drop(after=part)) as (provider, server), pytest.raises(Transient):
-        list(provider.results("batch_1"))
+        list(provider.results("batch_1", FORM))
     assert len(server.asked) == 4  # the batch, and three tries
 
 
 def test_a_download_can_be_left() -> None:
     """Whoever wants no more answers keeps no connection."""
     with connected(done(errors=None), Say(body=BODY * 2000)) as (provider, _):
-        answers = provider.results("batch_1")
+        answers = provider.results("batch_1", FORM)
         assert next(answers).custom_id == "run-0-1"
         assert isinstance(answers, Iterator)
         answers.close()  # type: ignore[attr-defined]  # a generator
@@ -821,7 +856,7 @@ def test_memory_does_not_grow_with_the_file() -> None:
     with connected(done(errors=None), Say(body=body)) as (provider, _):
         tracemalloc.start()
         try:
-            assert sum(1 for _ in provider.results("batch_1")) == 6000
+            assert sum(1 for _ in provider.results("batch_1", FORM)) == 6000
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
@@ -839,8 +874,9 @@ def final(code: str, message: str) -> Failure:
     return Failure(FailureKind.FINAL, code, message)
 
 
-CUT = passing("length", "the answer was cut off at the limit of output tokens")
-FILTERED = final("content_filter", "the provider's filter stopped the answer")
+CUT = Failure(FailureKind.CUT_OFF, "length", "the answer was cut off at the limit of output tokens")
+FILTERED = Failure(FailureKind.FILTERED, "content_filter", "the provider's filter stopped the answer")
+REFUSED = Failure(FailureKind.REFUSED, "refusal", "I can't.")
 
 
 def said_no(code: str | None, kind: str = "invalid_request_error") -> dict[str, Any]:
@@ -861,7 +897,7 @@ def said_no(code: str | None, kind: str = "invalid_request_error") -> dict[str, 
         (row(1, json.dumps(chat())), ("x", USAGE, None)),
         (row(1, error={}), ("x", USAGE, None)),
         (row(1, status=None), ("x", USAGE, None)),
-        (row(1, chat(None, refusal="I can't.")), (None, USAGE, final("refusal", "I can't."))),
+        (row(1, chat(None, refusal="I can't.")), (None, USAGE, REFUSED)),
         (row(1, chat("half", "length")), (None, USAGE, CUT)),
         (row(1, chat("half", "content_filter")), (None, USAGE, FILTERED)),
         (row(1, {"choices": []}), (None, None, passing("no_answer", "the answer has no message"))),
@@ -877,7 +913,8 @@ def said_no(code: str | None, kind: str = "invalid_request_error") -> dict[str, 
          (None, None, final("context_length_exceeded", "why"))),
         (row(1, said_no("model_not_found"), 404), (None, None, final("model_not_found", "why"))),
         (row(1, said_no(None), 408), (None, None, passing("invalid_request_error", "why"))),
-        (row(1, said_no("content_policy_violation")), (None, None, final("content_policy_violation", "why"))),
+        (row(1, said_no("content_policy_violation")),
+         (None, None, Failure(FailureKind.FILTERED, "content_policy_violation", "why"))),
         (ended(1, "batch_expired"), (None, None, Failure(FailureKind.EXCUSED, "batch_expired", "why"))),
         (ended(1, "batch_cancelled"), (None, None, Failure(FailureKind.EXCUSED, "batch_cancelled", "why"))),
         (ended(1, "request_timeout"), (None, None, passing("request_timeout", "why"))),
@@ -891,7 +928,7 @@ def said_no(code: str | None, kind: str = "invalid_request_error") -> dict[str, 
 )  # fmt: skip
 def test_each_line_is_an_answer(line: dict[str, Any], expected: tuple[Any, ...]) -> None:
     """What passes goes again, what is final does not, what never ran is excused."""
-    assert read_line(json.dumps(line).encode()) == Answer("run-1-1", *expected)
+    assert read_line(json.dumps(line).encode(), FORM) == Answer("run-1-1", *expected)
 
 
 def response(*content: Any, status: Any = "completed", reason: Any = None, error: Any = None) -> dict[str, Any]:
@@ -914,7 +951,7 @@ A, B = {"type": "output_text", "text": "a"}, {"type": "output_text", "text": "b"
         (response(A, B), ("ab", USAGE, None)),
         (response(A, status=None), ("a", USAGE, None)),
         (response(), ("", USAGE, None)),
-        (response({"type": "refusal", "refusal": "I can't."}), (None, USAGE, final("refusal", "I can't."))),
+        (response({"type": "refusal", "refusal": "I can't."}), (None, USAGE, REFUSED)),
         (response(A, status="incomplete", reason="max_output_tokens"), (None, USAGE, CUT)),
         (response(A, status="incomplete", reason="content_filter"), (None, USAGE, FILTERED)),
         (response(A, status="incomplete"), (None, USAGE, passing("incomplete", ""))),
@@ -928,7 +965,7 @@ A, B = {"type": "output_text", "text": "a"}, {"type": "output_text", "text": "b"
 )  # fmt: skip
 def test_each_response_is_an_answer(body: dict[str, Any], expected: tuple[Any, ...]) -> None:
     """The other endpoint's bodies, by the same rules."""
-    assert read_line(json.dumps(row(1, body)).encode()) == Answer("run-1-1", *expected)
+    assert read_line(json.dumps(row(1, body)).encode(), FORM) == Answer("run-1-1", *expected)
 
 
 @pytest.mark.parametrize(
@@ -952,7 +989,7 @@ def test_each_response_is_an_answer(body: dict[str, Any], expected: tuple[Any, .
 )  # fmt: skip
 def test_tokens_that_are_not_named_are_not_free(usage: Any, expected: Usage | None) -> None:
     """They are unknown."""
-    answer = read_line(json.dumps(row(1, {**chat(), "usage": usage})).encode())
+    answer = read_line(json.dumps(row(1, {**chat(), "usage": usage})).encode(), FORM)
     assert answer is not None
     assert answer.usage == expected
 
@@ -985,7 +1022,7 @@ def test_no_answer_is_too_strange(thing: Any, other: Any) -> None:
     lines = [thing, {"custom_id": "a", "response": thing, "error": other}]
     lines += [row(1, body, status) for body in bodies for status in (200, other)]
     for line in lines:
-        answer = read_line(json.dumps(line).encode())
+        answer = read_line(json.dumps(line).encode(), FORM)
         assert answer is None or (answer.text is None) != (answer.failure is None)
     for batch in (thing, {"id": "b", "status": thing, "errors": other, "request_counts": thing, "created_at": other}):
         with suppress(ProviderError):
@@ -999,7 +1036,7 @@ def test_nothing_there_is_a_providers_error(batch: EncodedBatch) -> None:
             lambda: provider.submit(batch, FORM),
             lambda: provider.find(batch, FORM),
             lambda: provider.poll("b"),
-            lambda: list(provider.results("b")),
+            lambda: list(provider.results("b", FORM)),
             lambda: provider.cancel("b"),
         ):
             with pytest.raises(Transient) as caught:

@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from blocks.batch import BatchPhase
+from blocks.batch import BatchPhase, RequestForm
 from blocks.providers.openai import CHAT, OpenAI, id_of, read_line, read_page, read_status
 from tests.blocks.scripted import Say, serving
 
 ROOT = Path(__file__).resolve().parents[2]
+FORM = RequestForm("gpt-4.1-mini", None, None, 200)
 RECORDED = Path(os.environ.get("BATCHWERK_RECORDINGS", ROOT.parent / "shared" / "recorded"))
 pytestmark = pytest.mark.skipif(not RECORDED.is_dir(), reason=f"there are no recordings in {RECORDED}")
 
@@ -51,7 +52,7 @@ def test_every_recorded_batch_is_read() -> None:
     seen = set()
     for batch in batches():
         status = read_status(batch)
-        assert (status.id, status.wording, status.error, status.error_code) == (
+        assert (status.id, status.wording, status.error, status.obstacle) == (
             batch["id"], batch["status"], None, None,
         )  # fmt: skip
         assert status.created_at is not None
@@ -94,7 +95,7 @@ def test_the_recorded_answers_are_what_the_client_understands() -> None:
         provider = OpenAI("sk-test", f"{server.url}/v1")
         assert provider.poll(batch["body"]["id"]).wording == "validating"
         assert provider.cancel(cancelled["body"]["id"]).wording == "cancelling"
-        assert list(provider.results("batch_1")) == []
+        assert list(provider.results("batch_1", FORM)) == []
         provider.close()
 
 
@@ -107,7 +108,7 @@ def test_recorded_results_are_answers(name: str) -> None:
     tokens = [0, 0]
     for number, (result, capital) in enumerate(zip(recorded["results"], CAPITALS, strict=True)):
         line = {"id": "batch_req_1", "custom_id": f"run-{number}-1", "response": result, "error": {}}
-        answer = read_line(json.dumps(line).encode())
+        answer = read_line(json.dumps(line).encode(), FORM)
         assert answer is not None
         assert (answer.custom_id, answer.failure) == (f"run-{number}-1", None)
         assert capital in (answer.text or "")

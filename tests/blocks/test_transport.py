@@ -25,7 +25,7 @@ from blocks.errors import (
     UnknownOutcome,
     UsageError,
 )
-from blocks.transport import ATTEMPTS, Transport, retry_after_seconds
+from blocks.transport import ATTEMPTS, Complaint, Transport, retry_after_seconds
 from tests.blocks.scripted import Drop, Say, Server, Step, free_port, serving
 
 SECRET = "sk-very-secret-1234"  # noqa: S105  # a key that no error may show
@@ -39,8 +39,9 @@ def no_pauses() -> Iterator[None]:
         yield
 
 
-def read_error(body: Any) -> tuple[str | None, str]:
-    return (body.get("code"), str(body.get("message", ""))) if isinstance(body, dict) else (None, "")
+def read_error(body: Any) -> Complaint:
+    said = body if isinstance(body, dict) else {}
+    return Complaint(said.get("code"), str(said.get("message", "")), said.get("wait"))
 
 
 @contextmanager
@@ -330,3 +331,35 @@ def test_an_address_that_is_none_is_not_connected_to(bad: str) -> None:
     """The catalogue refuses it before; here it is no silent success."""
     with pytest.raises((ValueError, httpx.InvalidURL)):
         Transport("someone", bad, {}, read_error)
+
+
+def test_the_delay_that_a_body_names_is_waited_for_unless_a_header_names_one() -> None:
+    """Gemini has it in the body alone."""
+    for headers, expected in (({}, 37.0), ({"retry-after": "5"}, 5.0)):
+        refusal = Say(429, {"code": "busy", "wait": 37.0}, headers={**headers, "x-should-retry": "false"})
+        with connected(refusal) as (client, server), pytest.raises(Transient) as caught:
+            client.get("/x")
+        assert caught.value.retry_after == expected
+        assert len(server.asked) == 1
+
+
+def test_a_call_of_which_the_provider_says_that_repeating_is_of_no_use_is_made_once() -> None:
+    """`x-should-retry: false`; it may still pass later."""
+    with connected(Say(503, headers={"x-should-retry": "false"})) as (client, server), pytest.raises(Transient):
+        client.get("/x")
+    assert len(server.asked) == 1
+
+
+def test_a_resumable_upload_sends_its_bytes_to_our_own_address(tmp_path: Path) -> None:
+    """Whatever host the server names: a key never goes to another one."""
+    (tmp_path / "file").write_bytes(b"x" * 70_000)
+    begun = Say(headers={"x-goog-upload-url": "https://elsewhere.example/upload/v1/files?upload_id=7"}, body={})
+    about = {"file": {"display_name": "d", "mime_type": "application/jsonl"}}
+    with connected(begun, Say(body={"file": {"name": "files/a"}})) as (client, server):
+        answer = client.upload_resumable("/upload/v1/files", about, tmp_path / "file", 70_000)
+    assert answer == {"file": {"name": "files/a"}}
+    start, finish = server.asked
+    assert start.headers["x-goog-upload-header-content-length"] == "70000"
+    assert (finish.path, finish.query) == ("/upload/v1/files", {"upload_id": "7"})
+    assert finish.headers["x-goog-upload-command"] == "upload, finalize"
+    assert finish.body == b"x" * 70_000

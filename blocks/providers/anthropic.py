@@ -1,0 +1,669 @@
+"""Anthropic's Message Batches: one JSON body of requests, then a stream of result lines.
+
+The section numbers are those of the PROTOCOLS reference, §2 (Anthropic) and §1.1 (a create whose answer was lost).
+What is sent keeps to the reference; what is read may be anything: absent and null fields, unknown words.
+
+The codec is pure and stands on top; the calls follow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from threading import Lock
+from typing import Any
+
+import orjson
+
+from blocks.batch import (
+    LONGER,
+    Answer,
+    BatchPhase,
+    BatchStatus,
+    EncodedBatch,
+    Failure,
+    FailureKind,
+    Found,
+    Limits,
+    PollPlan,
+    RequestForm,
+    Usage,
+)
+from blocks.errors import BatchRefused, NotFound, Transient, UnknownOutcome, UsageError
+from blocks.providers.lost import CLOCK_SLACK, SETTLE, Settling, keep_one
+from blocks.providers.reading import array, is_count, mapping, string, time_of
+from blocks.providers.schemas import NotStrict, Subset, narrowed
+from blocks.transport import Complaint, Transport
+
+log = logging.getLogger("batchwerk.anthropic")
+
+BASE_URL = "https://api.anthropic.com"
+PATHS = {
+    "batches": "/v1/messages/batches",
+    "batch": "/v1/messages/batches/{id}",
+    "results": "/v1/messages/batches/{id}/results",
+    "cancel": "/v1/messages/batches/{id}/cancel",
+}
+OUTCOMES = ("succeeded", "errored", "canceled", "expired")  # counters of requests that are done (§2.3)
+BATCHES_PAGE = 1000  # the most that a list gives (§2.2)
+
+# What the options may say; the first is the default. `effort`: how much a model thinks, `default`: as it likes.
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "version": ("2026-10-21", "2023-06-01"),
+    "auth": ("x-api-key", "bearer"),
+    "cache": ("5m", "off", "1h"),
+    "effort": ("default", "low", "medium", "high", "xhigh", "max"),
+}
+VERSION, AUTH, CACHE, EFFORT = (known[0] for known in CHOICES.values())
+WITHOUT_SAMPLING = "2026-10-21"  # the version since which `temperature` is refused (§2.1)
+
+LIMITS = Limits(  # §2.6, tier "Start"
+    max_requests=100_000,
+    max_bytes=256_000_000,
+    max_queued_requests=200_000,
+    submissions_at_once=1,  # of two creates whose answers are lost, each could be taken for the other (§1.1)
+)
+
+# `max_tokens` is required. Where the job names no limit there is room for an answer and for what models from 5 on think
+# before it, and `LONGER` times as much is still less than what any model since 4.5 can write.
+MAX_TOKENS = 8192
+
+# How long a prefix must be to be cached, in tokens (§2.9); a model that is not named needs the most. Below that a mark
+# does nothing, so a guess that is a little off costs nothing.
+SHORTEST_PREFIXES = (
+    (re.compile(r"claude-(?:opus|fable|mythos)-5|claude-[a-z]+-5-5"), 512),
+    (re.compile(r"claude-opus-4-8|claude-sonnet-[45]"), 1024),
+    (re.compile(r"claude-opus-4-7"), 2048),
+)
+LONGEST_PREFIX = 4096
+BYTES_PER_TOKEN = 4  # of a system text; newer models make more tokens of the same bytes
+
+# Error types and codes of rows (§2.4, §2.7); one that is not listed may pass.
+FINAL_TYPES = {"invalid_request_error", "not_found_error", "permission_error", "request_too_large"}
+SPEND_CODES = {
+    "billing_error",
+    "contract_spend_limit_reached",
+    "enforced_spend_limit_reached",
+    "linked_organization_billing_unavailable",
+    "linked_organization_spend_limit_reached",
+}
+ACCOUNT_CODES = {"cmek_key_disabled", "cmek_key_network_blocked", "organization_on_hold"}  # nothing about the row
+
+# The subset of §2.10; formats as the SDK 2.12 lists them. Patterns are taken only in part, so none is sent.
+STRICT = Subset(
+    formats={"date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"},
+    most_items=1,
+    all_required=False,
+    most_optional=24,
+    most_unions=16,
+)
+
+
+def check_options(**chosen: str) -> None:
+    """Raises UsageError where an option says something that `CHOICES` does not have."""
+    for name, value in chosen.items():
+        if value not in CHOICES[name]:
+            raise UsageError(
+                f"--option {name}={value} is not known to anthropic",
+                next_step=f"use one of {', '.join(CHOICES[name])}",
+            )
+
+
+# --- requests -------------------------------------------------------------------------------------------------------
+
+
+class AnthropicFormat:
+    """`{"requests": [{"custom_id", "params"}]}`, params of the Messages API (§2.2).
+
+    Without a limit of the job an answer may have `MAX_TOKENS` tokens. Where the schema can't be said in the words that
+    structured output takes, it becomes part of the system text. `cache` marks the system text for the provider's
+    prompt cache if it is long enough to be cached. A mark for five minutes pays from a hit rate of 22 %, one for an
+    hour from 53 %; batches see 30 to 98 % (§2.9), and each hit renews the mark: hence the default.
+
+    Raises UsageError for a temperature that the version or the model does not take.
+    """
+
+    head = b'{"requests":['
+    separator = b","
+    tail = b"]}"
+
+    def __init__(self, form: RequestForm, *, version: str = VERSION, cache: str = CACHE, effort: str = EFFORT) -> None:
+        check_options(version=version, cache=cache, effort=effort)
+        _check_temperature(form, version)
+        schema, system = _schema_and_system(form)
+        before: dict[str, Any] = {"model": form.model}
+        if form.temperature is not None:
+            before["temperature"] = form.temperature
+        if system:
+            before["system"] = [_system_block(system, form.model, cache)]
+        self._between = b'","params":%b,"messages":[{"role":"user","content":' % orjson.dumps(before)[:-1]
+        limit = form.max_output_tokens or MAX_TOKENS
+        output = b"" if effort == EFFORT and schema is None else _output_config(schema, effort)
+        self._end = b'}],"max_tokens":%d%b}}' % (limit, output)
+        self._longer_end = b'}],"max_tokens":%d%b}}' % (limit * LONGER, output)
+        self._correction = "Answer again." if form.schema is None else _AGAIN
+
+    def encode(self, custom_id: str, prompt: str, correction: str | None = None, *, longer: bool = False) -> bytes:
+        """One request; only the prompt itself is escaped anew, all else was when the format was made.
+
+        A correction is a second part of the user's message: models refuse to have their own answer begun for them.
+        """
+        content = orjson.dumps(prompt)
+        if correction:
+            note = orjson.dumps(f"Your previous answer was rejected: {correction}\n{self._correction}")
+            content = b'[{"type":"text","text":%b},{"type":"text","text":%b}]' % (content, note)
+        end = self._longer_end if longer else self._end
+        return b'{"custom_id":"' + custom_id.encode() + self._between + content + end
+
+
+_AGAIN = "Answer again, so that it matches the JSON Schema."
+_MODEL_VERSION = re.compile(r"claude-[a-z]+-(\d+)(?:-(\d{1,2})(?!\d))?")
+
+
+def _check_temperature(form: RequestForm, version: str) -> None:
+    """Sent all the same, it would fail every row of the batch, hours later (§2.1)."""
+    if form.temperature is None:
+        return
+    if version >= WITHOUT_SAMPLING:
+        raise UsageError(
+            f"anthropic takes no temperature since its API version {WITHOUT_SAMPLING}",
+            next_step="leave `temperature` out of the job, or add --option version=2023-06-01 for an older model",
+        )
+    if not 0 <= form.temperature <= 1:
+        raise UsageError(
+            f"anthropic takes temperatures from 0 to 1, not {form.temperature:g}", next_step="change it in the job"
+        )
+    if form.temperature != 1 and not _takes_temperature(form.model):
+        raise UsageError(
+            f"{form.model} takes no temperature other than 1",
+            next_step="leave `temperature` out of the job, or use a model before 4.7",
+        )
+
+
+def _takes_temperature(model: str) -> bool:
+    found = _MODEL_VERSION.search(model)
+    return found is None or (int(found[1]), int(found[2] or 0)) < (4, 7)
+
+
+def _schema_and_system(form: RequestForm) -> tuple[dict[str, Any] | None, str]:
+    """The schema for structured output, and the system text, with the whole schema in it where that has no words."""
+    system = (form.system or "").rstrip()
+    if form.schema is None:
+        return None, system
+    try:
+        return narrowed(form.schema, STRICT), system
+    except NotStrict:
+        text = orjson.dumps(form.schema).decode()
+        order = f"Answer with one JSON object and nothing else. It must match this JSON Schema:\n{text}"
+        return None, f"{system}\n\n{order}" if system else order
+
+
+def _system_block(text: str, model: str, cache: str) -> dict[str, Any]:
+    block: dict[str, Any] = {"type": "text", "text": text}
+    if cache != "off" and len(text.encode()) >= BYTES_PER_TOKEN * shortest_prefix(model):
+        block["cache_control"] = {"type": "ephemeral", "ttl": cache}
+    return block
+
+
+def shortest_prefix(model: str) -> int:
+    """How many tokens a prefix must have so that the model's cache takes it."""
+    return next((tokens for pattern, tokens in SHORTEST_PREFIXES if pattern.search(model)), LONGEST_PREFIX)
+
+
+def _output_config(schema: Mapping[str, Any] | None, effort: str) -> bytes:
+    """The member that names the answer's form and how much to think."""
+    config: dict[str, Any] = {} if effort == EFFORT else {"effort": effort}
+    if schema is not None:
+        config["format"] = {"type": "json_schema", "schema": schema}
+    return b',"output_config":' + orjson.dumps(config)
+
+
+# --- batches --------------------------------------------------------------------------------------------------------
+
+
+def read_status(body: Any) -> BatchStatus:
+    """A batch object (§2.3). A state that we don't know counts as running: nothing may be concluded from it."""
+    batch = mapping(body)
+    named = id_of(batch)
+    if not named:
+        raise _unexpected("a batch without its id")
+    wording = string(batch.get("processing_status")) or "unknown"
+    counts = mapping(batch.get("request_counts"))
+    known = [counts[name] for name in OUTCOMES if is_count(counts.get(name))]
+    return BatchStatus(
+        id=named,
+        phase=BatchPhase.ENDED if wording == "ended" else BatchPhase.RUNNING,
+        wording=wording,
+        total=size_of(batch),
+        done=sum(known) if known else None,  # 0 until the whole batch has ended
+        created_at=time_of(batch.get("created_at")),
+    )
+
+
+def id_of(body: Mapping[str, Any]) -> str:
+    """The id that an answer names; empty where it names none."""
+    return string(body.get("id"))
+
+
+def size_of(batch: Mapping[str, Any]) -> int | None:
+    """How many requests a batch has: the sum of its counters at all times (§2.3).
+
+    None where they can't be read, or where there is one that we don't know: it may be a part of the sum, or the sum.
+    """
+    counts = mapping(batch.get("request_counts"))
+    known = counts.keys() <= {"processing", *OUTCOMES} and all(map(is_count, counts.values()))
+    return sum(counts.values()) if counts and known else None
+
+
+def read_page(page: Any) -> tuple[list[Mapping[str, Any]], bool]:
+    """A page of the list and whether there are more."""
+    items = mapping(page).get("data")
+    if not isinstance(items, list):
+        raise _unexpected("a list that is none")
+    return [item for item in items if isinstance(item, Mapping)], bool(page.get("has_more"))
+
+
+def _unexpected(what: str) -> Transient:
+    return Transient(
+        f"anthropic answered with {what}",
+        next_step="run the same command again: it goes on from here",
+        provider="anthropic",
+    )
+
+
+# --- answers --------------------------------------------------------------------------------------------------------
+
+_Outcome = tuple[str | None, Usage | None, Failure | None]
+
+
+class AnswerReader:
+    """Reads result lines (§2.4). `form` and `cache` are what the requests were encoded with.
+
+    The provider does not promise the capitals of an enum's choices (§2.10): a text that differs from exactly one
+    choice in its capitals only is replaced by that choice. An answer without such a text is passed on byte for byte.
+    """
+
+    def __init__(self, form: RequestForm, cache: str = CACHE) -> None:
+        self._lasts_an_hour = cache == "1h"
+        self._mend = mending(form.schema)
+
+    def read(self, line: bytes) -> Answer | None:
+        """None for a line that can't be read or names no request."""
+        row = _row_of(line)
+        custom_id = string(row.get("custom_id"))
+        return Answer(custom_id, *self._outcome(mapping(row.get("result")))) if custom_id else None
+
+    def _outcome(self, result: Mapping[str, Any]) -> _Outcome:
+        """The four kinds of result; one that we don't know may pass."""
+        kind = string(result.get("type"))
+        if kind == "succeeded":
+            return self._message(mapping(result.get("message")))
+        if kind == "errored":
+            return None, None, _failure(result.get("error"))
+        if kind in {"canceled", "cancelled", "expired"}:
+            said = "the batch expired" if kind == "expired" else "the batch was cancelled"
+            return None, None, Failure(FailureKind.EXCUSED, kind, f"{said} before the request ran")
+        said = "the provider gave neither an answer nor a reason"
+        return None, None, Failure(FailureKind.PASSING, kind or "no_answer", said)
+
+    def _message(self, message: Mapping[str, Any]) -> _Outcome:
+        usage = usage_of(message.get("usage"), lasts_an_hour=self._lasts_an_hour)
+        if failure := _stopped(message):
+            return None, usage, failure
+        content = message.get("content")
+        if not isinstance(content, list):
+            return None, usage, Failure(FailureKind.PASSING, "no_answer", "the answer has no content")
+        return self._mended(_text_of(content, string(message.get("stop_reason")))), usage, None
+
+    def _mended(self, text: str) -> str:
+        if self._mend is None:
+            return text
+        try:
+            answer = [orjson.loads(text)]
+            return orjson.dumps(answer[0]).decode() if self._mend(answer, 0) else text
+        except (orjson.JSONDecodeError, orjson.JSONEncodeError):  # no JSON, or nested too deep
+            return text
+
+
+def _row_of(line: bytes) -> Mapping[str, Any]:
+    """A line's object; an empty one for anything else."""
+    try:
+        return mapping(orjson.loads(line))
+    except orjson.JSONDecodeError:
+        return {}
+
+
+def _stopped(message: Mapping[str, Any]) -> Failure | None:
+    """Why a message is no answer, though it is billed. Other reasons leave that to whoever checks the answer."""
+    match message.get("stop_reason"):
+        case "max_tokens":
+            return Failure(FailureKind.CUT_OFF, "length", "the answer was cut off at the limit of output tokens")
+        case "model_context_window_exceeded":
+            said = "prompt and answer do not fit into the model's context window"
+            return Failure(FailureKind.FINAL, "model_context_window_exceeded", said)
+        case "refusal":
+            details = mapping(message.get("stop_details"))
+            said = string(details.get("explanation")) or string(details.get("category"))
+            return Failure(FailureKind.REFUSED, "refusal", said or "the model declined to answer")
+    return None
+
+
+def _text_of(content: list[Any], stop_reason: str) -> str:
+    """The text blocks, or what a tool was called with, as JSON; a model's thinking is no part of the answer."""
+    blocks = [mapping(block) for block in content]
+    if stop_reason == "tool_use":
+        inputs = [block["input"] for block in blocks if block.get("type") == "tool_use" and "input" in block]
+        if inputs:
+            return _json_of(inputs[0])
+    return "".join([string(block.get("text")) for block in blocks if block.get("type") == "text"])
+
+
+def _json_of(value: Any) -> str:
+    try:
+        return orjson.dumps(value).decode()
+    except orjson.JSONEncodeError:  # nested too deep: no answer
+        return ""
+
+
+def _failure(error: Any) -> Failure:
+    """An error by its type and code (§2.7), never by its words."""
+    kind, code, message = error_of(error)
+    meaning = FailureKind.PASSING
+    if kind in SPEND_CODES or code in SPEND_CODES:
+        meaning = FailureKind.EXCUSED  # not billed, and the next batch will be refused as a whole
+    elif kind in FINAL_TYPES and code not in ACCOUNT_CODES:
+        meaning = FailureKind.FINAL
+    return Failure(meaning, code or "unknown", message or "the provider gave no reason")
+
+
+_KEY = re.compile(r"\bsk-[\w*.…-]+")  # in case that a gateway repeats one
+
+
+def error_of(error: Any) -> tuple[str, str, str]:
+    """Type, code and message of an error, once or twice nested; the code of one that has none is its type."""
+    outer = mapping(error)
+    inner = mapping(outer.get("error")) or outer
+    kind = string(inner.get("type"))
+    code = string(mapping(inner.get("details")).get("error_code"))
+    message = string(inner.get("message")) or string(outer.get("error")) or string(error)
+    return kind, code or kind, _KEY.sub("sk-…", message)
+
+
+def usage_of(usage: Any, *, lasts_an_hour: bool = False) -> Usage | None:
+    """Tokens (§2.9), or None where they are not both named: what is not known must not look free.
+
+    What was written to a cache without saying to which counts as written to the one that was asked for.
+    """
+    told = mapping(usage)
+    plain, tokens_out = told.get("input_tokens"), told.get("output_tokens")
+    if not (is_count(plain) and is_count(tokens_out)):
+        return None
+    read, written = _count(told, "cache_read_input_tokens"), _count(told, "cache_creation_input_tokens")
+    parts = mapping(told.get("cache_creation"))
+    short, long = _count(parts, "ephemeral_5m_input_tokens"), _count(parts, "ephemeral_1h_input_tokens")
+    rest = max(0, written - short - long)
+    short, long = (short, long + rest) if lasts_an_hour else (short + rest, long)
+    return Usage(plain + read + short + long, tokens_out, read, short, long)
+
+
+def _count(counts: Mapping[str, Any], name: str) -> int:
+    count = counts.get(name)
+    return count if is_count(count) else 0
+
+
+# --- the capitals of choices ----------------------------------------------------------------------------------------
+
+Mend = Callable[[Any, Any], bool]  # of a list or object and a place in it: puts the value there right, says whether
+
+
+def mending(part: Any) -> Mend | None:
+    """What puts the capitals of an answer's choices right; None where the schema has no choices of texts.
+
+    Choices are looked for at the root, in properties and items, and beside null in a union. Where several parts of a
+    union may be meant, and behind a `$ref`, nothing is touched.
+    """
+    schema = mapping(part)
+    if "anyOf" in schema or "oneOf" in schema:
+        branches = array(schema.get("anyOf", schema.get("oneOf")))
+        meant = [branch for branch in branches if mapping(branch).get("type") != "null"]
+        return mending(meant[0]) if len(meant) == 1 else None
+    if "enum" in schema or "const" in schema:
+        return _mend_choice([schema["const"]] if "const" in schema else array(schema["enum"]))
+    properties = mapping(schema.get("properties"))
+    named = {name: mend for name, inner in properties.items() if (mend := mending(inner))}
+    if named:
+        return _mend_properties(named)
+    items = mending(schema["items"]) if "items" in schema else None
+    return _mend_items(items) if items else None
+
+
+def _mend_choice(choices: list[Any]) -> Mend | None:
+    texts = {choice for choice in choices if isinstance(choice, str)}
+    alike = Counter(text.casefold() for text in texts)
+    meant = {text.casefold(): text for text in texts if alike[text.casefold()] == 1}
+
+    def mend(place: Any, key: Any) -> bool:
+        value = place[key]
+        choice = meant.get(value.casefold()) if isinstance(value, str) and value not in texts else None
+        if choice is None:
+            return False
+        place[key] = choice
+        return True
+
+    return mend if meant else None
+
+
+def _mend_properties(properties: Mapping[str, Mend]) -> Mend:
+    def mend(place: Any, key: Any) -> bool:
+        value = place[key]
+        if not isinstance(value, dict):
+            return False
+        return sum(part(value, name) for name, part in properties.items() if name in value) > 0
+
+    return mend
+
+
+def _mend_items(item: Mend) -> Mend:
+    def mend(place: Any, key: Any) -> bool:
+        value = place[key]
+        return isinstance(value, list) and sum(item(value, number) for number in range(len(value))) > 0
+
+    return mend
+
+
+# --- calls ----------------------------------------------------------------------------------------------------------
+
+_creating: dict[str, Lock] = {}  # one for each key at an address; creates of this process go one after another
+
+
+class Anthropic:
+    """Anthropic's calls. Nothing can be attached to a batch, so one is known again by its results only (§1.1).
+
+    `settle`: seconds for which a batch that no list shows may still appear. The other options are those of `CHOICES`.
+    """
+
+    name = "anthropic"
+    verified_lookup = True
+    polling = PollPlan(first=60.0, factor=1.5, longest=300.0, patience=26 * 3600.0)  # §11; a batch ends within a day
+
+    def __init__(
+        self,
+        api_key: str,
+        base_url: str = BASE_URL,
+        *,
+        limits: Limits = LIMITS,
+        polling: PollPlan | None = None,
+        version: str = VERSION,
+        auth: str = AUTH,
+        cache: str = CACHE,
+        effort: str = EFFORT,
+        settle: float = SETTLE,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        check_options(version=version, auth=auth, cache=cache, effort=effort)
+        self.limits = limits
+        self.polling = polling or self.polling
+        self._version, self._cache, self._effort = version, cache, effort
+        self._settling = Settling(self.name, settle, clock)
+        self._first_ids: dict[str, str] = {}  # of batches whose results were looked into: the first custom_id
+        self._pauses: dict[str, float] = {}  # of lost batches that are waited for, by tag
+        self._key = api_key
+        base_url = base_url.rstrip("/").removesuffix("/v1")  # our paths begin with it; elsewhere the address ends in it
+        place = hashlib.sha256(f"{base_url}\n{api_key}".encode()).hexdigest()
+        self._turn = _creating.setdefault(place, Lock())
+        named = {"authorization": f"Bearer {api_key}"} if auth == "bearer" else {"x-api-key": api_key}
+        headers = {**named, "anthropic-version": version}
+        self._http = Transport(self.name, base_url, headers, self._read_error, out_of_money=_out_of_money)
+
+    def format(self, form: RequestForm) -> AnthropicFormat:
+        """How to encode requests of this form. Raises UsageError for what the version or the model does not take."""
+        return AnthropicFormat(form, version=self._version, cache=self._cache, effort=self._effort)
+
+    def submit(self, batch: EncodedBatch, form: RequestForm) -> str:  # noqa: ARG002  # the form is in the body
+        """Send the body, when no other create under this key is on its way."""
+        try:
+            with self._turn:
+                answer = self._http.create(PATHS["batches"], batch.path, batch.bytes, {})
+        except UnknownOutcome:
+            self._settling.note_lost(batch.tag)
+            raise
+        if named := id_of(mapping(answer)):
+            return named
+        self._settling.note_lost(batch.tag)
+        raise UnknownOutcome("anthropic accepted a batch and named no id for it", provider=self.name)
+
+    def find(self, batch: EncodedBatch, form: RequestForm) -> Found | None:  # noqa: ARG002  # its tag is enough
+        """Look into the results of batches of the right age and size; None once none can be it (§1.1).
+
+        One that has not ended can't be told from others: raises UnknownOutcome until it has, unless another is ours.
+        """
+        candidates = {id_of(item): item for item in self._listed(batch.sent_at - CLOCK_SLACK) if _may_be(item, batch)}
+        first_ids = {named: self._first_id(item) for named, item in candidates.items()}
+        ours = [named for named, first in first_ids.items() if first is not None and first.startswith(f"{batch.tag}-")]
+        if ours:
+            return keep_one(self.name, [read_status(candidates[named]) for named in ours], batch.tag, self.cancel)
+        waited_for = sorted(named for named, first in first_ids.items() if first is None)
+        if waited_for:
+            raise self._not_told_yet(batch.tag, waited_for)
+        self._settling.check(batch, where=f": it has {batch.requests:,} requests")
+        return None
+
+    def _first_id(self, item: Mapping[str, Any]) -> str | None:
+        """The first custom_id of a batch's results: it tells whose they are. None while it can't be read.
+
+        Empty for results that are gone for good: the batch is of no use, even if it is ours.
+        """
+        named = id_of(item)
+        if named in self._first_ids:
+            return self._first_ids[named]
+        if string(item.get("archived_at")):
+            log.warning("the results of %s are gone: whose they were can't be told any more", named)
+            return ""
+        if read_status(item).phase is BatchPhase.RUNNING:
+            return None
+        try:
+            with closing(self._http.lines(PATHS["results"].format(id=named))) as lines:
+                found = next((found for line in lines if (found := string(_row_of(line).get("custom_id")))), None)
+        except NotFound:  # ended, and not yet there to be read
+            return None
+        if found is not None:
+            self._first_ids[named] = found
+        return found
+
+    def _not_told_yet(self, tag: str, candidates: list[str]) -> UnknownOutcome:
+        """To be asked again when a batch would be polled again."""
+        before = self._pauses.get(tag)
+        self._pauses[tag] = pause = self.polling.first if before is None else self.polling.next_pause(before)
+        return UnknownOutcome(
+            f"anthropic can't tell yet whether the batch tagged {tag} was accepted: it may be "
+            f"{' or '.join(candidates)}, whose results will show it",
+            next_step="nothing needs to be done; the same command goes on from here",
+            provider=self.name,
+            retry_after=pause,
+        )
+
+    def _listed(self, since: float) -> Iterator[Mapping[str, Any]]:
+        """Batches of the key's workspace, newest first, back to a time.
+
+        Raises Transient for a list that breaks off: a batch that is not in it may exist all the same.
+        """
+        params: dict[str, str | int] = {"limit": BATCHES_PAGE}
+        more = True
+        while more:
+            items, more = read_page(self._http.get(PATHS["batches"], **params))
+            made = [_made_at(item) for item in items]
+            yield from (item for item, at in zip(items, made, strict=True) if at is None or at >= since)
+            times = [at for at in made if at is not None]
+            more = more and not (times and max(times) < since)
+            last = id_of(items[-1]) if items else ""
+            if more and last in {"", params.get("after_id")}:
+                raise _unexpected("a list that promises more and does not go on")
+            params["after_id"] = last
+
+    def poll(self, batch_id: str) -> BatchStatus:
+        """Where the batch stands."""
+        return read_status(self._http.get(PATHS["batch"].format(id=batch_id)))
+
+    def results(self, batch_id: str, form: RequestForm) -> Iterator[Answer]:
+        """The lines of the results, read at our own base URL: the batch names an address, and a key goes to no other.
+
+        Raises NotFound where they are archived, 29 days after the batch was made, or not there.
+        """
+        batch = mapping(self._http.get(PATHS["batch"].format(id=batch_id)))
+        if not id_of(batch):
+            raise _unexpected("a batch without its id")
+        if string(batch.get("archived_at")):
+            raise NotFound(
+                f"anthropic no longer has the results of {batch_id}: it keeps them for 29 days",
+                next_step="what was collected before is kept",
+                provider=self.name,
+            )
+        reader, unreadable = AnswerReader(form, self._cache), 0
+        for line in self._http.lines(PATHS["results"].format(id=batch_id)):
+            answer = reader.read(line)
+            if answer is not None:
+                yield answer
+            elif line.strip():
+                unreadable += 1
+        if unreadable:
+            log.warning("anthropic: %d lines of %s can't be read and were skipped", unreadable, batch_id)
+
+    def cancel(self, batch_id: str) -> BatchStatus:
+        """Ask to stop; what runs by then is finished and paid. A batch that has ended is told as it is."""
+        try:
+            return read_status(self._http.post(PATHS["cancel"].format(id=batch_id)))
+        except BatchRefused:
+            status = self.poll(batch_id)
+            if status.phase is BatchPhase.RUNNING:
+                raise
+            return status
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._http.close()
+
+    def _read_error(self, body: Any) -> Complaint:
+        """An error body (§2.7) without the key, which gateways may repeat."""
+        _, code, message = error_of(body)
+        return Complaint(code or None, message.replace(self._key, "…") if self._key else message)
+
+
+def _may_be(item: Mapping[str, Any], batch: EncodedBatch) -> bool:
+    """Whether a batch of the list may be the one that was sent; one whose size can't be read may be."""
+    named = id_of(item)
+    return bool(named) and named not in batch.others and size_of(item) in {None, batch.requests}
+
+
+def _made_at(item: Mapping[str, Any]) -> float | None:
+    at = time_of(item.get("created_at"))
+    return at.timestamp() if at else None
+
+
+def _out_of_money(status: int, code: str | None, retry_after: float | None) -> bool:
+    """A 429 that names no time to wait is the monthly limit: waiting is of no use (§2.7)."""
+    return code in SPEND_CODES or (status == 429 and retry_after is None)
