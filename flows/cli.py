@@ -30,7 +30,12 @@ app = typer.Typer(
 Input = Annotated[str, typer.Argument(metavar="INPUT", help="Parquet file to read.")]
 Output = Annotated[str, typer.Argument(metavar="OUTPUT", help="Parquet file to write.")]
 Job = Annotated[str, typer.Option(help="Job file: prompt, model, fields of the answer.")]
-Provider = Annotated[str, typer.Option(help="local (the emulator), holysheep, or a saved block as type/name.")]
+Provider = Annotated[
+    str,
+    typer.Option(
+        help="local (the emulator), holysheep, openai, anthropic, mistral, gemini, or a saved block as type/name."
+    ),
+]
 Model = Annotated[str | None, typer.Option(help="Instead of the job's model.")]
 BaseUrl = Annotated[str | None, typer.Option(help="Instead of the provider's own address.")]
 BatchSize = Annotated[str, typer.Option(metavar="N|auto", help="Requests in a batch.")]

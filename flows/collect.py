@@ -6,12 +6,13 @@ import dataclasses
 import logging
 import time
 
-from blocks.batch import BatchPhase
+from blocks.batch import BatchPhase, BatchStatus, Obstacle
 from blocks.errors import NotFound
-from flows.domain.events import Collected, Ended, Lost
+from flows.domain.events import Collected, Ended, Lost, Refused
 from flows.domain.ledger import Batch
 from flows.run import Run, now
 from flows.storage.results import Gathered, Gatherer
+from flows.submit import refuse_too_large
 
 log = logging.getLogger("batchwerk")
 
@@ -25,14 +26,28 @@ def poll_batch(run: Run, number: int) -> None:
     with run.guard(number):
         try:
             status = run.provider_of(batch).poll(batch.id)
+            copies = [run.provider_of(batch).poll(copy) for copy in batch.copies]
         except NotFound:
             if time.time() - batch.submitted_at < INVISIBLE:
                 return
             raise
-        if status.phase is BatchPhase.RUNNING:
-            return
-        failed = (status.error or status.wording) if status.phase is BatchPhase.FAILED else None
-        run.record(Ended(at=now(), batch=number, wording=status.wording, failed=failed))
+        if status.phase is BatchPhase.FAILED:
+            _note_failed(run, batch, status)
+        elif all(each.phase is not BatchPhase.RUNNING for each in [status, *copies]):
+            run.record(Ended(at=now(), batch=number, wording=status.wording))
+
+
+def _note_failed(run: Run, batch: Batch, status: BatchStatus) -> None:
+    """A batch of which nothing ran: some providers accept a batch first and refuse it later."""
+    reason = status.error or status.wording
+    match status.obstacle:
+        case Obstacle.TOO_LARGE:
+            refuse_too_large(run, batch, reason)
+        case Obstacle.QUEUE_FULL:
+            run.record(Refused(at=now(), batch=batch.number, reason=reason, queue_full=True))
+            log.warning("batch %d goes again when another batch has ended: %s", batch.number, reason)
+        case None:
+            run.record(Ended(at=now(), batch=batch.number, wording=status.wording, failed=reason))
 
 
 def collect_batch(run: Run, number: int) -> None:
@@ -53,8 +68,12 @@ def collect_batch(run: Run, number: int) -> None:
 def _gather(run: Run, batch: Batch) -> Gathered:
     gatherer = Gatherer(batch, run.judge_of(batch))
     if batch.failed is None and batch.id is not None:
-        gatherer.take(run.provider_of(batch).results(batch.id))
-    table, gathered = gatherer.finish(failed=batch.failed)
+        provider, form = run.provider_of(batch), run.terms_of(batch).form
+        gatherer.take(provider.results(batch.id, form))
+        for copy in batch.copies:
+            if provider.poll(copy).phase is BatchPhase.ENDED:  # one that failed answered nothing and cost nothing
+                gatherer.take_copy(provider.results(copy, form))
+    table, gathered = gatherer.finish(failed=batch.failed, final=batch.final)
     run.results_of(batch).save(batch.number, table)
     return gathered
 

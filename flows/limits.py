@@ -10,12 +10,12 @@ from prefect.concurrency.sync import rate_limit
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
 from blocks.batch import Limits
-from blocks.catalog import EMULATED, ENTRIES, LOCAL
+from blocks.catalog import DEFAULT_DIALECT, ENTRIES, LOCAL
 from blocks.errors import UsageError
 from flows.submit import LANES
 
 UPLOADS = 4  # submissions at once, over all runs
-DEFAULT_A_MINUTE = 100
+DEFAULT_AN_HOUR = 6_000
 
 
 def tag_for(provider: str) -> str:
@@ -28,10 +28,11 @@ def ensure_limits(provider: str, limits: Limits) -> int:
 
     Returns how many lanes a run may open. Raises UsageError where the operator allows none.
     """
-    a_minute = limits.submissions_per_minute or DEFAULT_A_MINUTE
+    a_second = (limits.submissions_per_hour or DEFAULT_AN_HOUR) / 3600
+    at_once = max(1, int(60 * a_second))  # what a minute allows may be used in one go
     with get_client(sync_client=True) as client:
-        slots = _existing_or_new(client, f"tag:{tag_for(provider)}", UPLOADS)
-        _existing_or_new(client, tag_for(provider), a_minute, slot_decay_per_second=a_minute / 60)
+        slots = _existing_or_new(client, f"tag:{tag_for(provider)}", limits.submissions_at_once or UPLOADS)
+        _existing_or_new(client, tag_for(provider), at_once, slot_decay_per_second=a_second)
     if slots == 0:
         raise UsageError(
             f"the concurrency limit {tag_for(provider)} is 0: nothing may be submitted",
@@ -42,7 +43,7 @@ def ensure_limits(provider: str, limits: Limits) -> int:
 
 def ensure_all_limits() -> list[str]:
     """Limits for every provider; returns their names."""
-    known = {LOCAL: ENTRIES[EMULATED].limits} | {provider: entry.limits for provider, entry in ENTRIES.items()}
+    known = {LOCAL: ENTRIES[DEFAULT_DIALECT].limits} | {provider: entry.limits for provider, entry in ENTRIES.items()}
     for provider, limits in known.items():
         ensure_limits(provider, limits)
     return [tag_for(provider) for provider in known]

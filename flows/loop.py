@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from queue import Empty
 from typing import Any, Protocol
 
 from blocks.batch import PollPlan
 from flows.collect import collect_batch, poll_batch
 from flows.domain.actions import Action, Agenda, Collect, Finish, Poll, Reconcile, Rules, Submit, Wait, next_actions
+from flows.domain.estimate import input_rate
 from flows.domain.ledger import State
 from flows.domain.pacing import auto_batch_size, deadline
 from flows.run import Run
@@ -145,8 +147,8 @@ class Loop:
         last = self._pauses.get(number)
         pause = self._polling.first if last is None else self._polling.next_pause(last)
         self._pauses[number] = pause
-        self._agenda.poll_at[number] = clock + pause
-        self._agenda.deadline.setdefault(number, clock + deadline(batch.requests))
+        self._agenda.poll_at[number] = max(clock + pause, self._run.look_again_at.pop(number, 0.0))
+        self._agenda.deadline.setdefault(number, clock + deadline(batch.requests, self._polling.patience))
         if number in self._run.unresolved:
             self._agenda.deadline[number] = clock
 
@@ -158,15 +160,23 @@ class Loop:
             batch_size=min(rows, limits.max_requests),
             max_in_flight=min(settings.max_in_flight, limits.max_in_flight or settings.max_in_flight) * self._submit,
             max_bytes=limits.max_bytes,
+            max_queued_requests=limits.max_queued_requests,
+            max_queued_bytes=self._queued_bytes(limits.max_queued_tokens),
+            queue_pause=self._polling.longest,
             collectors=COLLECTORS,
             gather=self._polling.longest,
             let_go_at=None if settings.wait is None else self._began + settings.wait,
             give_up_after=settings.give_up_after,
         )
 
+    def _queued_bytes(self, tokens: int | None) -> int | None:
+        """How many bytes of requests stand for so many input tokens."""
+        rate = input_rate(self._run.ledger) or self._run.plan.tokens_per_byte
+        return None if tokens is None or not rate else int(tokens / rate)
+
 
 def _poll_plan(run: Run) -> PollPlan:
     """The provider's plan, or the one that the user's interval starts."""
     plan = run.providers.at(run.checked.terms.connection).polling
     interval = run.checked.settings.poll_interval
-    return plan if interval is None else PollPlan(interval, plan.factor, max(interval, plan.longest))
+    return plan if interval is None else replace(plan, first=interval, longest=max(interval, plan.longest))

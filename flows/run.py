@@ -55,6 +55,7 @@ class Run:
     failure: BaseException | None = None  # what stopped the run
     stop: str = ""  # why the user wants it to stop
     unresolved: dict[int, str] = field(default_factory=dict)  # batches that nobody can tell were accepted, and why
+    look_again_at: dict[int, float] = field(default_factory=dict)  # by batch: when asking after it is of use again
     breaker: Breaker = field(default_factory=Breaker)
     finished: queue.SimpleQueue[int] = field(default_factory=queue.SimpleQueue)  # batches that a thread is done with
     changed: threading.Event = field(default_factory=threading.Event)
@@ -123,7 +124,7 @@ class Run:
 
     def judge_of(self, batch: Batch) -> Judge:
         """What decides over the batch's answers."""
-        return self.terms_of(batch).judge(self.id, self.checked.settings.max_attempts)
+        return self.terms_of(batch).judge(self.checked.settings.max_attempts)
 
     def results_of(self, batch: Batch) -> ResultsStore:
         """Where the batch's results are kept."""
@@ -150,7 +151,7 @@ class Run:
         """Render and encode a batch to disk, under its own terms."""
         terms = self.terms_of(batch)
         prompt = Prompt(terms.job.prompt, self.requests.columns(batch.slices[0].start))
-        writer = BatchWriter(self.requests, self.results_of(batch), prompt, terms.format, self.id)
+        writer = BatchWriter(self.requests, self.results_of(batch), prompt, terms.format)
         path = self.checked.state.bodies / f"{batch.number:06d}"
         return writer.write(path, f"{self.id}-{batch.number}", batch.slices)
 
@@ -168,19 +169,21 @@ class Run:
 class Providers:
     """The services that batches of an output are with: the one of this run, others when they are needed."""
 
-    def __init__(self, stack: ExitStack, emulator_state: Path) -> None:
+    def __init__(self, stack: ExitStack, state: Path) -> None:
         self._stack = stack
-        self._emulator_state = emulator_state
-        self._open: dict[str, BatchProvider] = {}
+        self._state = state
+        self._open: dict[object, BatchProvider] = {}
         self._lock = threading.Lock()
 
     def at(self, connection: Connection) -> BatchProvider:
         """A client for a connection, opened once."""
+        # One emulator of a dialect has the state, whatever faults an earlier run switched on.
+        options = () if connection.emulated else tuple(sorted(connection.options.items()))
+        key = (connection.endpoint, connection.block, options)
         with self._lock:
-            if connection.endpoint not in self._open:
-                opening = open_provider(connection, self._emulator_state)
-                self._open[connection.endpoint] = self._stack.enter_context(opening)
-            return self._open[connection.endpoint]
+            if key not in self._open:
+                self._open[key] = self._stack.enter_context(open_provider(connection, self._state))
+            return self._open[key]
 
 
 @contextmanager
@@ -201,7 +204,7 @@ def opened(checked: Checked) -> Iterator[Run]:
             id=run_id,
             journal=journal,
             ledger=ledger,
-            providers=Providers(stack, state.emulator),
+            providers=Providers(stack, state.path),
             plan=plan,
             wanted=wanted_requests(state.rows) if plan.requests else Ranges(),
             requests=FrozenRequests(generations(state.requests)),

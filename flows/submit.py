@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from blocks.batch import EncodedBatch
+from blocks.batch import EncodedBatch, Found
 from blocks.errors import BatchTooLarge, ProviderError, StateError, UnknownOutcome
-from flows.domain.events import Refused, Submitted, Unknown
+from flows.domain.events import Ended, Refused, Submitted, Unknown
 from flows.domain.ledger import Batch, State
 from flows.run import Run, now
 
@@ -90,37 +90,43 @@ def submit_batch(run: Run, batch: Batch) -> None:
     body = run.write_body(batch)
     try:
         if batch.state is State.UNKNOWN:
-            batch_id = _reconcile(run, batch, body)
+            accepted = _reconcile(run, batch, body)
         else:
             run.record(run.intent(batch, body))
-            batch_id = _send(run, batch, body)
+            accepted = _send(run, batch, body)
     finally:
         body.path.unlink(missing_ok=True)
-    if batch_id is not None:
-        run.record(Submitted(at=now(), batch=batch.number, id=batch_id))
+    if accepted is not None:
+        run.record(Submitted(at=now(), batch=batch.number, id=accepted.id, copies=list(accepted.copies)))
         seconds = time.monotonic() - started
         log.info("batch %d: %s requests sent in %.1f s", batch.number, f"{batch.requests:,}", seconds)
 
 
-def _send(run: Run, batch: Batch, body: EncodedBatch) -> str | None:
+def _send(run: Run, batch: Batch, body: EncodedBatch) -> Found | None:
     terms = run.terms_of(batch)
     try:
         _check_size(batch, body, terms.limits.max_bytes)
-        return run.provider_of(batch).submit(body, terms.form)
+        return Found(run.provider_of(batch).submit(body, terms.form))
     except UnknownOutcome as error:
         run.record(Unknown(at=now(), batch=batch.number, reason=error.message))
         run.note_failure(error)
         log.warning("batch %d: %s; asking the provider whether it was accepted", batch.number, error.message)
     except BatchTooLarge as error:
-        run.record(Refused(at=now(), batch=batch.number, reason=error.message, too_large=True))
-        if batch.requests == 1:
-            error.next_step = "--option max_request_bytes=N leaves rows larger than N out, with the reason"
-            raise
-        log.warning("batch %d is too large and goes again in halves: %s", batch.number, error.message)
+        refuse_too_large(run, batch, error.message)
     except ProviderError as error:
         run.record(Refused(at=now(), batch=batch.number, reason=error.message))
         raise
     return None
+
+
+def refuse_too_large(run: Run, batch: Batch, reason: str) -> None:
+    """Its requests go again in halves; one that is too large by itself is never sent again."""
+    if batch.requests == 1:
+        run.record(Ended(at=now(), batch=batch.number, wording="too large", failed=reason, final=True))
+        log.warning("batch %d: a single request is too large: %s", batch.number, reason)
+        return
+    run.record(Refused(at=now(), batch=batch.number, reason=reason, too_large=True))
+    log.warning("batch %d is too large and goes again in halves: %s", batch.number, reason)
 
 
 def _check_size(batch: Batch, body: EncodedBatch, most: int | None) -> None:
@@ -128,8 +134,8 @@ def _check_size(batch: Batch, body: EncodedBatch, most: int | None) -> None:
         raise BatchTooLarge(f"the batch has {body.bytes:,} bytes, the provider takes {most:,}")
 
 
-def _reconcile(run: Run, batch: Batch, body: EncodedBatch) -> str | None:
-    """The id of a batch whose submission had no answer, where the provider can tell; else what the user chose."""
+def _reconcile(run: Run, batch: Batch, body: EncodedBatch) -> Found | None:
+    """The batch whose submission had no answer, where the provider can tell; else what the user chose."""
     provider = run.provider_of(batch)
     if not provider.verified_lookup:
         _choose(run, batch, provider.name)
@@ -139,12 +145,22 @@ def _reconcile(run: Run, batch: Batch, body: EncodedBatch) -> str | None:
             f"batch {batch.number} can't be made again as it was sent, so the provider can't be asked about it",
             next_step="use the version of Batchwerk that sent it; nothing was changed",
         )
+    others = frozenset(other.id for other in run.ledger.batches.values() if other.id is not None)
     try:
-        return provider.find(replace(body, sent_at=batch.intended_at), run.terms_of(batch).form)
+        found = provider.find(replace(body, sent_at=batch.intended_at, others=others), run.terms_of(batch).form)
     except UnknownOutcome as error:
-        run.record(Unknown(at=now(), batch=batch.number, reason=error.message))
-        run.note_failure(error)
-        return None
+        log.warning("batch %d: %s", batch.number, error.message)
+        if error.retry_after is None:
+            run.note_failure(error)
+        else:  # the provider answered, and what it said will mean something later
+            run.look_again_at[batch.number] = time.time() + error.retry_after
+    except BatchTooLarge as error:
+        refuse_too_large(run, batch, error.message)
+    else:
+        if found is None:  # sending its requests again is a new batch, with an intent of its own
+            run.record(Refused(at=now(), batch=batch.number, reason=f"{provider.name} never accepted it"))
+        return found
+    return None
 
 
 def _choose(run: Run, batch: Batch, provider: str) -> None:

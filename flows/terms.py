@@ -16,7 +16,7 @@ import orjson
 from blocks.batch import BatchFormat, Connection, Limits, RequestForm
 from blocks.catalog import format_for, limits_for
 from flows.domain.job import Job
-from flows.domain.money import ModelPrice, read_prices
+from flows.domain.money import ModelPrice, price_of, read_prices
 from flows.domain.schema import OutputSchema
 from flows.storage.results import Judge
 
@@ -57,7 +57,7 @@ class Terms:
     @cached_property
     def price(self) -> ModelPrice | None:
         """What a token costs; None for a model that the price table lacks."""
-        return price_table().get((self.connection.provider, self.model))
+        return price_of(price_table(), self.connection.provider, self.model)
 
     @cached_property
     def content(self) -> dict[str, Any]:
@@ -74,9 +74,9 @@ class Terms:
         """What `content` wrote down."""
         return cls(Job.model_validate(content["job"]), content["model"], Connection(**content["connection"]))
 
-    def judge(self, run_id: str, max_attempts: int) -> Judge:
+    def judge(self, max_attempts: int) -> Judge:
         """What decides over answers."""
-        return Judge(run_id, self.schema, self.price, max_attempts)
+        return Judge(self.schema, self.price, max_attempts)
 
 
 def price_table() -> dict[tuple[str, str], ModelPrice]:

@@ -79,6 +79,9 @@ class Rules:
     max_bytes: int | None  # of a batch's body
     collectors: int  # batches whose answers are read at the same time
     gather: float  # seconds that repeats wait for company before they go as a batch that is not full
+    max_queued_requests: int | None = None  # of all batches with the provider
+    max_queued_bytes: int | None = None
+    queue_pause: float = 30.0  # seconds to the next try when the provider's queue is full and no batch of ours ends
     let_go_at: float | None = None  # when to stop waiting; what can be done at once is done before
     give_up_after: float | None = None  # seconds that the provider may fail without a break
     longest_pause: float = 30.0  # seconds between two looks at the ledger
@@ -151,14 +154,52 @@ def _follow(batch: Batch, agenda: Agenda, now: float) -> Iterator[Action]:
 
 def _cut(ledger: Ledger, wanted: Ranges, sizes: Sizes, rules: Rules, now: float, room: int) -> Iterator[list[Slice]]:
     """Full batches at once; one of repeats that is not full when nothing may fill it, or they waited long enough."""
-    rows = min(rules.batch_size, ledger.largest or rules.batch_size)
-    batches = islice(cut_batches(ledger.backlog(wanted), sizes, rows, rules.max_bytes), max(room, 0))
+    if ledger.queue_full_since is not None and now < ledger.queue_full_since + rules.queue_pause:
+        return
+    rows = min(rules.batch_size, ledger.largest or rules.batch_size, rules.max_queued_requests or rules.batch_size)
+    most = min((size for size in (rules.max_bytes, rules.max_queued_bytes) if size is not None), default=None)
+    batches = islice(cut_batches(ledger.backlog(wanted), sizes, rows, most), max(room, 0))
     company_may_come = any(True for _ in ledger.in_state(*_MAY_BRING_REPEATS))
+    queue = _Queue.of(ledger, sizes, rules)
     for slices, full in batches:
         only_repeats = all(part.attempt > 1 for part in slices)
         waited = now - ledger.again_since >= rules.gather
         if full or not only_repeats or waited or not company_may_come:
+            if not queue.takes(slices, sizes):
+                return
             yield slices
+
+
+@dataclass(slots=True)
+class _Queue:
+    """What the provider lets wait with it, over all batches. An empty queue takes any batch."""
+
+    requests: int
+    bytes: int
+    rules: Rules
+
+    @classmethod
+    def of(cls, ledger: Ledger, sizes: Sizes, rules: Rules) -> _Queue:
+        queue = cls(0, 0, rules)
+        if rules.max_queued_requests is not None or rules.max_queued_bytes is not None:
+            for batch in ledger.in_state(State.PLANNED, State.SUBMITTING, State.UNKNOWN, State.SUBMITTED):
+                queue._add(batch.slices, sizes)
+        return queue
+
+    def takes(self, slices: list[Slice], sizes: Sizes) -> bool:
+        """Whether a batch of these may be sent now; it is counted then."""
+        if self.rules.max_queued_requests is None and self.rules.max_queued_bytes is None:
+            return True
+        empty = self.requests == 0
+        self._add(slices, sizes)
+        return empty or (
+            self.requests <= (self.rules.max_queued_requests or self.requests)
+            and self.bytes <= (self.rules.max_queued_bytes or self.bytes)
+        )
+
+    def _add(self, slices: list[Slice], sizes: Sizes) -> None:
+        self.requests += sum(part.requests for part in slices)
+        self.bytes += sum(sizes.total(part.start, part.stop) for part in slices)
 
 
 _MAY_BRING_REPEATS = (State.PLANNED, State.SUBMITTING, State.SUBMITTED, State.ENDED)
@@ -196,15 +237,24 @@ def _pause(
 ) -> Wait | Finish:
     backlog = next(ledger.backlog(wanted), None) is not None
     waited_for = [batch for batch in open_batches if now < agenda.deadline.get(batch.number, now + 1)]
-    if not agenda.busy and not waited_for:
+    may_send = backlog and len(open_batches) < rules.max_in_flight
+    held = may_send and ledger.queue_full_since is not None
+    if not agenda.busy and not waited_for and not held:
         if not open_batches and not backlog:
             return Finish()
         return Finish("the provider takes longer than expected" if open_batches else "nothing more is sent")
-    idle = (batch.number for batch in waited_for if batch.number not in agenda.busy)
     if not agenda.busy and rules.let_go_at is not None and now >= rules.let_go_at:
         return Finish("let go while batches are with the provider")
-    looks = [agenda.poll_at[number] for number in idle if number in agenda.poll_at]
-    if backlog and len(open_batches) < rules.max_in_flight:
-        looks.append(ledger.again_since + rules.gather)
-    pause = min(looks, default=now + rules.longest_pause) - now
-    return Wait(min(max(0.0, pause), rules.longest_pause))
+    idle = (batch.number for batch in waited_for if batch.number not in agenda.busy)
+    looks = [agenda.poll_at.get(number, now) for number in idle]
+    if may_send:
+        looks += [since + pause for since, pause in _held_back(ledger, rules)]
+    pause = min((at for at in looks if at > now), default=now + rules.longest_pause) - now
+    return Wait(min(pause, rules.longest_pause))
+
+
+def _held_back(ledger: Ledger, rules: Rules) -> Iterator[tuple[float, float]]:
+    """Since when requests that could be sent are not, and for how long."""
+    yield ledger.again_since, rules.gather
+    if ledger.queue_full_since is not None:
+        yield ledger.queue_full_since, rules.queue_pause

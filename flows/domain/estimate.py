@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
+from blocks.batch import Usage
 from flows.domain.ledger import Ledger
 from flows.domain.money import ModelPrice
 
@@ -28,14 +29,14 @@ def estimate(
     tokens_in, tokens_out = ceil(size * input_rate), ceil(requests * output_rate)
     if price is None:
         return Estimate(requests, tokens_in, tokens_out, None, None)
-    tier = price.tier(tokens_in // requests if requests else 0)
-    return Estimate(
-        requests,
-        tokens_in,
-        tokens_out,
-        tier.cost(tokens_in, tokens_out),
-        tier.single_cost(tokens_in, tokens_out),
-    )
+    tier, usage = price.tier(tokens_in // requests if requests else 0), Usage(tokens_in, tokens_out)
+    return Estimate(requests, tokens_in, tokens_out, tier.batch.cost(usage), tier.single.cost(usage))
+
+
+def input_rate(ledger: Ledger) -> float | None:
+    """Input tokens a byte, as observed so far."""
+    observed = _observed(ledger)
+    return None if observed is None else observed[0]
 
 
 def _observed(ledger: Ledger) -> tuple[float, float] | None:

@@ -20,6 +20,7 @@ class Slice(NamedTuple):
     used: int = 0  # attempts used up before this one; those that were excused don't count
     after: int | None = None  # the batch whose answers sent these again
     excused: int = 0  # failures of this allowance that used up no attempt
+    longer: bool = False  # whether answers may be longer, since the last one was cut off
 
     @property
     def requests(self) -> int:
@@ -56,11 +57,12 @@ class Submitting(_Event):
 
 
 class Submitted(_Event):
-    """The provider accepted the batch under its id."""
+    """The provider accepted the batch under its id; `copies` are others with the same requests, which are paid too."""
 
     event: Literal["submitted"] = "submitted"
     batch: int
     id: str
+    copies: list[str] = []
 
 
 class Refused(_Event):
@@ -70,6 +72,7 @@ class Refused(_Event):
     batch: int
     reason: str
     too_large: bool = False
+    queue_full: bool = False
 
 
 class Unknown(_Event):
@@ -81,12 +84,13 @@ class Unknown(_Event):
 
 
 class Ended(_Event):
-    """The provider is done with the batch. `failed`: nothing ran, there is nothing to read."""
+    """The provider is done with the batch. `failed`: nothing ran, there is nothing to read; `final`: nor ever will."""
 
     event: Literal["ended"] = "ended"
     batch: int
     wording: str
     failed: str | None = None
+    final: bool = False
 
 
 class Collected(_Event):
@@ -103,9 +107,10 @@ class Collected(_Event):
     output_tokens: int
     cost: int | None  # pico-dollars; None: unpriced
     single_cost: int | None
-    rejected_cost: int | None  # of it, for answers that broke the schema
+    rejected_cost: int | None  # of it, for answers that are of no use
     unmetered: int = 0  # answers that came without usage: their cost is not known and not in the sums
     strays: int = 0  # answers that belong to no request of the batch, or came twice
+    cached_tokens: int = 0  # of the input tokens, those that were read from a cache
 
 
 class Lost(_Event):

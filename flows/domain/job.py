@@ -26,12 +26,13 @@ class Job(BaseModel):
     prompt: str = Field(min_length=1)
     output: dict[str, Any] | None = None
     max_output_tokens: int | None = Field(default=None, gt=0)
+    temperature: float | None = Field(default=None, ge=0, le=2)
     skip_empty: Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)] = ()
     rename: dict[str, str] = Field(default_factory=dict)  # output column → its name in the output
 
     def form(self, schema: OutputSchema, model: str) -> RequestForm:
         """What all requests of this job share."""
-        return RequestForm(model, self.system, schema.schema, self.max_output_tokens)
+        return RequestForm(model, self.system, schema.schema, self.max_output_tokens, self.temperature)
 
     def digest(self, form: RequestForm, endpoint: str) -> bytes:
         """Part of every request's key: two jobs with the same digest ask the same questions of the same service."""
@@ -44,6 +45,8 @@ class Job(BaseModel):
             "schema": None if form.schema is None else orjson.dumps(form.schema).decode(),
             "max_output_tokens": form.max_output_tokens,
         }
+        if form.temperature is not None:  # left out otherwise, so that keys stay as they were without it
+            parts = {**parts, "temperature": form.temperature}
         return form_digest(parts)
 
 

@@ -1,9 +1,10 @@
 """The ledger: what was sent, what came back, what was paid. Replayed from the journal, never guessed.
 
-    planned → submitting → submitted → ended → collected            (and from submitting: refused | unknown)
+    planned → submitting → submitted → ended → collected            (and from submitting: refused | unknown | ended)
 
 A batch is `planned` only in memory, between the decision and the intent. `unknown` is a batch whose submission had
-no answer, also one that a dead process left in `submitting`: the provider is asked, nothing is sent blindly.
+no answer, also one that a dead process left in `submitting`: the provider is asked, nothing is sent blindly. Some
+providers accept a batch first and refuse it later: then `refused` follows `submitted`.
 """
 
 from __future__ import annotations
@@ -49,9 +50,9 @@ RESTORE = "the journal was changed by hand or damaged; restore the state directo
 IN_FLIGHT = {State.PLANNED, State.SUBMITTING, State.UNKNOWN, State.SUBMITTED, State.ENDED}
 _MAY_FOLLOW: dict[type, set[State]] = {
     Submitted: {State.SUBMITTING, State.UNKNOWN},
-    Refused: {State.SUBMITTING, State.UNKNOWN},
+    Refused: {State.SUBMITTING, State.UNKNOWN, State.SUBMITTED},
     Unknown: {State.SUBMITTING, State.UNKNOWN},
-    Ended: {State.SUBMITTED},
+    Ended: {State.SUBMITTING, State.UNKNOWN, State.SUBMITTED},
     Collected: {State.ENDED},
     Lost: {State.COLLECTED},
 }
@@ -75,6 +76,8 @@ class Batch:
     collected_at: float = 0.0
     wording: str = ""
     failed: str | None = None
+    final: bool = False  # what failed with it fails for good
+    copies: tuple[str, ...] = ()  # other batches with the same requests, made by accident
     reason: str = ""
     result: Collected | None = None
     lost: bool = False  # its results are gone
@@ -101,6 +104,7 @@ class Ledger:
     final: list[Slice] = field(default_factory=list)
     frozen: int = 0  # requests that have a number
     largest: int | None = None  # requests a batch may have since the provider called a larger one too large
+    queue_full_since: float | None = None  # since when the provider takes no more until another batch ends
 
     def reserve(self, slices: list[Slice]) -> Batch:
         """Number a batch and take its requests, before anything is written down."""
@@ -130,17 +134,15 @@ class Ledger:
         match event:
             case Submitted():
                 batch.state, batch.id, batch.submitted_at, batch.reason = State.SUBMITTED, event.id, at, ""
+                batch.copies = tuple(event.copies)
             case Unknown():
                 batch.state, batch.reason = State.UNKNOWN, event.reason
             case Refused():
-                batch.state, batch.reason = State.REFUSED, event.reason
-                self._put_back(batch.slices, at)
-                if event.too_large:
-                    half = max(1, batch.requests // 2)
-                    self.largest = min(half, self.largest or half)
+                self._refused(batch, event, at)
             case Ended():
                 batch.state, batch.ended_at = State.ENDED, at
-                batch.wording, batch.failed = event.wording, event.failed
+                batch.wording, batch.failed, batch.final = event.wording, event.failed, event.final
+                self.queue_full_since = None
             case Collected():
                 batch.state, batch.collected_at, batch.result = State.COLLECTED, at, event
                 self._put_back(event.again, at)
@@ -200,6 +202,15 @@ class Ledger:
             raise StateError(f"the journal sends batch {event.batch} twice", next_step=RESTORE)
         batch.state, batch.intended_at = State.SUBMITTING, at
         batch.tag, batch.sha256, batch.spec, batch.bytes = event.tag, event.sha256, event.spec, event.bytes
+
+    def _refused(self, batch: Batch, event: Refused, at: float) -> None:
+        batch.state, batch.reason = State.REFUSED, event.reason
+        self._put_back(batch.slices, at)
+        if event.too_large:
+            half = max(1, batch.requests // 2)
+            self.largest = min(half, self.largest or half)
+        if event.queue_full:
+            self.queue_full_since = at
 
     def _good_answers(self, batch: Batch) -> list[Slice]:
         """The requests of a collected batch that neither go again nor failed for good."""

@@ -5,32 +5,49 @@ An unknown price is None and stays None through every sum: an unpriced model mus
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+
+from blocks.batch import Usage
 
 PICO = 10**12  # pico-dollars in a dollar
 PRICES_ARE_PER = 10**6  # tokens
 
 
 @dataclass(frozen=True, slots=True)
-class Tier:
-    """Prices of one token in pico-dollars, for requests with more than `above` input tokens."""
+class Rates:
+    """Pico-dollars of one token."""
 
-    above: int
     input: int
     output: int
-    batch_input: int
-    batch_output: int
+    cache_read: int
+    cache_write_5m: int
+    cache_write_1h: int
+
+    def cost(self, usage: Usage) -> int:
+        """What a request costs."""
+        read, write_5m, write_1h = usage[2:]
+        if not (read or write_5m or write_1h):  # the usual case, a million times
+            return usage[0] * self.input + usage[1] * self.output
+        return (
+            (usage[0] - read - write_5m - write_1h) * self.input
+            + usage[1] * self.output
+            + read * self.cache_read
+            + write_5m * self.cache_write_5m
+            + write_1h * self.cache_write_1h
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """Prices of requests with more than `above` input tokens: in a batch, and on their own."""
+
+    above: int
+    batch: Rates
+    single: Rates
     source: str
-
-    def cost(self, input_tokens: int, output_tokens: int) -> int:
-        """What a request costs in a batch."""
-        return input_tokens * self.batch_input + output_tokens * self.batch_output
-
-    def single_cost(self, input_tokens: int, output_tokens: int) -> int:
-        """What the same request would cost on its own."""
-        return input_tokens * self.input + output_tokens * self.output
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +69,25 @@ def read_prices(rows: Iterable[Mapping[str, str]]) -> dict[tuple[str, str], Mode
     """Prices by (provider, model) from rows of the price table: USD per million tokens, as decimals."""
     tiers: dict[tuple[str, str], list[Tier]] = {}
     for row in rows:
-        tier = Tier(
-            above=int(row["above_input_tokens"] or 0),
-            input=_pico_a_token(row["input"]),
-            output=_pico_a_token(row["output"]),
-            batch_input=_pico_a_token(row["batch_input"]),
-            batch_output=_pico_a_token(row["batch_output"]),
-            source=f"{row['source']}, {row['date']}",
-        )
+        source = f"{row['source']}, {row['date']}"
+        tier = Tier(int(row["above_input_tokens"] or 0), _rates(row, "batch_"), _rates(row, ""), source)
         tiers.setdefault((row["provider"], row["model"]), []).append(tier)
     return {name: ModelPrice(tuple(sorted(found, key=lambda tier: tier.above))) for name, found in tiers.items()}
+
+
+def _rates(row: Mapping[str, str], prefix: str) -> Rates:
+    """Tokens of a cache cost as much as others where the table names no price for them."""
+    names = ("input", "output", "cache_read", "cache_write_5m", "cache_write_1h")
+    return Rates(*(_pico_a_token(row[f"{prefix}{name}"] or row[f"{prefix}input"]) for name in names))
+
+
+_DATE = re.compile(r"-(?:\d{8}|\d{4}-\d{2}-\d{2})$")
+
+
+def price_of(table: Mapping[tuple[str, str], ModelPrice], provider: str, model: str) -> ModelPrice | None:
+    """The price of a model, also under the name of one of its dated versions; None for one that the table lacks."""
+    name = model.removeprefix("models/")
+    return table.get((provider, name)) or table.get((provider, _DATE.sub("", name)))
 
 
 def _pico_a_token(usd_per_million: str) -> int:

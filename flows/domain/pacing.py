@@ -13,9 +13,9 @@ AUTO_TARGET = 300.0  # seconds that a batch should take at the provider
 GROW_BELOW, GROW, SHRINK_ABOVE, SHRINK = 0.7, 1.5, 1.5, 0.7  # the tutorial's rule
 
 
-def deadline(requests: int) -> float:
-    """Seconds that a batch is waited for before the run lets go of it."""
-    return max(SHORTEST_DEADLINE, 2 * SECONDS_A_REQUEST * requests)
+def deadline(requests: int, patience: float | None) -> float:
+    """Seconds that a batch is waited for before the run lets go of it: the provider's, else by its size."""
+    return max(SHORTEST_DEADLINE, 2 * SECONDS_A_REQUEST * requests) if patience is None else patience
 
 
 def auto_batch_size(ledger: Ledger, most: int) -> int:

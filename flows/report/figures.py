@@ -42,7 +42,7 @@ class Money:
     total: int | None
     single: int | None
     estimate: int | None
-    rejected: int | None  # of the total, for answers that broke the schema
+    rejected: int | None  # of the total, for answers that are of no use
     shared: int  # what duplicate rows would have cost again
     reused: int | None  # answers that were there before this call
     elsewhere: int | None  # for requests that no row asks for any more
@@ -55,6 +55,7 @@ class Figures:
     job: str
     model: str
     provider: str
+    dialect: str  # whose protocol, and whose prices
     emulated: bool
     input: str
     output: str
@@ -68,6 +69,7 @@ class Figures:
     attempts: int
     input_tokens: int
     output_tokens: int
+    cached_tokens: int  # of the input tokens
     unmetered: int
     money: Money
     outcomes: dict[str, int]
@@ -107,6 +109,7 @@ class Figures:
             "job": self.job,
             "model": self.model,
             "provider": self.provider,
+            "dialect": self.dialect,
             "emulated": self.emulated,
             "input": self.input,
             "output": self.output,
@@ -114,6 +117,7 @@ class Figures:
             "saved_by_deduplication_usd": usd(self.money.shared),
             "saved_by_reuse_usd": usd(self.money.reused),
             "cost_of_rows_that_left_usd": usd(self.money.elsewhere),
+            "cached_input_tokens": self.cached_tokens,
             "answers_without_usage": self.unmetered,
             "outcomes": self.outcomes,
             "message": self.message,
@@ -160,6 +164,7 @@ def figures_of(
         job=run.checked.terms.job.name,
         model=run.checked.publication.model,
         provider=run.checked.settings.provider,
+        dialect=run.checked.terms.connection.provider,
         emulated=run.checked.terms.connection.emulated,
         input=str(run.checked.settings.input),
         output=str(run.checked.settings.output),
@@ -173,6 +178,7 @@ def figures_of(
         attempts=sum(batch.requests for batch in written),
         input_tokens=sum(result.input_tokens for result in here),
         output_tokens=sum(result.output_tokens for result in here),
+        cached_tokens=sum(result.cached_tokens for result in here),
         unmetered=sum(result.unmetered for result in every),
         money=_money(every, here, published, expected),
         outcomes=dict(sorted(run.ledger.outcomes().items())),

@@ -32,7 +32,7 @@ def cost_table(figures: Figures) -> list[dict[str, str]]:
         ("saved by the batch price", _less(money.single, money.total), ""),
         ("saved by de-duplication", money.shared, f"{figures.deduplicated:,} rows share another row's request"),
         ("saved by reuse", money.reused, "answers that were there before this call"),
-        ("spent on rejected answers", money.rejected, "billed, but they broke the schema"),
+        ("spent on useless answers", money.rejected, "billed, but broken, cut off or refused"),
         ("spent on rows that left the input", money.elsewhere, ""),
     ]
     return [{"what": what, "usd": show_usd(pico), "note": note} for what, pico, note in lines]
@@ -53,7 +53,7 @@ def _lines(figures: Figures) -> Iterator[str]:
     if figures.emulated:
         yield ""
         yield "The embedded emulator answered: it is no model, its answers mean nothing, and nothing was billed."
-        yield "The costs are what the price table says for this model at HolySheep."
+        yield f"The costs are what the price table says for this model at {figures.dialect}."
     yield from _rows(figures)
     yield from _costs(figures)
     yield from _batches(figures)
@@ -87,7 +87,8 @@ def _costs(figures: Figures) -> Iterator[str]:
     for line in cost_table(figures):
         yield f"| {line['what']} | {line['usd']} | {line['note']} |"
     yield ""
-    yield f"Tokens of this call: {figures.input_tokens:,} in, {figures.output_tokens:,} out."
+    cached = f" ({figures.cached_tokens:,} of them from a cache)" if figures.cached_tokens else ""
+    yield f"Tokens of this call: {figures.input_tokens:,} in{cached}, {figures.output_tokens:,} out."
     if figures.unmetered:
         yield f"{figures.unmetered:,} answers came without usage; their cost is not known and not in these sums."
 

@@ -83,49 +83,49 @@ class FrozenRequests:
         return np.cumsum(np.concatenate(parts))
 
 
-def custom_id(run_id: str, request: int, attempt: int) -> str:
-    """`<run8>-<request number>-<attempt>`: unique for ever, and proof of whose answer it is."""
-    return f"{run_id}-{request}-{attempt}"
+def custom_id(tag: str, request: int, attempt: int) -> str:
+    """`<run8>-<batch>-<request>-<attempt>`: unique for ever, and proof of whose answer, and to which sending, it is."""
+    return f"{tag}-{request}-{attempt}"
 
 
 class BatchWriter:
     """Renders and encodes batches to disk. The same slices always give the same bytes."""
 
-    def __init__(
-        self, requests: FrozenRequests, results: ResultsStore, prompt: Prompt, form: BatchFormat, run_id: str
-    ) -> None:
+    def __init__(self, requests: FrozenRequests, results: ResultsStore, prompt: Prompt, form: BatchFormat) -> None:
         self._requests = requests
         self._results = results
         self._prompt = prompt
         self._format = form
-        self._run_id = run_id
 
     def write(self, path: Path, tag: str, slices: list[Slice]) -> EncodedBatch:
         """The body of a batch as a file, with its size and hash."""
         digest, size = sha256(), 0
         with path.open("wb") as file:
-            for chunk in self._chunks(slices):
+            for chunk in self._chunks(tag, slices):
                 digest.update(chunk)
                 size += file.write(chunk)
         return EncodedBatch(path, sum(part.requests for part in slices), size, digest.hexdigest(), tag)
 
-    def _chunks(self, slices: list[Slice]) -> Iterator[bytes]:
+    def _chunks(self, tag: str, slices: list[Slice]) -> Iterator[bytes]:
         separator = self._format.separator
         yield self._format.head
         lead = b""
-        for lines in self._encoded(slices):
+        for lines in self._encoded(tag, slices):
             yield lead + separator.join(lines)
             lead = separator
         yield self._format.tail
 
-    def _encoded(self, slices: list[Slice]) -> Iterator[list[bytes]]:
-        encode, run = self._format.encode, self._run_id
+    def _encoded(self, tag: str, slices: list[Slice]) -> Iterator[list[bytes]]:
+        encode = self._format.encode
         corrections = {part.after: self._results.corrections(part.after) for part in slices if part.after is not None}
         for table, numbered in self._requests.gather(slices, self._prompt.columns):
             prompts = self._prompts(table)
             yield [
                 encode(
-                    custom_id(run, number, part.attempt), prompt, corrections.get(part.after or 0, _NONE).get(number)
+                    custom_id(tag, number, part.attempt),
+                    prompt,
+                    corrections.get(part.after or 0, _NONE).get(number),
+                    longer=part.longer,
                 )
                 for prompt, (number, part) in zip(prompts, numbered, strict=True)
             ]

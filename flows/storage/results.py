@@ -8,21 +8,22 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from blocks.batch import Answer, Failure, FailureKind
+from blocks.batch import Answer, Failure, FailureKind, Usage
 from flows.domain.events import Slice
 from flows.domain.ledger import Batch, Ledger
 from flows.domain.money import ModelPrice
-from flows.domain.outcomes import Outcome, after_failure, merged
+from flows.domain.outcomes import OUTCOMES, Outcome, after_failure, merged
 from flows.domain.schema import FieldType, ListOf, OutputSchema, Scalar, Struct
 from flows.storage.files import NumberedTable, write_part
 from flows.storage.state import StateDirectory
 
 _SCALARS = {"string": pa.string(), "json": pa.string(), "int64": pa.int64(), "double": pa.float64(), "bool": pa.bool_()}
+_BILLED = {Outcome.OK, Outcome.REJECTED, Outcome.CUT_OFF}  # what is paid for, also where no usage was said
 _MISSING = Failure(FailureKind.PASSING, "missing", "the provider returned no answer for this request")
 
 
@@ -63,7 +64,6 @@ def part_schema(schema: OutputSchema) -> pa.Schema:
 class Judge:
     """What decides over an answer."""
 
-    run_id: str
     schema: OutputSchema
     price: ModelPrice | None
     max_attempts: int
@@ -84,6 +84,18 @@ class Gathered:
     rejected_cost: int | None
     unmetered: int
     strays: int
+    cached_tokens: int
+
+
+class _Verdict(NamedTuple):
+    """What became of a request in its batch. `values`: a good answer; `raw`: the text of a rejected one."""
+
+    outcome: Outcome
+    usage: Usage | None
+    values: dict[str, Any] | None = None
+    kind: FailureKind | None = None  # of what is not a good answer
+    error: str | None = None
+    raw: str | None = None
 
 
 @contextmanager
@@ -105,28 +117,35 @@ class Gatherer:
         self._batch = batch
         self._judge = judge
         self._expected = {number: part for part in batch.slices for number in range(part.start, part.stop)}
-        self._rows: dict[int, tuple[Any, ...]] = {}
-        self._failures: dict[int, FailureKind] = {}
+        self._rows: dict[int, _Verdict] = {}
         self._strays = 0
-        self._prefix = f"{judge.run_id}-"
+        self._prefix = f"{batch.tag}-"
 
     def take(self, answers: Iterable[Answer]) -> None:
         """Judge answers; only their typed values are kept."""
         with _no_garbage_collection():
             for answer in answers:
-                self._take_one(answer)
+                number = self._number(answer.custom_id)
+                if number is None or number in self._rows:
+                    self._strays += 1
+                else:
+                    self._rows[number] = self._verdict(answer)
 
-    def _take_one(self, answer: Answer) -> None:
-        number = self._number(answer.custom_id)
-        if number is None or number in self._rows:
-            self._strays += 1
-            return
-        outcome, error, values, raw = self._outcome(number, answer)
-        tokens_in, tokens_out = (answer.usage[0], answer.usage[1]) if answer.usage else (None, None)
-        self._rows[number] = (outcome, error, values, raw, tokens_in, tokens_out)
+    def take_copy(self, answers: Iterable[Answer]) -> None:
+        """Answers of another batch with the same requests: they are paid as well, and fill in for what failed."""
+        for answer in answers:
+            number = self._number(answer.custom_id)
+            if number is None:
+                continue
+            verdict, before = self._verdict(answer), self._rows.get(number)
+            if before is not None:
+                used = _added(before.usage, verdict.usage)
+                useful = before.outcome is not Outcome.OK and verdict.outcome is Outcome.OK
+                verdict = (verdict if useful else before)._replace(usage=used)
+            self._rows[number] = verdict
 
     def _number(self, custom_id: str) -> int | None:
-        """The request an answer belongs to; None for one of another run, request or attempt."""
+        """The request an answer belongs to; None for one of another batch, request or attempt."""
         if not custom_id.startswith(self._prefix):
             return None
         number, _, attempt = custom_id[len(self._prefix) :].partition("-")
@@ -135,77 +154,90 @@ class Gatherer:
         expected = self._expected.get(int(number))
         return int(number) if expected is not None and expected.attempt == int(attempt) else None
 
-    def _outcome(self, number: int, answer: Answer) -> tuple[Outcome, str | None, dict[str, Any] | None, str | None]:
-        if answer.failure is not None:
-            self._failures[number] = answer.failure.kind
-            excused = answer.failure.kind is FailureKind.EXCUSED
-            return Outcome.EXPIRED if excused else Outcome.FAILED, _said(answer.failure), None, None
+    def _verdict(self, answer: Answer) -> _Verdict:
+        failure = answer.failure
+        if failure is not None:
+            return _Verdict(OUTCOMES[failure.kind], answer.usage, kind=failure.kind, error=_said(failure))
         values, reason = self._judge.schema.read(answer.text or "")
         if values is not None:
-            return Outcome.OK, None, values, None
-        self._failures[number] = FailureKind.PASSING
-        return Outcome.REJECTED, reason, None, answer.text
+            return _Verdict(Outcome.OK, answer.usage, values)
+        return _Verdict(Outcome.REJECTED, answer.usage, None, FailureKind.PASSING, reason, answer.text)
 
-    def finish(self, *, failed: str | None = None) -> tuple[pa.Table, Gathered]:
-        """The results part, and what became of every request of the batch. `failed`: why the whole batch has none."""
-        self._count_missing(failed)
+    def finish(self, *, failed: str | None = None, final: bool = False) -> tuple[pa.Table, Gathered]:
+        """The results part, and what became of every request of the batch.
+
+        `failed`: why the whole batch has no answers; `final`: its requests will never have one.
+        """
+        self._count_missing(failed, final=final)
         numbers = sorted(self._rows)
         table = self._table(numbers)
         return table, self._gathered(numbers, table)
 
-    def _count_missing(self, failed: str | None) -> None:
-        lost = Failure(FailureKind.EXCUSED, "batch_failed", failed) if failed is not None else _MISSING
-        outcome = Outcome.MISSING if failed is None else Outcome.EXPIRED
+    def _count_missing(self, failed: str | None, *, final: bool) -> None:
+        lost = _MISSING
+        if failed is not None:
+            lost = Failure(FailureKind.FINAL if final else FailureKind.EXCUSED, "batch_failed", failed)
+        outcome = Outcome.MISSING if failed is None else OUTCOMES[lost.kind]
         for number in self._expected.keys() - self._rows.keys():
-            self._failures[number] = lost.kind
-            self._rows[number] = (outcome, _said(lost), None, None, None, None)
+            self._rows[number] = _Verdict(outcome, None, kind=lost.kind, error=_said(lost))
 
     def _table(self, numbers: list[int]) -> pa.Table:
         rows = [self._rows[number] for number in numbers]
-        outcome, error, answer, raw, tokens_in, tokens_out = zip(*rows, strict=True)
+        outcome, usages, answer, _, error, raw = zip(*rows, strict=True)
         schema = part_schema(self._judge.schema)
         attempts = [self._expected[number].attempt for number in numbers]
-        costs = [self._cost(i, o) for i, o in zip(tokens_in, tokens_out, strict=True)]
-        columns = [numbers, attempts, outcome, error, answer, raw, tokens_in, tokens_out, costs]
+        tokens = [[usage and usage[place] for usage in usages] for place in (0, 1)]
+        costs = [self._cost(usage) for usage in usages]
+        columns = [numbers, attempts, outcome, error, answer, raw, *tokens, costs]
         arrays = [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)]
         return pa.Table.from_arrays(arrays, schema=schema)
 
-    def _cost(self, tokens_in: int | None, tokens_out: int | None) -> int | None:
-        if self._judge.price is None or tokens_in is None or tokens_out is None:
-            return None
-        return self._judge.price.tier(tokens_in).cost(tokens_in, tokens_out)
+    def _cost(self, usage: Usage | None) -> int | None:
+        price = self._judge.price
+        return None if price is None or usage is None else price.tier(usage[0]).batch.cost(usage)
 
     def _gathered(self, numbers: list[int], table: pa.Table) -> Gathered:
         again: list[tuple[int, Slice]] = []
         final: list[tuple[int, Slice]] = []
-        for number, kind in sorted(self._failures.items()):
-            goes_again, terms = after_failure(self._expected[number], kind, self._judge.max_attempts)
-            (again if goes_again else final).append((number, terms))
+        for number in numbers:
+            if (kind := self._rows[number].kind) is not None:
+                goes_again, terms = after_failure(self._expected[number], kind, self._judge.max_attempts)
+                (again if goes_again else final).append((number, terms))
         return Gathered(
-            ok=len(numbers) - len(self._failures),
+            ok=len(numbers) - len(again) - len(final),
             again=merged(again, self._batch.number),
             final=merged(final, self._batch.number),
-            outcomes=dict(Counter(str(row[0]) for row in self._rows.values())),
+            outcomes=dict(Counter(str(row.outcome) for row in self._rows.values())),
             strays=self._strays,
             **self._money(table),
         )
 
     def _money(self, table: pa.Table) -> dict[str, Any]:
         """Sums over the part; requests that were not answered cost nothing, answered ones without usage are counted."""
-        price, rows = self._judge.price, [row for row in self._rows.values() if row[4] is not None]
-        answered = sum(1 for row in self._rows.values() if row[0] in {Outcome.OK, Outcome.REJECTED})
-        metered = sum(1 for row in rows if row[0] in {Outcome.OK, Outcome.REJECTED})
-        tokens = {"input_tokens": sum(row[4] for row in rows), "output_tokens": sum(row[5] for row in rows)}
+        price, usages = self._judge.price, [row.usage for row in self._rows.values() if row.usage is not None]
+        tokens = {
+            "input_tokens": sum(usage[0] for usage in usages),
+            "output_tokens": sum(usage[1] for usage in usages),
+            "cached_tokens": sum(usage[2] for usage in usages),
+            "unmetered": sum(row.usage is None and row.outcome in _BILLED for row in self._rows.values()),
+        }
         sums: dict[str, int | None] = {"cost": None, "single_cost": None, "rejected_cost": None}
         if price is not None:
-            rejected = np.array(table.column("outcome").to_pylist()) == Outcome.REJECTED
+            useless = np.array(table.column("outcome").to_pylist()) != Outcome.OK
             costs = table.column("cost").fill_null(0).to_numpy()
             sums = {
                 "cost": int(costs.sum()),
-                "single_cost": sum(price.tier(row[4]).single_cost(row[4], row[5]) for row in rows),
-                "rejected_cost": int(costs[rejected].sum()),
+                "single_cost": sum(price.tier(usage[0]).single.cost(usage) for usage in usages),
+                "rejected_cost": int(costs[useless].sum()),
             }
-        return {**tokens, **sums, "unmetered": answered - metered}
+        return {**tokens, **sums}
+
+
+def _added(first: Usage | None, second: Usage | None) -> Usage | None:
+    """What two answers to the same request used; one that did not say is counted nowhere."""
+    if first is None or second is None:
+        return first or second
+    return Usage(*map(sum, zip(first, second, strict=True)))
 
 
 def _said(failure: Failure) -> str:

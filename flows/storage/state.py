@@ -74,11 +74,6 @@ class StateDirectory:
         written = [read_or_none(place) for place in (self.published, self.publishing)]
         return any(found is not None and found.get("output") == identity for found in written)
 
-    @property
-    def emulator(self) -> Path:
-        """The embedded emulator's own store."""
-        return self.path / "emulator.sqlite"
-
     def spec(self, fingerprint: str) -> Path:
         """A job, provider and endpoint that batches were sent under."""
         return self.path / "specs" / f"{fingerprint}.json"

@@ -1,7 +1,8 @@
 """A run that kills itself with SIGKILL at a given place: `python -m tests.flows.killed PLACE PARAMETERS`.
 
 Places: `before:N`, `after:N` and `torn:N` are the Nth event of the journal (torn: half of its line is written);
-`create:N`, `poll:N`, `results:N` are the Nth such call, after the provider answered and before anybody hears of it.
+`create:N`, `upload:N`, `look:N`, `results:N` are the Nth such call, after the provider answered and before anybody
+hears of it; results that are streamed die in the middle.
 """
 
 from __future__ import annotations
@@ -48,21 +49,28 @@ def die_at_event(kind: str, number: int) -> None:
 
 def die_at_call(kind: str, number: int) -> None:
     """Die when the answer to the Nth call of a kind has arrived."""
-    call, counter = transport.Transport._call, itertools.count(1)
+    call, next_lines, counter = transport.Transport._call, transport._Download.next_lines, itertools.count(1)
 
     def counting(self: transport.Transport, method: str, path: str, **options: Any) -> Any:
         answer = call(self, method, path, **options)
-        if kind == _kind_of(method, path) and next(counter) == number:
+        if kind == _kind_of(method, path, **options) and next(counter) == number:
             die()
         return answer
 
+    def counting_lines(self: transport._Download) -> list[bytes] | None:
+        lines = next_lines(self)
+        if kind == "results" and next(counter) == number:
+            die()
+        return lines
+
     transport.Transport._call = counting  # type: ignore[method-assign]
+    transport._Download.next_lines = counting_lines  # type: ignore[method-assign]
 
 
-def _kind_of(method: str, path: str) -> str:
+def _kind_of(method: str, path: str, *, creating: bool = False, **_: Any) -> str:
     if method == "POST":
-        return "create"
-    return "results" if path.endswith("/results") else "poll"
+        return "create" if creating else "upload"
+    return "results" if path.endswith("/results") else "look"
 
 
 def main(place: str, *arguments: str) -> None:

@@ -196,7 +196,7 @@ def test_results_that_nobody_has_any_more_are_named_as_lost(tmp_path: Path) -> N
     enrich(**parameters)
     state = StateDirectory(Path(parameters["output"]))
     next(iter(sorted(state.path.glob("results/*/*.pq")))).unlink()
-    state.emulator.unlink()
+    (state.path / "emulator-holysheep.sqlite").unlink()
     figures = enrich(**parameters)
     assert (figures.exit, figures.attempts, figures.rows) == (Exit.ROWS_FAILED, 0, {"ok": 10, "failed": 10})
     errors = set(pq.read_table(parameters["output"]).column("_error").to_pylist())
@@ -221,7 +221,7 @@ def test_batches_are_judged_under_the_terms_they_were_sent_under(tmp_path: Path)
 
 def test_a_batch_that_takes_too_long_is_let_go_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The adaptive time-out ends the waiting, never the batch."""
-    monkeypatch.setattr("flows.loop.deadline", lambda _: 0.5)
+    monkeypatch.setattr("flows.loop.deadline", lambda *_: 0.5)
     parameters = call(tmp_path, options={"latency": "3"})
     figures = enrich(**parameters)
     assert figures.exit is Exit.WAITING

@@ -67,6 +67,6 @@ def reviews(count: int) -> list[str | None]:
 
 def emulator_ledger(output: Path, sql: str) -> list[tuple[Any, ...]]:
     """Ask the emulator's own books, which know nothing of ours."""
-    place = output.parent / f"_{output.name}.batchwerk" / "emulator.sqlite"
+    (place,) = (output.parent / f"_{output.name}.batchwerk").glob("emulator-*.sqlite")
     with closing(sqlite3.connect(place)) as db:
         return db.execute(sql).fetchall()

@@ -5,6 +5,7 @@ from typing import Any
 
 from flows.domain.events import Collected, Ended, Planned, Refused, Reopened, Slice, Submitted, Submitting, Unknown
 
+TAG = "abcd2345-7"  # of every batch, so that tests of answers need not know in which one they are
 AT = datetime(2026, 4, 1, tzinfo=UTC)
 
 
@@ -13,15 +14,15 @@ def planned(stop: int, start: int = 0) -> Planned:
 
 
 def submitting(batch: int, *slices: Slice) -> Submitting:
-    return Submitting(at=AT, batch=batch, tag=f"run-{batch}", slices=list(slices), bytes=1, sha256="h", spec="s")
+    return Submitting(at=AT, batch=batch, tag=TAG, slices=list(slices), bytes=1, sha256="h", spec="s")
 
 
 def submitted(batch: int) -> Submitted:
     return Submitted(at=AT, batch=batch, id=f"id-{batch}")
 
 
-def refused(batch: int, *, too_large: bool = False) -> Refused:
-    return Refused(at=AT, batch=batch, reason="no", too_large=too_large)
+def refused(batch: int, *, too_large: bool = False, queue_full: bool = False) -> Refused:
+    return Refused(at=AT, batch=batch, reason="no", too_large=too_large, queue_full=queue_full)
 
 
 def unknown(batch: int) -> Unknown:

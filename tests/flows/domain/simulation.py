@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from random import Random
+from typing import Any
 
 from blocks.batch import FailureKind
 from flows.domain.actions import Action, Agenda, Collect, Finish, Poll, Reconcile, Rules, Submit, Wait, next_actions
@@ -58,14 +59,14 @@ class Simulation:
         self.rules = rules
         self.trouble = trouble
         self.max_attempts = max_attempts
-        self.now = 0.0
+        self.now = histories.AT.timestamp()  # events carry the hour they begin in
         self.events: list[Event] = [histories.planned(requests)]
         self.ledger = replay(self.events)
         self.agenda = Agenda.empty()
         self.accepted: dict[int, list[Slice]] = {}  # what the provider really has, by batch
         self.answered: set[int] = set()
         self.final: set[int] = set()
-        self.ids: set[tuple[int, int]] = set()  # (request, attempt) of all that was accepted
+        self.ids: set[tuple[int, int, int]] = set()  # (batch, request, attempt) of all that was accepted
         self.largest_in_flight = 0
 
     def wrong(self, share: float = 1.0) -> bool:
@@ -138,7 +139,7 @@ class Simulation:
     def accept(self, number: int, slices: list[Slice]) -> None:
         if number in self.accepted:
             return  # the same idempotency key: the batch it already has
-        ids = {(request, part.attempt) for part in slices for request in range(part.start, part.stop)}
+        ids = {(number, request, part.attempt) for part in slices for request in range(part.start, part.stop)}
         assert self.ids.isdisjoint(ids), "a custom_id was used twice"
         assert requests_in(slices).isdisjoint(self.answered | self.final)
         self.ids |= ids
@@ -155,6 +156,10 @@ class Simulation:
     def poll(self, number: int) -> None:
         if self.chance.random() < 0.5:
             self.agenda.poll_at[number] = self.now + 5
+            return
+        if self.wrong(0.2):  # accepted at first, refused later: nothing ran
+            del self.accepted[number]
+            self.record(histories.refused(number, queue_full=True))
             return
         self.record(histories.ended(number, "it broke" if self.wrong(0.3) else None))
 
@@ -184,8 +189,9 @@ def rules(
     max_bytes: int | None = None,
     collectors: int = 2,
     gather: float = 10.0,
+    **queue: Any,
 ) -> Rules:
-    return Rules(batch_size, max_in_flight, max_bytes, collectors, gather)
+    return Rules(batch_size, max_in_flight, max_bytes, collectors, gather, **queue)
 
 
 def empty_ledger(requests: int) -> Ledger:

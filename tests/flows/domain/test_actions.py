@@ -1,6 +1,7 @@
 """What to do next: how batches are cut, what waits, and when it is over."""
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -237,3 +238,56 @@ def test_work_under_way_is_never_let_go_of() -> None:
     """A batch that is being sent or collected is waited for, whatever the others' deadlines."""
     agenda = Agenda(busy={2}, collecting=set(), poll_at={1: THEN + 9}, deadline={1: THEN - 1})
     assert decide(replay(sent([Slice(0, 5)], [Slice(5, 10)])), 10, agenda) == [Wait(30.0)]
+
+
+def submits(events: list[Event], sizes: Even | None = None, *, now: float = THEN, **limits: Any) -> list[int]:
+    """How many requests each batch has that is sent now; requests have 10 bytes each."""
+    rule = rules(batch_size=5, max_in_flight=9, **limits)
+    actions = next_actions(replay(events), Ranges([(0, 100)]), sizes or Even(), rule, Agenda.empty(), now)
+    return [sum(part.requests for part in action.slices) for action in actions if isinstance(action, Submit)]
+
+
+ONE_UNDER_WAY: list[Event] = [planned(100), submitting(1, Slice(0, 5)), submitted(1)]
+
+
+def test_the_requests_that_a_provider_lets_wait_are_counted_over_all_batches() -> None:
+    """No batch is sent that would make them more."""
+    assert submits(ONE_UNDER_WAY, max_queued_requests=None) == [5] * 8
+    assert submits(ONE_UNDER_WAY, max_queued_requests=19) == [5, 5]
+    assert submits(ONE_UNDER_WAY, max_queued_requests=20) == [5, 5, 5]
+    assert submits(ONE_UNDER_WAY, max_queued_requests=7) == []
+
+
+def test_so_are_their_bytes_which_stand_for_tokens() -> None:
+    """A batch under way has 50 bytes."""
+    assert submits(ONE_UNDER_WAY, max_queued_bytes=160) == [5, 5]
+    assert submits(ONE_UNDER_WAY, max_queued_bytes=99) == []
+
+
+def test_no_batch_alone_is_more_than_what_may_wait() -> None:
+    """It is cut smaller, and where even one request is too much the provider is the judge."""
+    assert submits([planned(100)], max_queued_requests=3) == [3]
+    assert submits([planned(100)], max_queued_bytes=25) == [2]
+    assert submits([planned(100)], max_queued_bytes=5) == [1]
+
+
+def test_what_a_full_queue_refused_waits_for_another_batch_to_end() -> None:
+    """Or for a pause, where none of ours is in the queue; it keeps its attempt."""
+    refusal = refused(2, queue_full=True)
+    held: list[Event] = [*ONE_UNDER_WAY, submitting(2, Slice(5, 10)), submitted(2), refusal]
+    assert submits(held, queue_pause=60) == []
+    assert submits([*held, ended(1)], queue_pause=60) == [5] * 8
+    assert submits(held, queue_pause=60, now=THEN + 61) == [5] * 8
+    alone: list[Event] = [planned(5), submitting(1, Slice(0, 5)), submitted(1), refused(1, queue_full=True)]
+    rule = rules(queue_pause=60)
+    decided = next_actions(replay(alone), Ranges([(0, 5)]), Even(), rule, Agenda.empty(), THEN + 40)
+    assert decided == [Wait(20)], "it does not end while requests are held back"
+    again = next_actions(replay(alone), Ranges([(0, 5)]), Even(), rule, Agenda.empty(), THEN + 61)
+    assert again == [Submit([Slice(0, 5)])]
+
+
+def test_a_cancelled_run_does_not_wait_for_a_full_queue() -> None:
+    """It sends nothing more."""
+    alone: list[Event] = [planned(5), submitting(1, Slice(0, 5)), submitted(1), refused(1, queue_full=True)]
+    decided = next_actions(replay(alone), Ranges([(0, 5)]), Even(), rules(max_in_flight=0), Agenda.empty(), THEN)
+    assert decided == [Finish("nothing more is sent")]

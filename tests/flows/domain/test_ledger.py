@@ -35,9 +35,9 @@ FOLLOWERS: dict[str, Any] = {
 }
 LEGAL = {
     (): set[str](),
-    ("submitting",): {"submitted", "refused", "unknown"},
-    ("submitting", "unknown"): {"submitted", "refused", "unknown"},
-    ("submitting", "submitted"): {"ended"},
+    ("submitting",): {"submitted", "refused", "unknown", "ended"},
+    ("submitting", "unknown"): {"submitted", "refused", "unknown", "ended"},
+    ("submitting", "submitted"): {"refused", "ended"},
     ("submitting", "submitted", "ended"): {"collected"},
     ("submitting", "submitted", "ended", "collected"): set[str](),
     ("submitting", "refused"): set[str](),

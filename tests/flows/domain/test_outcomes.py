@@ -18,13 +18,18 @@ from flows.domain.outcomes import MOST_EXCUSES, after_failure, merged
         (FailureKind.FINAL, Slice(0, 1), (False, Slice(0, 1, attempt=1, used=1))),
         (FailureKind.EXCUSED, Slice(0, 1), (True, Slice(0, 1, attempt=2, used=0, excused=1))),
         (FailureKind.EXCUSED, Slice(0, 1, 3, 2), (True, Slice(0, 1, attempt=4, used=2, excused=1))),
+        (FailureKind.REFUSED, Slice(0, 1), (False, Slice(0, 1, attempt=1, used=1))),
+        (FailureKind.FILTERED, Slice(0, 1), (False, Slice(0, 1, attempt=1, used=1))),
+        (FailureKind.CUT_OFF, Slice(0, 1), (True, Slice(0, 1, attempt=2, used=1, longer=True))),
+        (FailureKind.CUT_OFF, Slice(0, 1, 2, 1, longer=True), (False, Slice(0, 1, 2, 2, longer=True))),
+        (FailureKind.PASSING, Slice(0, 1, 2, 1, longer=True), (True, Slice(0, 1, 3, 2, longer=True))),
         (FailureKind.PASSING, Slice(0, 1, 4, 2, None, 1), (False, Slice(0, 1, attempt=4, used=3, excused=1))),
     ],
 )
 def test_an_attempt_is_used_up_by_what_says_something_of_the_row(
     kind: FailureKind, part: Slice, expected: tuple[bool, Slice]
 ) -> None:
-    """Three attempts by default; what was not run or not billed is excused."""
+    """Three attempts by default; what was not run or not billed is excused, what was cut off may be longer once."""
     assert after_failure(part, kind, max_attempts=3) == expected
 
 

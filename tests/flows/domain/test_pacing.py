@@ -7,14 +7,14 @@ import pytest
 from flows.domain.estimate import estimate
 from flows.domain.events import Slice
 from flows.domain.ledger import Batch, Ledger, State
-from flows.domain.money import ModelPrice, Tier
+from flows.domain.money import ModelPrice, Rates, Tier
 from flows.domain.pacing import AUTO_LEAST, AUTO_START, AUTO_TARGET, auto_batch_size, deadline
 from tests.flows.domain.histories import collected
 
 PRICE = ModelPrice(
     (
-        Tier(above=0, input=20, output=80, batch_input=10, batch_output=40, source=""),
-        Tier(above=100, input=40, output=80, batch_input=20, batch_output=40, source=""),
+        Tier(0, Rates(10, 40, 10, 10, 10), Rates(20, 80, 20, 20, 20), ""),
+        Tier(100, Rates(20, 40, 20, 20, 20), Rates(40, 80, 40, 40, 40), ""),
     )
 )
 
@@ -34,7 +34,8 @@ def ledger_of(*batches: tuple[int, float, int], tokens: tuple[int, int] = (0, 0)
 @pytest.mark.parametrize(("requests", "seconds"), [(1, 600), (600, 600), (601, 601), (10_000, 10_000)])
 def test_a_batch_is_waited_for_as_the_tutorial_says(requests: int, seconds: float) -> None:
     """At least ten minutes, else a second a request."""
-    assert deadline(requests) == seconds
+    assert deadline(requests, None) == seconds
+    assert deadline(requests, 90_000.0) == 90_000, "a provider that says how long batches take is believed"
 
 
 def test_quick_batches_grow_and_slow_ones_shrink() -> None:

@@ -13,7 +13,7 @@ from blocks.providers.holysheep import HolySheepFormat
 from flows.domain.events import Slice
 from flows.domain.keys import form_digest
 from flows.domain.ledger import Ledger, replay
-from flows.domain.money import ModelPrice, Tier
+from flows.domain.money import ModelPrice, Rates, Tier
 from flows.domain.prompts import Prompt
 from flows.domain.schema import OutputSchema
 from flows.storage.plan import Plan, Question, generations, make_plan
@@ -26,7 +26,7 @@ from tests.flows.domain import histories
 
 RUN = "abcd2345"
 LABEL = {"label": {"type": "string"}}
-PRICE = ModelPrice((Tier(above=0, input=20, output=80, batch_input=10, batch_output=40, source=""),))
+PRICE = ModelPrice((Tier(0, Rates(10, 40, 5, 12, 20), Rates(20, 80, 10, 24, 40), ""),))
 
 
 def parquet(path: Path, columns: dict[str, Any] | pa.Table, **options: Any) -> Path:
@@ -81,7 +81,7 @@ class Work:
 
 
 def answer(number: int, text: str, attempt: int = 1, usage: Usage | None = Usage(100, 10)) -> Answer:  # noqa: B008  # a tuple
-    return Answer(f"{RUN}-{number}-{attempt}", text, usage, None)
+    return Answer(f"{histories.TAG}-{number}-{attempt}", text, usage, None)
 
 
 class Collecting:
@@ -92,7 +92,7 @@ class Collecting:
     ) -> None:
         self.schema = OutputSchema(LABEL if output is None else output)
         self.store = ResultsStore(state, "s")
-        self.judge = Judge(RUN, self.schema, price, max_attempts=3)
+        self.judge = Judge(self.schema, price, max_attempts=3)
         self.events: list[Any] = [histories.planned(0)]
         self.state = state
 

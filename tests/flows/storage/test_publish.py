@@ -17,7 +17,7 @@ from flows.domain.money import to_usd
 from flows.domain.schema import OutputSchema
 from flows.storage.publish import STATUS_COLUMNS, Publication, output_schema
 from tests.flows.domain import histories
-from tests.flows.storage.building import LABEL, RUN, Collecting, Work, answer, parquet
+from tests.flows.storage.building import LABEL, Collecting, Work, answer, parquet
 
 COST = Decimal(100 * 10 + 10 * 40).scaleb(-12)  # of one `answer`
 NONE = Decimal(0)
@@ -37,7 +37,9 @@ def label(number: int, text: str, attempt: int = 1, usage: Usage | None = Usage(
 
 
 def final(number: int, attempt: int = 1, usage: Usage | None = None) -> Answer:
-    return Answer(f"{RUN}-{number}-{attempt}", None, usage, Failure(FailureKind.FINAL, "content_policy", "refused"))
+    return Answer(
+        f"{histories.TAG}-{number}-{attempt}", None, usage, Failure(FailureKind.FINAL, "content_policy", "refused")
+    )
 
 
 def test_every_row_comes_out_once_in_its_place(tmp_path: Path) -> None:

@@ -1,16 +1,18 @@
 """Bodies of batches: always the same bytes, whose sizes were known before."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from blocks.batch import EncodedBatch, RequestForm
+from blocks.catalog import ENTRIES
 from blocks.errors import StateError
 from blocks.providers.holysheep import HolySheepFormat
 from flows.domain.events import Slice
-from flows.storage.plan import generations
+from flows.storage.plan import LONGEST_ID, generations
 from flows.storage.requests import BatchWriter, FrozenRequests, custom_id
 from tests.flows.storage.building import RUN, Collecting, Work, answer, parquet
 
@@ -29,7 +31,7 @@ def job(tmp_path: Path) -> Work:
 
 def write(job: Work, *slices: Slice, collecting: Collecting | None = None, name: str = "body") -> EncodedBatch:
     results = (collecting or Collecting(job.state)).store
-    writer = BatchWriter(job.frozen(), results, job.question.prompt, FORM, RUN)
+    writer = BatchWriter(job.frozen(), results, job.question.prompt, FORM)
     return writer.write(job.folder / name, f"{RUN}-1", list(slices))
 
 
@@ -45,7 +47,7 @@ def test_a_body_holds_the_requests_of_its_slices(job: Work) -> None:
     job.input.unlink()
     batch = write(job, Slice(4, 5, 2, 1), Slice(0, 4))
     found = body(batch)
-    assert [item["custom_id"] for item in found] == [f"{RUN}-4-2", *(f"{RUN}-{n}-1" for n in range(4))]
+    assert [item["custom_id"] for item in found] == [f"{RUN}-1-4-2", *(f"{RUN}-1-{n}-1" for n in range(4))]
     prompts = [item["prompt"] for item in found]
     for prompt, text in zip(prompts, ["e" * 50, "a", 'b"\n', "", "ü🙂"], strict=True):
         assert prompt.startswith(f"Be brief.\n\n{text}\n\nAnswer with one JSON object")
@@ -62,10 +64,11 @@ def test_the_same_slices_are_the_same_bytes(job: Work) -> None:
 
 
 def test_a_custom_id_fits_everywhere() -> None:
-    """Letters, digits and hyphens, at most 64."""
-    longest = custom_id(RUN, 10**12, 10**4)
-    assert len(longest) <= 40
-    assert longest.replace("-", "").isalnum()
+    """Every provider says which it takes."""
+    longest = custom_id(f"{RUN}-{10**8}", 10**12, 10**3)
+    assert len(longest) <= len(LONGEST_ID)
+    for entry in ENTRIES.values():
+        assert re.fullmatch(entry.limits.custom_id, longest)
 
 
 def test_only_rejected_answers_are_corrected(job: Work) -> None:
@@ -76,7 +79,7 @@ def test_only_rejected_answers_are_corrected(job: Work) -> None:
     assert gathered.again == [Slice(1, 3, 2, 1, 1)]
     found = body(write(job, *gathered.again, Slice(3, 4), collecting=collecting))
     notes = {item["custom_id"]: "Your previous answer was rejected" in item["prompt"] for item in found}
-    assert notes == {f"{RUN}-{rejected}-2": True, f"{RUN}-{missing}-2": False, f"{RUN}-3-1": False}
+    assert notes == {f"{RUN}-1-{rejected}-2": True, f"{RUN}-1-{missing}-2": False, f"{RUN}-1-3-1": False}
     assert "the answer is not JSON" in found[0]["prompt"]
 
 
@@ -131,6 +134,6 @@ def test_many_row_groups_are_read_by_number(tmp_path: Path) -> None:
     slices = [Slice(16_380, 16_390), Slice(19_995, 20_005), Slice(36_383, 36_390), Slice(0, 1, 2, 1)]
     found = body(write(job, *slices))
     for item in found:
-        number = item["custom_id"].split("-")[1]
+        number = item["custom_id"].split("-")[2]
         assert item["prompt"].startswith(f"Be brief.\n\nt{number}\n")
     assert len(found) == 28

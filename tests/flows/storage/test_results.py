@@ -9,7 +9,7 @@ import pytest
 from blocks.batch import Answer, Failure, FailureKind, Usage
 from flows.domain.events import Slice
 from flows.domain.ledger import replay
-from flows.domain.money import ModelPrice, Tier
+from flows.domain.money import ModelPrice, Rates, Tier
 from flows.domain.schema import OutputSchema
 from flows.storage.results import Gathered, Gatherer, Judge
 from flows.storage.state import StateDirectory
@@ -23,7 +23,7 @@ def gather(
     slices: list[Slice], answers: list[Answer], price: ModelPrice | None = PRICE, failed: str | None = None
 ) -> tuple[list[dict[str, Any]], Gathered]:
     ledger = replay([histories.submitting(7, *slices)])
-    gatherer = Gatherer(ledger.batches[7], Judge(RUN, OutputSchema(LABEL), price, max_attempts=3))
+    gatherer = Gatherer(ledger.batches[7], Judge(OutputSchema(LABEL), price, max_attempts=3))
     gatherer.take(answers)
     table, gathered = gatherer.finish(failed=failed)
     assert table.column("request").to_pylist() == sorted(n for s in slices for n in range(s.start, s.stop))
@@ -31,7 +31,7 @@ def gather(
 
 
 def failure(number: int, kind: FailureKind, usage: Usage | None = None, attempt: int = 1) -> Answer:
-    return Answer(f"{RUN}-{number}-{attempt}", None, usage, Failure(kind, "code", "why"))
+    return Answer(f"{RUN}-7-{number}-{attempt}", None, usage, Failure(kind, "code", "why"))
 
 
 def test_answers_come_in_any_order() -> None:
@@ -47,16 +47,18 @@ def test_answers_come_in_any_order() -> None:
 @pytest.mark.parametrize(
     "custom_id",
     [
-        f"{RUN}-9-1",
-        f"{RUN}-1-2",
-        f"{RUN}-1-0",
-        f"{RUN}-1",
-        f"{RUN}-1-1-1",
-        f"{RUN}--1-1",
-        f"{RUN}-x-1",
-        f"{RUN}-1-x",
-        f"{RUN}1-1-1",
-        "otherrun-1-1",
+        f"{RUN}-7-9-1",
+        f"{RUN}-7-1-2",
+        f"{RUN}-7-1-0",
+        f"{RUN}-7-1",
+        f"{RUN}-7-1-1-1",
+        f"{RUN}-8-1-1",
+        f"{RUN}-1-1",
+        f"{RUN}-7--1-1",
+        f"{RUN}-7-x-1",
+        f"{RUN}-7-1-x",
+        f"{RUN}-71-1-1",
+        "otherrun-7-1-1",
         "",
         "1",
     ],
@@ -96,6 +98,56 @@ def test_each_failure_goes_its_way() -> None:
     assert "no answer" in rows[2]["error"]
 
 
+def test_what_stopped_an_answer_is_an_outcome_of_its_own() -> None:
+    """A cut-off answer goes again and may be longer; what was declined or filtered is final. All three were billed."""
+    used = Usage(100, 10)
+    kinds = (FailureKind.CUT_OFF, FailureKind.REFUSED, FailureKind.FILTERED)
+    rows, gathered = gather([Slice(0, 3)], [failure(n, kind, used) for n, kind in enumerate(kinds)])
+    assert [row["outcome"] for row in rows] == ["cut_off", "refused", "filtered"]
+    assert gathered.again == [Slice(0, 1, 2, 1, 7, longer=True)]
+    assert gathered.final == [Slice(1, 3, 1, 1, 7)]
+    assert gathered.cost == gathered.rejected_cost == 3 * 1400
+    assert gathered.unmetered == 0
+
+
+def test_an_answer_that_was_cut_off_was_billed_also_where_nobody_says_how_much() -> None:
+    """It is counted; a refusal without usage was not run."""
+    _, gathered = gather([Slice(0, 2)], [failure(0, FailureKind.CUT_OFF), failure(1, FailureKind.REFUSED)])
+    assert gathered.unmetered == 1
+
+
+def test_tokens_of_a_cache_are_priced_and_counted() -> None:
+    """100 tokens, of which 40 were read from a cache and 30 written to it."""
+    _, gathered = gather([Slice(0, 1)], [answer(0, GOOD, usage=Usage(100, 10, 40, 20, 10))])
+    assert gathered.cost == 30 * 10 + 40 * 5 + 20 * 12 + 10 * 20 + 10 * 40
+    assert (gathered.input_tokens, gathered.cached_tokens) == (100, 40)
+
+
+def test_a_copy_of_a_batch_is_paid_and_fills_in_for_what_failed() -> None:
+    """The same requests were accepted twice: both answers are money, the better one counts."""
+    ledger = replay([histories.submitting(7, Slice(0, 4))])
+    gatherer = Gatherer(ledger.batches[7], Judge(OutputSchema(LABEL), PRICE, max_attempts=3))
+    gatherer.take([answer(0, GOOD), answer(1, "bad"), failure(2, FailureKind.PASSING)])
+    copy = [answer(0, "bad"), answer(1, '{"label": "copy"}'), failure(2, FailureKind.EXCUSED), answer(3, GOOD)]
+    gatherer.take_copy([*copy, answer(9, GOOD)])
+    table, gathered = gatherer.finish()
+    rows = table.to_pylist()
+    assert [row["outcome"] for row in rows] == ["ok", "ok", "failed", "ok"]
+    assert [row["answer"] and row["answer"]["label"] for row in rows] == ["x", "copy", None, "x"]
+    assert [row["cost"] for row in rows] == [2800, 2800, None, 1400]
+    assert (gathered.ok, gathered.again) == (3, [Slice(2, 3, 2, 1, 7)])
+    assert gathered.cost == 5 * 1400
+
+
+def test_a_request_that_is_too_large_by_itself_is_final() -> None:
+    """It is never sent again, and says why."""
+    ledger = replay([histories.submitting(7, Slice(0, 1))])
+    gatherer = Gatherer(ledger.batches[7], Judge(OutputSchema(LABEL), PRICE, max_attempts=3))
+    table, gathered = gatherer.finish(failed="413: too large", final=True)
+    assert gathered.final == [Slice(0, 1, 1, 1, 7)]
+    assert table.to_pylist()[0]["error"] == "batch_failed: 413: too large"
+
+
 def test_attempts_are_those_of_the_slice() -> None:
     """The third failure is final."""
     answers = [answer(0, "bad", attempt=3), answer(1, "bad", attempt=3), answer(2, GOOD, attempt=5)]
@@ -126,14 +178,14 @@ def test_money_is_summed_request_by_request() -> None:
     costs = [100 * 10 + 10 * 40, 200 * 10 + 20 * 40, 50 * 10]
     assert [row["cost"] for row in rows] == [*costs, None, None]
     assert (gathered.input_tokens, gathered.output_tokens) == (350, 30)
-    assert (gathered.cost, gathered.rejected_cost) == (sum(costs), costs[1])
+    assert (gathered.cost, gathered.rejected_cost) == (sum(costs), sum(costs[1:]))
     assert gathered.single_cost == 350 * 20 + 30 * 80
     assert gathered.unmetered == 0
 
 
 def test_each_request_has_its_own_tier() -> None:
     """Two small requests are not priced as one large one."""
-    tiers = tuple(Tier(above, 2 * above + 2, 2, above + 1, 1, "") for above in (0, 100))
+    tiers = tuple(Tier(above, Rates(above + 1, 1, 1, 1, 1), Rates(2 * above + 2, 2, 2, 2, 2), "") for above in (0, 100))
     rows, gathered = gather(
         [Slice(0, 2)], [answer(0, GOOD, usage=Usage(100, 0)), answer(1, GOOD, usage=Usage(101, 0))], ModelPrice(tiers)
     )
@@ -159,7 +211,7 @@ def test_an_unpriced_model_costs_the_unknown() -> None:
 
 def test_a_success_without_text_is_rejected() -> None:
     """A null answer that the provider calls a success was billed and holds nothing."""
-    _, gathered = gather([Slice(0, 1)], [Answer(f"{RUN}-0-1", None, Usage(5, 0), None)])
+    _, gathered = gather([Slice(0, 1)], [Answer(f"{RUN}-7-0-1", None, Usage(5, 0), None)])
     assert (gathered.ok, gathered.outcomes, gathered.input_tokens) == (0, {"rejected": 1}, 5)
 
 
