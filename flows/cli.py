@@ -13,7 +13,7 @@ import orjson
 import typer
 
 from blocks.errors import BatchwerkError, UsageError
-from flows.settings import DEFAULT_BATCH_SIZE, DEFAULT_IN_FLIGHT, PREFECT_DEFAULTS
+from flows.settings import DEFAULT_BATCH_SIZE, DEFAULT_IN_FLIGHT, DEFAULT_ROW_GROUP, PREFECT_DEFAULTS
 
 if TYPE_CHECKING:
     from flows.report.figures import Figures
@@ -27,8 +27,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Input = Annotated[str, typer.Argument(metavar="INPUT", help="Parquet file to read.")]
-Output = Annotated[str, typer.Argument(metavar="OUTPUT", help="Parquet file to write.")]
+Input = Annotated[str, typer.Argument(metavar="INPUT", help="Parquet file to read, or a folder of them.")]
+Output = Annotated[str, typer.Argument(metavar="OUTPUT", help="Parquet file to write, or a folder.")]
 Job = Annotated[str, typer.Option(help="Job file: prompt, model, fields of the answer.")]
 Provider = Annotated[
     str,
@@ -52,6 +52,8 @@ Limit = Annotated[int | None, typer.Option(metavar="ROWS", help="Only the first 
 Where = Annotated[str | None, typer.Option(metavar="SQL", help="Only rows for which this condition holds.")]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Send again what had failed for good.")]
 InputMoved = Annotated[bool, typer.Option("--input-moved", help="The output's input has a new path.")]
+Compression = Annotated[str, typer.Option(metavar="zstd|snappy|gzip|none", help="Of the output.")]
+RowGroup = Annotated[int, typer.Option(metavar="ROWS", help="Rows of a row group of the output.")]
 Options = Annotated[list[str] | None, typer.Option("--option", metavar="KEY=VALUE", help="What a block would set.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
 
@@ -76,6 +78,8 @@ def run(
     where: Where = None,
     retry_failed: RetryFailed = False,  # a flag of the command line
     input_moved: InputMoved = False,
+    compression: Compression = "zstd",
+    row_group_rows: RowGroup = DEFAULT_ROW_GROUP,
     option: Options = None,
     json: Json = False,
 ) -> None:
@@ -104,6 +108,8 @@ def plan(
     where: Where = None,
     retry_failed: RetryFailed = False,
     input_moved: InputMoved = False,
+    compression: Compression = "zstd",
+    row_group_rows: RowGroup = DEFAULT_ROW_GROUP,
     option: Options = None,
     json: Json = False,
 ) -> None:

@@ -28,7 +28,7 @@ from flows.report.artifacts import progress_artifact, publish_artifacts
 from flows.report.figures import Exit, Figures
 from flows.report.progress import ProgressReporter
 from flows.run import Run
-from flows.settings import DEFAULT_BATCH_SIZE, DEFAULT_IN_FLIGHT, read_settings
+from flows.settings import DEFAULT_BATCH_SIZE, DEFAULT_IN_FLIGHT, DEFAULT_ROW_GROUP, read_settings
 from flows.submit import LANES, Outbox
 from flows.tasks import starter
 
@@ -82,15 +82,18 @@ def enrich(
     where: str | None = None,
     retry_failed: bool = False,
     input_moved: bool = False,
+    compression: Literal["zstd", "snappy", "gzip", "none"] = "zstd",
+    row_group_rows: Count = DEFAULT_ROW_GROUP,
     options: dict[str, str] | None = None,
 ) -> State[Any]:
     """Enrich a Parquet file. The result holds the figures of the report.
 
     Args:
-        input: Parquet file to read.
-        output: Parquet file to write. The same one goes on where an earlier run stopped.
+        input: Parquet file to read, or a folder of them.
+        output: Parquet file or folder to write. The same one goes on where an earlier run stopped.
         job: Job file: prompt, model and the fields of the answer.
-        provider: local (the embedded emulator), holysheep, or a saved block as type/name.
+        provider: local (the embedded emulator), holysheep, openai, anthropic, mistral, gemini, or a saved block as
+            type/name.
         model: Instead of the job's model.
         base_url: Instead of the provider's own address.
         batch_size: Requests in a batch, or auto.
@@ -105,6 +108,8 @@ def enrich(
         where: Only rows for which this SQL condition holds.
         retry_failed: Give requests that failed for good a new allowance.
         input_moved: The output's input has a new path.
+        compression: Of the output.
+        row_group_rows: Rows of a row group of the output.
         options: What a block would set, by name.
     """
     parameters = {**locals(), "options": options or {}}

@@ -16,7 +16,7 @@ from flows.domain.prompts import Prompt
 from flows.domain.schema import OutputSchema
 from flows.settings import Settings
 from flows.storage.plan import Question, selected_rows
-from flows.storage.publish import STATUS_COLUMNS, Publication, output_schema
+from flows.storage.publish import STATUS_COLUMNS, Publication
 from flows.storage.source import Source, identity_of
 from flows.storage.state import StateDirectory, check_belongs
 from flows.terms import Terms
@@ -45,13 +45,14 @@ def check(settings: Settings) -> Checked:
     source = Source.open(settings.input)
     prompt = Prompt(job.prompt, source.schema.names)
     _check_columns(job, schema, source)
+    source.check_columns([*prompt.columns, *job.skip_empty])
     connection = connection_for(settings.provider, settings.base_url, settings.options)
     terms = Terms(job, settings.model or job.model, connection)
     shown_model = f"emulated:{terms.model}" if connection.emulated else terms.model
-    publication = Publication(schema, job.rename, shown_model)
+    publication = Publication(schema, job.rename, shown_model, settings.compression, settings.row_group_rows)
     _check_new_columns(source, publication)
     state = StateDirectory(settings.output)
-    _check_output(settings, state)
+    _check_output(settings, source, state)
     if settings.where is not None:
         selected_rows(source, settings.where, only_check=True)
     question = Question(
@@ -91,31 +92,30 @@ def _check_columns(job: Job, schema: OutputSchema, source: Source) -> None:
 
 
 def _check_new_columns(source: Source, publication: Publication) -> None:
-    new = output_schema(source.schema, publication).names[len(source.schema.names) :]
     ours = {publication.rename.get(name, name): name for name in [*publication.schema.fields, *STATUS_COLUMNS]}
+    for columns in dict.fromkeys((*file.schema.names, *file.partition) for file in source.files):
+        for name, old in ours.items():
+            if name in columns:
+                raise UsageError(
+                    f"the input already has a column {name!r}",
+                    next_step=f"give ours another name in the job file, for example `rename: {{{old}: new_{name}}}`",
+                )
+    new = [publication.rename.get(name, name) for name in [*publication.schema.fields, *STATUS_COLUMNS]]
     for name in new:
-        if name in source.schema.names:
-            raise UsageError(
-                f"the input already has a column {name!r}",
-                next_step=f"give ours another name in the job file, for example `rename: {{{ours[name]}: new_{name}}}`",
-            )
         if new.count(name) > 1:
             raise UsageError(
                 f"two output columns are called {name!r}", next_step="`rename` one of them in the job file"
             )
 
 
-def _check_output(settings: Settings, state: StateDirectory) -> None:
-    source, output = settings.input, settings.output
-    if output.resolve() == source.resolve():
-        raise UsageError(f"the output {output} is the input itself", next_step="write to another file")
-    if output.is_dir():
-        raise UsageError(f"the output {output} is a folder", next_step="name a .parquet file inside it")
+def _check_output(settings: Settings, source: Source, state: StateDirectory) -> None:
+    output = settings.output
+    _check_apart(source, output)
     run = state.read_run()
     if run is not None:
-        check_belongs(run, source, output, input_moved=settings.input_moved)
-        _check_ours(output, state)
-    elif output.exists():
+        check_belongs(run, source.path, output, input_moved=settings.input_moved)
+        _check_ours(source, output, state)
+    elif output.exists() and not (source.is_folder and output.is_dir() and not any(output.iterdir())):
         raise UsageError(
             f"{output} exists and was not written by Batchwerk, or its state folder {state.path.name} is gone",
             next_step="put the folder back, or choose another output",
@@ -123,13 +123,31 @@ def _check_output(settings: Settings, state: StateDirectory) -> None:
     _check_writable(output)
 
 
-def _check_ours(output: Path, state: StateDirectory) -> None:
-    """An output that somebody else changed or replaced is not overwritten."""
-    if output.exists() and not state.wrote(identity_of(output)):
+def _check_apart(source: Source, output: Path) -> None:
+    """Output mirrors input, a file for a file and a folder for a folder, and is no part of it."""
+    into, out_of = output.resolve(), source.path.resolve()
+    if into == out_of:
+        raise UsageError(f"the output {output} is the input itself", next_step="write to another place")
+    if source.is_folder and (into.is_relative_to(out_of) or out_of.is_relative_to(into)):
         raise UsageError(
-            f"{output} is not as Batchwerk wrote it: it would be overwritten",
-            next_step="move it away; the same command then writes the output again, without paying for anything twice",
+            f"the output {output} and the input {source.path} are inside each other", next_step="write beside the input"
         )
+    if source.is_folder and output.is_file():
+        raise UsageError(f"the input is a folder and the output {output} a file", next_step="name a folder")
+    if not source.is_folder and output.is_dir():
+        raise UsageError(f"the output {output} is a folder", next_step="name a .parquet file inside it")
+
+
+def _check_ours(source: Source, output: Path, state: StateDirectory) -> None:
+    """An output that somebody else changed or replaced is not overwritten."""
+    written = state.written()
+    for file in source.files:
+        place = output / file.name if source.is_folder else output
+        if place.exists() and identity_of(place) not in written.get(file.name, ()):
+            raise UsageError(
+                f"{place} is not as Batchwerk wrote it: it would be overwritten",
+                next_step="move it away; the same command then writes it again, without paying for anything twice",
+            )
 
 
 def _check_writable(output: Path) -> None:

@@ -1,17 +1,18 @@
-"""Writing the output, unless it already holds exactly this."""
+"""Writing the output, file by file, but only those that do not hold exactly this already."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from blocks.errors import StateError
 from flows.domain.events import Published as PublishedEvent
 from flows.run import Run, now
 from flows.storage.files import write_json
-from flows.storage.publish import PENDING, Published, publish_output
+from flows.storage.publish import PENDING, Published, Publisher, Section, sections
 from flows.storage.source import identity_of
 from flows.storage.state import read_or_none
 
@@ -19,77 +20,95 @@ log = logging.getLogger("batchwerk")
 
 
 def publish(run: Run) -> Published:
-    """Write the output and, last, `published.json`, which says what it holds."""
+    """Write what changed and, last, `published.json`, which says what each file of the output holds."""
     with run.guard():
-        content = _content(run)
-        held = _already_published(run, content)
-        if held is not None:
-            return held
-        if not run.checked.source.check_unchanged():
+        return _Publishing(run).publish()
+
+
+class _Publishing:
+    """One writing of an output."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._state = run.checked.state
+        self._before: dict[str, Any] = (read_or_none(self._state.published) or {}).get("files", {})
+        self._files: dict[str, Any] = {}
+        self._outputs: dict[str, str] = {}  # identities of what was put in place this time
+        self._checked = False
+
+    def publish(self) -> Published:
+        started, checked = time.monotonic(), self._run.checked
+        with Publisher(self._state.rows, self._run.results, self._run.ledger, checked.publication) as publisher:
+            for section in sections(checked.source, checked.settings.limit):
+                self._files[section.file.name] = self._kept(publisher, section) or self._written(publisher, section)
+        gone = self._remove_gone()
+        published = self._sum()
+        if self._outputs or gone:
+            self._note(published)
+            log.info(
+                "published %s rows to %s in %.1f s (%s of %s files written)",
+                f"{published.rows:,}", checked.settings.output, time.monotonic() - started,
+                f"{len(self._outputs):,}", f"{len(self._files):,}",
+            )  # fmt: skip
+        return published
+
+    def _kept(self, publisher: Publisher, section: Section) -> dict[str, Any] | None:
+        """What a file holds that needs no second writing."""
+        before, place = self._before.get(section.file.name), self._place(section.file.name)
+        if before is None or not place.exists() or before["output"] != identity_of(place):
+            return None
+        return dict(before) if before["content"] == publisher.content(section) else None
+
+    def _written(self, publisher: Publisher, section: Section) -> dict[str, Any]:
+        self._check_input()
+        place = self._place(section.file.name)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        held = publisher.write(section, place, before_replacing=lambda file: self._announce(section.file.name, file))
+        return {
+            "input": section.file.identity,
+            "output": self._outputs[section.file.name],
+            "content": publisher.content(section),
+            "statuses": dict(held.statuses),
+            "rows_cost_pico_usd": held.rows_cost,
+            "shared_cost_pico_usd": held.shared_cost,
+        }
+
+    def _check_input(self) -> None:
+        if not self._checked and not self._run.checked.source.check_unchanged():
             raise StateError(
-                f"{run.checked.source.path} changed while the run was working on it",
+                f"{self._run.checked.source.path} changed while the run was working on it",
                 next_step="run the same command again: answers that still fit are kept, only changed rows are sent",
             )
-        started = time.monotonic()
-        published = _write(run)
-        _note(run, content, published)
-        log.info(
-            "published %s rows to %s in %.1f s",
-            f"{published.rows:,}", run.checked.settings.output, time.monotonic() - started,
-        )  # fmt: skip
-    return published
+        self._checked = True
 
+    def _announce(self, name: str, file: Path) -> None:
+        """After a crash this tells that a file which `published.json` does not know yet is ours."""
+        self._outputs[name] = identity_of(file)
+        write_json(self._state.publishing, {"outputs": self._outputs})
 
-def _write(run: Run) -> Published:
-    checked = run.checked
-    checked.settings.output.parent.mkdir(parents=True, exist_ok=True)
-    return publish_output(
-        checked.source,
-        checked.state.rows,
-        run.results,
-        run.ledger,
-        checked.publication,
-        checked.settings.output,
-        checked.settings.limit,
-        before_replacing=lambda file: write_json(checked.state.publishing, {"output": identity_of(file)}),
-    )
+    def _remove_gone(self) -> bool:
+        """Files whose input is gone go as well, unless somebody changed them."""
+        gone = [name for name in self._before if name not in self._files]
+        for name in gone:
+            place = self._place(name)
+            if place.exists() and identity_of(place) == self._before[name]["output"]:
+                place.unlink()
+                log.info("%s is removed: its input is gone", place)
+        return bool(gone)
 
+    def _place(self, name: str) -> Path:
+        checked = self._run.checked
+        return checked.settings.output / name if checked.source.is_folder else checked.settings.output
 
-def _content(run: Run) -> dict[str, Any]:
-    """What decides how the output looks: the same content needs no second writing."""
-    return {
-        "input": run.checked.source.identity,
-        "plan": run.checked.question.identity,
-        "schema": run.checked.terms.schema_id,
-        "rename": dict(run.checked.terms.job.rename),
-        "model": run.checked.publication.model,
-        "batches": [batch.number for batch in run.results.parts(run.ledger)],
-        "final": [list(part[:2]) for part in run.ledger.final],
-    }
+    def _sum(self) -> Published:
+        total = Published()
+        for held in self._files.values():
+            costs = held["rows_cost_pico_usd"], held["shared_cost_pico_usd"]
+            total.add(Published(Counter(held["statuses"]), *costs))
+        return total
 
-
-def _already_published(run: Run, content: dict[str, Any]) -> Published | None:
-    place, output = run.checked.state.published, run.checked.settings.output
-    before = read_or_none(place)
-    if before is None or not output.exists() or before.get("output") != identity_of(output):
-        return None
-    if before.get("content") != content:
-        return None
-    return Published(Counter(before["statuses"]), before["rows_cost_pico_usd"], before["shared_cost_pico_usd"])
-
-
-def _note(run: Run, content: dict[str, Any], published: Published) -> None:
-    complete = not published.statuses[PENDING]
-    statuses = dict(published.statuses)
-    write_json(
-        run.checked.state.published,
-        {
-            "complete": complete,
-            "statuses": statuses,
-            "rows_cost_pico_usd": published.rows_cost,
-            "shared_cost_pico_usd": published.shared_cost,
-            "output": identity_of(run.checked.settings.output),
-            "content": content,
-        },
-    )
-    run.record(PublishedEvent(at=now(), rows=published.rows, statuses=statuses, complete=complete))
+    def _note(self, published: Published) -> None:
+        complete, statuses = not published.statuses[PENDING], dict(published.statuses)
+        content = {"complete": complete, "statuses": statuses, "files": self._files}
+        write_json(self._state.published, content)
+        self._run.record(PublishedEvent(at=now(), rows=published.rows, statuses=statuses, complete=complete))

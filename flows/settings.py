@@ -12,6 +12,7 @@ from blocks.errors import UsageError
 
 DEFAULT_BATCH_SIZE = 5_000
 DEFAULT_IN_FLIGHT = 50
+DEFAULT_ROW_GROUP = 122_880  # rows; what readers that work on several row groups at once do best with
 
 # What Prefect has to be told before it is imported; `[tool.prefect]` in pyproject.toml says why.
 PREFECT_DEFAULTS = {
@@ -45,6 +46,8 @@ class Settings(BaseModel):
     where: Annotated[str, Field(min_length=1)] | None = None
     retry_failed: bool = False
     input_moved: bool = False
+    compression: Literal["zstd", "snappy", "gzip", "none"] = "zstd"
+    row_group_rows: int = Field(default=DEFAULT_ROW_GROUP, ge=1)
     options: dict[str, str] = Field(default_factory=dict)
 
 

@@ -26,10 +26,11 @@ from flows.domain.prompts import Prompt, Unrenderable, blank
 from flows.domain.ranges import Ranges
 from flows.domain.tokens import OVERHEAD, estimate_tokens
 from flows.storage.files import NumberedTable, NumberedWriter, replacing
-from flows.storage.source import Source, column_values
+from flows.storage.source import Source, SourceFile, column_values
 
 VALUE = "value:"  # prefix of the columns that the prompt uses
 LONGEST_ID = "x" * 40  # stands for a custom_id when a request is measured
+FRESH_ROWS = 1_000_000  # new requests whose keys are in memory at once: 24 bytes each
 SAMPLES_A_WINDOW = 24  # prompts whose tokens are estimated piece by piece
 NOT_SELECTED = "not selected by --where"
 
@@ -254,11 +255,19 @@ class _Planner:
         return number
 
     def _fresh(self) -> Iterator[list[np.ndarray[Any, Any]]]:
-        """(row, hi, lo) of the first rows of new keys, ascending, in chunks."""
-        relation = self.db.sql("SELECT row, hi, lo FROM first ANTI JOIN known USING (hi, lo) ORDER BY row")
-        reader = relation.to_arrow_reader(65_536)
-        chunks = [[batch.column(i).to_numpy() for i in range(3)] for batch in reader if batch.num_rows]
-        return iter(chunks)
+        """(row, hi, lo) of the first rows of new keys, ascending, in chunks that fit into memory."""
+        # Sorted once, into a table: DuckDB refuses other work on a connection with an unfinished result.
+        self.db.execute(
+            "CREATE TABLE fresh AS SELECT row_number() OVER (ORDER BY row) - 1 AS place, row, hi, lo"
+            " FROM first ANTI JOIN known USING (hi, lo)"
+        )
+        count = self._number("SELECT count(*) FROM fresh")
+        for start in range(0, count, FRESH_ROWS):
+            chunk = self.db.sql(
+                "SELECT row, hi, lo FROM fresh WHERE place >= $start AND place < $stop ORDER BY place",
+                params={"start": start, "stop": start + FRESH_ROWS},
+            ).to_arrow_table()
+            yield [chunk.column(i).to_numpy() for i in range(3)]
 
     def _freeze_rows(
         self, window: pa.Table, offset: int, fresh: list[np.ndarray[Any, Any]], number: int, writer: NumberedWriter
@@ -370,24 +379,38 @@ class _Planner:
 
 def selected_rows(source: Source, where: str, *, only_check: bool = False) -> np.ndarray[Any, np.dtype[np.int64]]:
     """The numbers of the rows for which a SQL condition holds, evaluated by DuckDB over the input alone."""
-    rows = "LIMIT 0" if only_check else "ORDER BY file_row_number"
+    found, offset = [np.zeros(0, dtype=np.int64)], 0
     with duckdb.connect(config={"memory_limit": "256MB"}) as db:
-        allowed = ", ".join(_quoted(text) for text in (str(source.path), _literal(source.path)))
-        db.execute(f"SET allowed_paths = [{allowed}]")
+        paths = [text for file in source.files for text in (str(file.path), _literal(file.path))]
+        db.execute(f"SET allowed_paths = [{', '.join(map(_quoted, paths))}]")
         db.execute("SET enable_external_access = false")
-        try:
-            found = db.sql(
-                "SELECT file_row_number FROM read_parquet(?, file_row_number = true, hive_partitioning = false)"  # noqa: S608  # the user's own condition
-                f" WHERE ({where}\n) {rows}",
-                params=[_literal(source.path)],
-            ).to_arrow_table()
-        except duckdb.Error as error:
-            raise UsageError(
-                f"--where is not a condition on the input's rows: {str(error).splitlines()[0]}",
-                next_step="write it as SQL would after WHERE, for example --where \"language = 'de'\"",
-            ) from error
-    rows_found: np.ndarray[Any, np.dtype[np.int64]] = found.column(0).to_numpy()
-    return rows_found
+        for file in source.files[:1] if only_check else source.files:
+            found.append(_selected_in(db, file, where, "LIMIT 0" if only_check else "ORDER BY 1") + offset)
+            offset += file.rows
+    return np.concatenate(found)
+
+
+def _selected_in(
+    db: duckdb.DuckDBPyConnection, file: SourceFile, where: str, order: str
+) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The row numbers within one file; what stands in the names of its folders can be asked for like a column."""
+    values = "".join(
+        f", {'NULL' if value is None else _quoted(value)} AS {_name(key)}" for key, value in file.partition.items()
+    )
+    try:
+        found = db.sql(
+            f"SELECT file_row_number FROM (SELECT *{values} FROM"  # noqa: S608  # the user's own condition
+            " read_parquet(?, file_row_number = true, hive_partitioning = false))"
+            f" WHERE ({where}\n) {order}",
+            params=[_literal(file.path)],
+        ).to_arrow_table()
+    except duckdb.Error as error:
+        raise UsageError(
+            f"--where is not a condition on the input's rows: {str(error).splitlines()[0]}",
+            next_step="write it as SQL would after WHERE, for example --where \"language = 'de'\"",
+        ) from error
+    numbers: np.ndarray[Any, np.dtype[np.int64]] = found.column(0).to_numpy()
+    return numbers
 
 
 def _literal(path: Path) -> str:
@@ -397,6 +420,10 @@ def _literal(path: Path) -> str:
 
 def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
+
+
+def _name(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"'
 
 
 def _blank_reasons(values: dict[str, list[Any]], skip_empty: tuple[str, ...], rows: int) -> list[str | None]:

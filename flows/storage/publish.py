@@ -1,7 +1,7 @@
 """The output: each input row with the result of its request. A pure function of input, plan and results.
 
-The input is streamed in windows; the answers a window needs are taken by request number from the parts whose span
-overlaps it, so memory is bounded by a window, never by the dataset.
+Output mirrors input, file by file. The input is streamed in windows; the answers a window needs are taken by request
+number from the parts whose span overlaps it, so memory is bounded by a window and a row group, never by the dataset.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -24,7 +26,7 @@ from flows.domain.outcomes import Outcome
 from flows.domain.schema import OutputSchema
 from flows.storage.files import NumberedTable, replacing
 from flows.storage.results import ResultsStore, answer_type, part_schema
-from flows.storage.source import Source
+from flows.storage.source import Source, SourceFile
 
 COST = pa.decimal128(18, 12)  # USD; as many places as a pico-dollar needs
 STATUS_COLUMNS: dict[str, pa.DataType] = {
@@ -39,6 +41,8 @@ STATUS_COLUMNS: dict[str, pa.DataType] = {
 OK, FAILED, SKIPPED, PENDING = "ok", "failed", "skipped", "pending"
 LOST = "its answer was lost; --retry-failed asks for it again"  # a failure that has no result to say why
 CACHED_GROUPS = 4  # row groups of parts that neighbouring windows share
+COMPARED_ROWS = 1_000_000  # of the plan, that are in memory at once when a file is compared with what it holds
+ROW_GROUP_BYTES = 64 * 1024 * 1024  # in memory; a row group is written when either is reached
 
 Numbers = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -50,6 +54,14 @@ class Publication:
     schema: OutputSchema
     rename: Mapping[str, str]  # output column → name in the file
     model: str  # as it stands in `_model`
+    compression: str
+    row_group_rows: int
+
+    def parts(self) -> list[str]:
+        """All of it, for comparing."""
+        schema = orjson.dumps(self.schema.schema).decode()
+        renamed = orjson.dumps(dict(self.rename), option=orjson.OPT_SORT_KEYS).decode()
+        return [schema, renamed, self.model, self.compression, str(self.row_group_rows)]
 
 
 @dataclass(slots=True)
@@ -79,42 +91,126 @@ def output_schema(source: pa.Schema, publication: Publication) -> pa.Schema:
     return pa.schema([*source, *fields], metadata=source.metadata)
 
 
-def publish_output(
-    source: Source,
-    rows_file: Path,
-    results: ResultsStore,
-    ledger: Ledger,
-    publication: Publication,
-    output: Path,
-    limit: int | None = None,
-    before_replacing: Callable[[Path], None] = lambda _: None,
-) -> Published:
-    """Write the output in one step and say what it holds. `before_replacing` sees the whole file before that."""
-    schema = output_schema(source.schema, publication)
-    answers = _Answers(results, ledger, publication.schema)
-    sums = Published()
-    start = 0
-    with NumberedTable(rows_file) as rows, replacing(output) as temporary:
-        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-            for window in source.windows(None, limit):
-                asked = rows.read(start, start + window.num_rows)
-                added, held = _added_columns(asked, answers, publication)
-                sums.add(held)
-                writer.write_table(pa.Table.from_arrays([*window.columns, *added], schema=schema))
-                start += window.num_rows
-        before_replacing(temporary)
-    return sums
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A file of the input with its place in the plan: rows from `start` up to `stop`, counted over all files."""
+
+    file: SourceFile
+    start: int
+    stop: int
+
+
+def sections(source: Source, limit: int | None = None) -> list[Section]:
+    """The files that come out, with the rows of each that do."""
+    found: list[Section] = []
+    start, left = 0, source.rows if limit is None else limit
+    for file in source.files:
+        if left > 0 or not found:
+            stop = start + min(file.rows, max(left, 0))
+            found.append(Section(file, start, stop))
+        left -= file.rows
+        start += file.rows
+    return found
+
+
+class Publisher:
+    """Writes files of an output from the plan's rows and the results that the ledger lists."""
+
+    def __init__(self, rows_file: Path, results: ResultsStore, ledger: Ledger, publication: Publication) -> None:
+        self._rows = NumberedTable(rows_file)
+        self._answers = _Answers(results, ledger, publication.schema)
+        self._publication = publication
+
+    def content(self, section: Section) -> str:
+        """Names all that decides how the file comes out: with the same content it needs no second writing."""
+        digest = blake2b(digest_size=16)
+        for name in (section.file.identity, *self._publication.parts()):
+            digest.update(f"{name}\0".encode())
+        for start in range(section.start, section.stop, COMPARED_ROWS):
+            asked = self._rows.read(start, min(start + COMPARED_ROWS, section.stop))
+            request = asked.column("request").fill_null(-1).to_numpy()
+            digest.update(request.tobytes())
+            digest.update(asked.column("first").to_numpy().astype(np.bool_).tobytes())
+            for name in ("skipped", "unsendable"):
+                column = asked.column(name)
+                if column.null_count < len(column):
+                    digest.update(orjson.dumps(column.to_pylist()))
+            digest.update(self._answers.content(np.unique(request[request >= 0])))
+        return digest.hexdigest()
+
+    def write(
+        self, section: Section, output: Path, before_replacing: Callable[[Path], None] = lambda _: None
+    ) -> Published:
+        """Write a file in one step and say what it holds. `before_replacing` sees the whole file before that."""
+        file, start, sums = section.file, section.start, Published()
+        schema = output_schema(file.schema, self._publication)
+        with replacing(output) as temporary:
+            with _RowGroups(temporary, schema, self._publication) as writer:
+                for window in file.windows(limit=section.stop - section.start):
+                    asked = self._rows.read(start, start + window.num_rows)
+                    added, held = _added_columns(asked, self._answers, self._publication)
+                    sums.add(held)
+                    writer.write(pa.Table.from_arrays([*window.columns, *added], schema=schema))
+                    start += window.num_rows
+            before_replacing(temporary)
+        return sums
+
+    def __enter__(self) -> Publisher:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._rows.close()
+
+
+class _RowGroups:
+    """A Parquet file that is written in row groups, whatever the size of the tables that come in."""
+
+    def __init__(self, path: Path, schema: pa.Schema, publication: Publication) -> None:
+        self._writer = pq.ParquetWriter(path, schema, compression=publication.compression)
+        self._most = publication.row_group_rows
+        self._pending: list[pa.Table] = []
+
+    def write(self, table: pa.Table) -> None:
+        """Append rows."""
+        self._pending.append(table)
+        while sum(part.num_rows for part in self._pending) >= self._most:
+            whole = pa.concat_tables(self._pending)
+            self._flush(whole.slice(0, self._most))
+            self._pending = [whole.slice(self._most)] if whole.num_rows > self._most else []
+        if sum(part.nbytes for part in self._pending) >= ROW_GROUP_BYTES:
+            self._flush(pa.concat_tables(self._pending))
+            self._pending = []
+
+    def _flush(self, table: pa.Table) -> None:
+        self._writer.write_table(table, row_group_size=self._most)
+
+    def __enter__(self) -> _RowGroups:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None and self._pending:
+            self._flush(pa.concat_tables(self._pending))
+        self._writer.close()
 
 
 class _Answers:
-    """The results of the requests that a window of rows asks for."""
+    """The results of the requests that rows ask for."""
 
     def __init__(self, results: ResultsStore, ledger: Ledger, schema: OutputSchema) -> None:
-        self._parts = [(batch.span, batch.number) for batch in results.parts(ledger)]
+        parts = results.parts(ledger)
+        self._parts = [(batch.span, batch.number) for batch in parts]
+        slices = [(part.start, part.stop, batch.number) for batch in parts for part in batch.slices]
+        self._slices = np.array(slices, dtype=np.int64).reshape(-1, 3)
         self._schema = part_schema(schema)
         self._final = np.array(list(ledger.final_numbers()), dtype=np.int64).reshape(-1, 2)
         self._results = results
         self._group = lru_cache(maxsize=CACHED_GROUPS)(self._read_group)
+
+    def content(self, requests: Numbers) -> bytes:
+        """Which batches have results of these requests (ascending, distinct), and which of them failed for good."""
+        batches = np.unique(self._slices[_hit(self._slices, requests), 2])
+        final = requests[self.is_final(requests)] if len(requests) else requests
+        return batches.tobytes() + b"|" + final.tobytes()
 
     def of(self, requests: Numbers) -> pa.Table:
         """All results of these requests (ascending, distinct), by request and then oldest first."""
@@ -156,6 +252,11 @@ class _Answers:
                 f"the results of batch {batch} are damaged: {str(error).splitlines()[0]}",
                 next_step=f"delete {self._results.path(batch)}; the next run fetches it again from the provider",
             ) from error
+
+
+def _hit(ranges: Numbers, requests: Numbers) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which ranges hold any of the requests (ascending)."""
+    return np.searchsorted(requests, ranges[:, 0]) < np.searchsorted(requests, ranges[:, 1])
 
 
 def _added_columns(asked: pa.Table, answers: _Answers, publication: Publication) -> tuple[list[pa.Array], Published]:

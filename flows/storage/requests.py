@@ -24,6 +24,7 @@ from flows.storage.source import column_values
 
 Numbered = tuple[int, Slice]  # a request and the slice that it is part of
 _NONE: dict[int, str] = {}
+CHUNK_BYTES = 4 * 1024 * 1024  # of values that are rendered and encoded together: a few times as much is in memory
 
 
 class FrozenRequests:
@@ -58,7 +59,10 @@ class FrozenRequests:
             with NumberedTable(path) as table:
                 rows = table.read_group(group, names).select(names)  # in the order that the prompt takes them
             offset = first + group * NUMBERED_ROWS
-            yield rows.take(pa.array([number - offset for number, _ in numbered])), numbered
+            step = max(1, min(len(numbered), CHUNK_BYTES * rows.num_rows // max(1, rows.nbytes)))
+            for start in range(0, len(numbered), step):
+                chunk = numbered[start : start + step]
+                yield rows.take(pa.array([number - offset for number, _ in chunk])), chunk
 
     def _pieces(self, slices: list[Slice]) -> Iterator[tuple[tuple[int, int], Slice]]:
         """The slices cut where row groups end, each with its generation and row group."""

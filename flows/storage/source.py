@@ -1,12 +1,14 @@
-"""The input: one Parquet file, checked before anything else, read in windows that fit into memory."""
+"""The input: a Parquet file or a folder of them, checked before anything else, read in windows that fit into memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,22 +18,26 @@ from blocks.errors import UsageError
 WINDOW_BYTES = 8 * 1024 * 1024  # uncompressed; what one window of rows may take in memory
 WINDOW_ROWS = 8_192
 _FOOTER_BYTES = 64 * 1024
+_NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"  # how Hive writes null
+_TABLE_FORMATS = {"_delta_log/*": "Delta", ".hoodie/*": "Hudi", "metadata/*.metadata.json": "Iceberg"}  # by their logs
+_PEEKED_ROWS = 64
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceFile:
     """A Parquet file with the identity that it had when it was first looked at."""
 
     path: Path
+    name: str  # within the input, with forward slashes
     schema: pa.Schema
     rows: int
     identity: str  # size, modification time and footer hash: changes when the file does
-    bytes_a_row: dict[str, float]  # uncompressed, by top-level column
+    bytes_a_row: Mapping[str, float]  # uncompressed, by top-level column
+    partition: Mapping[str, str | None]  # values that stand in the names of its folders, `key=value`
 
     @classmethod
-    def open(cls, path: Path) -> Source:
+    def open(cls, path: Path, name: str) -> SourceFile:
         """Look at a file. Raises UsageError with what to do for anything that is not a readable Parquet file."""
-        _check_place(path)
         try:
             with pq.ParquetFile(path) as file:
                 metadata = file.metadata
@@ -42,7 +48,9 @@ class Source:
                 next_step="give a .parquet file, for example one that pandas.DataFrame.to_parquet wrote",
             ) from error
         _check_names(path, schema.names)
-        return cls(path, schema, metadata.num_rows, identity_of(path), _bytes_a_row(metadata, schema.names))
+        sizes = _bytes_a_row(metadata, schema.names)
+        partition = {key: value for key, value in _partition(name).items() if key not in schema.names}
+        return cls(path, name, schema, metadata.num_rows, identity_of(path), sizes, partition)
 
     def window_rows(self, columns: Sequence[str] | None = None) -> int:
         """How many rows of these columns fit into a window."""
@@ -50,21 +58,119 @@ class Source:
         width = sum(self.bytes_a_row.get(name, 0.0) for name in names)
         return max(1, min(WINDOW_ROWS, int(WINDOW_BYTES / max(width, 1.0))))
 
-    def windows(self, columns: Sequence[str] | None, limit: int | None = None) -> Iterator[pa.Table]:
-        """The rows in order, a window at a time; none for no rows."""
+    def windows(self, columns: Sequence[str] | None = None, limit: int | None = None) -> Iterator[pa.Table]:
+        """The rows in order, a window at a time; none for no rows. `columns` may name values of the partition."""
         left = self.rows if limit is None else min(limit, self.rows)
+        own = None if columns is None else [name for name in columns if name not in self.partition]
         with pq.ParquetFile(self.path, pre_buffer=False) as file:
-            batches = file.iter_batches(self.window_rows(columns), columns=columns, use_threads=False)
-            for batch in batches:
+            for batch in file.iter_batches(self._fitting_rows(file, own), columns=own, use_threads=False):
                 if left <= 0:
                     return
                 table = pa.Table.from_batches([batch[:left]])
                 left -= table.num_rows
-                yield table
+                yield table if columns is None else self._with_partition(table, columns)
+
+    def _fitting_rows(self, file: pq.ParquetFile, columns: Sequence[str] | None) -> int:
+        """Rows a window, by the footer and by a look: of a text that repeats the footer counts one copy."""
+        rows = self.window_rows(columns)
+        for batch in file.iter_batches(_PEEKED_ROWS, columns=columns, use_threads=False):
+            if batch.nbytes:
+                rows = min(rows, max(1, WINDOW_BYTES * batch.num_rows // batch.nbytes))
+            break
+        return rows
+
+    def _with_partition(self, table: pa.Table, columns: Sequence[str]) -> pa.Table:
+        for name in columns:
+            if name in self.partition:
+                value = pa.scalar(self.partition[name], pa.string())
+                table = table.append_column(name, pa.repeat(value, table.num_rows))
+        return table
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file, or the files of a folder in the order of their names; rows are counted over all of them."""
+
+    path: Path
+    files: tuple[SourceFile, ...]
+    is_folder: bool
+
+    @classmethod
+    def open(cls, path: Path) -> Source:
+        """Look at the input. Raises UsageError where it is missing, empty, or not Parquet."""
+        if not path.exists():
+            raise UsageError(f"the input {path} does not exist", next_step="check the path; it is the first argument")
+        if not path.is_dir():
+            return cls(path, (SourceFile.open(path, path.name),), is_folder=False)
+        _check_no_table_format(path)
+        names = parquet_files(path)
+        if not names:
+            raise UsageError(f"the folder {path} holds no .parquet file", next_step="check the path")
+        return cls(path, tuple(SourceFile.open(path / name, name) for name in names), is_folder=True)
+
+    @property
+    def rows(self) -> int:
+        """Rows of all files."""
+        return sum(file.rows for file in self.files)
+
+    @cached_property
+    def identity(self) -> str:
+        """Changes when a file does, comes or goes."""
+        if not self.is_folder:
+            return self.files[0].identity
+        return _digest(f"{file.name}\0{file.identity}" for file in self.files)
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """The columns that every file has, and the values of its folders' names: what a prompt may use."""
+        first = self.files[0]
+        names = [*first.schema.names, *first.partition]
+        return pa.schema([(name, self._type_of(name)) for name in names if self._everywhere(name)])
+
+    def _everywhere(self, name: str) -> bool:
+        return all(name in file.partition or name in file.schema.names for file in self.files)
+
+    def _type_of(self, name: str) -> pa.DataType:
+        """The type that a column's values have in all files; null where they have none in common."""
+        parts = [pa.string() if name in file.partition else file.schema.field(name).type for file in self.files]
+        try:
+            fields = [pa.schema([("x", kind)]) for kind in dict.fromkeys(parts)]
+            return pa.unify_schemas(fields, promote_options="permissive").field(0).type
+        except (pa.ArrowInvalid, pa.ArrowTypeError):
+            return pa.null()
+
+    def check_columns(self, names: Sequence[str]) -> None:
+        """Raises UsageError for a column whose values can't stand beside each other."""
+        for name in names:
+            kinds = {file.schema.field(name).type: file.name for file in self.files if name in file.schema.names}
+            if len(kinds) > 1 and pa.types.is_null(self.schema.field(name).type):
+                (one, first), *_, (other, last) = kinds.items()
+                raise UsageError(
+                    f"the column {name!r} is {one} in {first} and {other} in {last}",
+                    next_step="give the files one type, or leave the column out of the prompt",
+                )
+
+    def windows(self, columns: Sequence[str], limit: int | None = None) -> Iterator[pa.Table]:
+        """The rows of these columns in order, a window at a time; none for no rows."""
+        left = self.rows if limit is None else limit
+        for file in self.files:
+            if left > 0:
+                yield from file.windows(columns, left)
+            left -= file.rows
 
     def check_unchanged(self) -> bool:
-        """Whether the file is still the one that was looked at."""
-        return self.path.exists() and identity_of(self.path) == self.identity
+        """Whether the input is still what was looked at."""
+        if not self.path.exists() or self.path.is_dir() != self.is_folder:
+            return False
+        if self.is_folder and parquet_files(self.path) != [file.name for file in self.files]:
+            return False
+        return all(file.path.exists() and identity_of(file.path) == file.identity for file in self.files)
+
+
+def parquet_files(folder: Path) -> list[str]:
+    """The names of a folder's Parquet files, at any depth, ascending, without those that are hidden from readers."""
+    found = (path.relative_to(folder) for path in folder.rglob("*.parquet"))
+    return sorted(name.as_posix() for name in found if not any(part.startswith(("_", ".")) for part in name.parts))
 
 
 def identity_of(path: Path) -> str:
@@ -88,11 +194,24 @@ def column_values(column: pa.ChunkedArray) -> list[Any]:
     return values
 
 
-def _check_place(path: Path) -> None:
-    if not path.exists():
-        raise UsageError(f"the input {path} does not exist", next_step="check the path; it is the first argument")
-    if path.is_dir():
-        raise UsageError(f"the input {path} is a folder", next_step="give one Parquet file inside it")
+def _digest(parts: Iterator[str]) -> str:
+    return blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
+
+
+def _partition(name: str) -> dict[str, str | None]:
+    """The `key=value` folders of a name, as Hive writes them."""
+    pairs = (part.partition("=") for part in PurePosixPath(name).parts[:-1] if "=" in part)
+    return {unquote(key): None if value == _NO_PARTITION else unquote(value) for key, _, value in pairs}
+
+
+def _check_no_table_format(path: Path) -> None:
+    """A folder that a table format manages has files in it that are no longer part of the table."""
+    for log, name in _TABLE_FORMATS.items():
+        if any(path.glob(log)):
+            raise UsageError(
+                f"{path} is a {name} table: some of its files may be no part of it any more",
+                next_step="export the rows that you want to plain Parquet files",
+            )
 
 
 def _check_names(path: Path, names: Sequence[str]) -> None:

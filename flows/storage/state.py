@@ -66,13 +66,16 @@ class StateDirectory:
 
     @property
     def publishing(self) -> Path:
-        """The identity of the output that is being put in place, for a crash before `published` says so."""
+        """The identities of the files that are being put in place, for a crash before `published` says so."""
         return self.path / "publishing.json"
 
-    def wrote(self, identity: str) -> bool:
-        """Whether an output with this identity is ours."""
-        written = [read_or_none(place) for place in (self.published, self.publishing)]
-        return any(found is not None and found.get("output") == identity for found in written)
+    def written(self) -> dict[str, set[str]]:
+        """The identities of the files that are ours, by their names in the output."""
+        published, publishing = read_or_none(self.published) or {}, read_or_none(self.publishing) or {}
+        found = {name: {held["output"]} for name, held in published.get("files", {}).items()}
+        for name, identity in publishing.get("outputs", {}).items():
+            found.setdefault(name, set()).add(identity)
+        return found
 
     def spec(self, fingerprint: str) -> Path:
         """A job, provider and endpoint that batches were sent under."""

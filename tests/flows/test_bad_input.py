@@ -48,9 +48,47 @@ def missing_input(call: Call) -> str:
     return "nowhere.parquet does not exist"
 
 
-def folder_as_input(call: Call) -> str:
+def folder_without_parquet(call: Call) -> str:
+    call.input = call.folder / "empty"
+    call.input.mkdir()
+    return "holds no .parquet file"
+
+
+def folder_that_holds_the_output(call: Call) -> str:
     call.input = call.folder
-    return "is a folder"
+    return "are inside each other"
+
+
+def folder_into_a_file(call: Call) -> str:
+    folder = call.folder / "in"
+    folder.mkdir()
+    call.input = call.input.rename(folder / "a.parquet").parent
+    call.output.parent.mkdir()
+    call.output.touch()
+    return "is a folder and the output"
+
+
+def folder_of_another_table_format(call: Call) -> str:
+    (call.folder / "in" / "_delta_log").mkdir(parents=True)
+    (call.folder / "in" / "_delta_log" / "0.json").touch()
+    call.input = call.input.rename(call.folder / "in" / "a.parquet").parent
+    return "is a Delta table"
+
+
+def folder_of_two_types(call: Call) -> str:
+    folder = call.folder / "in"
+    folder.mkdir()
+    pq.write_table(pa.table({"text": [{"x": 1}]}), folder / "b.parquet")
+    call.input = call.input.rename(folder / "a.parquet").parent
+    return "the column 'text' is string in a.parquet and struct<x: int64> in b.parquet"
+
+
+def folder_where_a_file_lacks_a_column(call: Call) -> str:
+    folder = call.folder / "in"
+    folder.mkdir()
+    pq.write_table(pa.table({"id": [1]}), folder / "b.parquet")
+    call.input = call.input.rename(folder / "a.parquet").parent
+    return "text"
 
 
 def not_parquet(call: Call) -> str:
@@ -206,7 +244,8 @@ def output_below_a_file(call: Call) -> str:
 
 
 MISTAKES: list[Callable[[Call], str]] = [
-    missing_input, folder_as_input, not_parquet, cut_off_parquet, unknown_column, broken_template, unknown_filter,
+    missing_input, folder_without_parquet, folder_that_holds_the_output, folder_into_a_file,
+    folder_of_another_table_format, folder_of_two_types, folder_where_a_file_lacks_a_column, not_parquet, cut_off_parquet, unknown_column, broken_template, unknown_filter,
     prompt_without_a_column, output_that_is_no_schema, output_field_that_is_no_schema, job_that_is_not_yaml,
     job_that_does_not_exist, job_without_a_prompt, job_with_an_unknown_setting, skip_empty_of_an_unknown_column,
     output_column_that_exists, status_column_that_exists, unknown_provider, no_key, base_url_that_is_none,

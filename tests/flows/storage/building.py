@@ -17,7 +17,7 @@ from flows.domain.money import ModelPrice, Rates, Tier
 from flows.domain.prompts import Prompt
 from flows.domain.schema import OutputSchema
 from flows.storage.plan import Plan, Question, generations, make_plan
-from flows.storage.publish import Publication, Published, publish_output
+from flows.storage.publish import Publication, Published, Publisher, sections
 from flows.storage.requests import FrozenRequests
 from flows.storage.results import Gathered, Gatherer, Judge, ResultsStore
 from flows.storage.source import Source
@@ -119,6 +119,7 @@ class Collecting:
         return self.collect(self.send(*slices), answers, failed)
 
     def publish(self, work: Work, rename: dict[str, str] | None = None, limit: int | None = None) -> Published:
-        publication = Publication(self.schema, rename or {}, "emulated:m")
-        source = work.question.source
-        return publish_output(source, work.state.rows, self.store, self.ledger, publication, work.state.output, limit)
+        publication = Publication(self.schema, rename or {}, "emulated:m", "zstd", 122_880)
+        (section,) = sections(work.question.source, limit)
+        with Publisher(work.state.rows, self.store, self.ledger, publication) as publisher:
+            return publisher.write(section, work.state.output)

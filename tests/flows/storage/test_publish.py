@@ -328,7 +328,7 @@ def test_every_type_of_answer_is_a_column(tmp_path: Path) -> None:
 
 def test_a_field_called_like_a_status_is_a_column_of_its_own() -> None:
     """So that the clash of names can be seen before anything is sent."""
-    publication = Publication(OutputSchema({"_status": {"type": "string"}}), {}, "m")
+    publication = Publication(OutputSchema({"_status": {"type": "string"}}), {}, "m", "zstd", 9)
     names = output_schema(pa.schema([("text", pa.string())]), publication).names
     assert names.count("_status") == 2
 

@@ -15,6 +15,7 @@ from tests.flows.storage.building import parquet
 
 def test_what_is_no_parquet_file_is_refused(tmp_path: Path) -> None:
     """Each with the path and what to do."""
+    (tmp_path / "nowhere").mkdir()
     (tmp_path / "empty.parquet").touch()
     (tmp_path / "text.parquet").write_text("text,stars\nfine,5\n")
     whole = parquet(tmp_path / "whole.parquet", {"x": list(range(1000))}).read_bytes()
@@ -26,8 +27,8 @@ def test_what_is_no_parquet_file_is_refused(tmp_path: Path) -> None:
             Source.open(tmp_path / f"{name}.parquet")
     with pytest.raises(UsageError, match="does not exist"):
         Source.open(tmp_path / "nothing.parquet")
-    with pytest.raises(UsageError, match="is a folder"):
-        Source.open(tmp_path)
+    with pytest.raises(UsageError, match="holds no .parquet file"):
+        Source.open(tmp_path / "nowhere")
 
 
 def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
@@ -41,8 +42,8 @@ def test_a_file_without_rows_has_no_windows(tmp_path: Path) -> None:
     """An empty table is a table."""
     source = Source.open(parquet(tmp_path / "in.parquet", {"x": pa.array([], pa.string())}))
     assert source.rows == 0
-    assert [w.num_rows for w in source.windows(None)] in ([], [0])
-    assert source.window_rows() >= 1
+    assert [w.num_rows for w in source.files[0].windows()] in ([], [0])
+    assert source.files[0].window_rows() >= 1
 
 
 @pytest.mark.parametrize("limit", [None, 1, 999, 1000, 1001, 20_000, 99_999])
@@ -54,7 +55,7 @@ def test_windows_hold_the_rows_in_order_up_to_a_limit(tmp_path: Path, limit: int
     )
     found = [n for window in source.windows(["x"], limit) for n in window.column("x").to_pylist()]
     assert found == list(range(min(limit or rows, rows)))
-    assert max(window.num_rows for window in source.windows(None)) <= WINDOW_ROWS
+    assert max(window.num_rows for window in source.files[0].windows()) <= WINDOW_ROWS
 
 
 @pytest.mark.parametrize("name", ["text", "a.b", "a.b.c", "[x]", "ä ö"])
@@ -64,8 +65,8 @@ def test_wide_rows_make_small_windows(tmp_path: Path, name: str) -> None:
     source = Source.open(
         parquet(tmp_path / "in.parquet", {name: [f"{n}{wide}" for n in range(rows)], "n": list(range(rows))})
     )
-    assert source.window_rows([name]) <= WINDOW_BYTES // 50_000
-    assert source.window_rows(["n"]) > rows
+    assert source.files[0].window_rows([name]) <= WINDOW_BYTES // 50_000
+    assert source.files[0].window_rows(["n"]) > rows
     assert max(window.nbytes for window in source.windows([name])) <= 2 * WINDOW_BYTES
 
 
@@ -73,8 +74,8 @@ def test_nested_columns_count_for_their_column(tmp_path: Path) -> None:
     """A struct is as wide as its parts."""
     rows = [{"long": os.urandom(5_000).hex(), "short": 1}] * 50
     source = Source.open(parquet(tmp_path / "in.parquet", {"s": rows, "s.n": [1] * 50}, use_dictionary=False))
-    assert source.bytes_a_row["s"] > 9_000
-    assert set(source.bytes_a_row) == {"s", "s.n"}
+    assert source.files[0].bytes_a_row["s"] > 9_000
+    assert set(source.files[0].bytes_a_row) == {"s", "s.n"}
 
 
 def test_columns_with_dots_are_read_by_their_whole_name(tmp_path: Path) -> None:
@@ -122,3 +123,10 @@ def test_the_footer_is_enough_to_look_at_a_file(tmp_path: Path) -> None:
     source = Source.open(path)
     assert (source.schema.names, source.rows) == (["x", "y"], 10)
     assert pq.ParquetFile(path).metadata.num_rows == 10
+
+
+def test_a_text_that_repeats_makes_small_windows_too(tmp_path: Path) -> None:
+    """The footer counts one copy of it; a look at the first rows tells better."""
+    source = Source.open(parquet(tmp_path / "in.parquet", {"text": ["x" * 200_000] * 2_000}))
+    assert source.files[0].window_rows() > 2_000
+    assert max(window.nbytes for window in source.windows(["text"])) <= 2 * WINDOW_BYTES
