@@ -107,6 +107,7 @@ class BatchStatus:
     error: str | None = None
     created_at: datetime | None = None
     obstacle: Obstacle | None = None
+    early: bool = False  # it ended before all was run: what has no answer was not run
 
 
 class Usage(NamedTuple):

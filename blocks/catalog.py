@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
+
+from pydantic import SecretStr
 
 from blocks.batch import BatchFormat, BatchProvider, Connection, Limits, PollPlan, RequestForm
 from blocks.emulator import EmulatorOptions, RunningEmulator, running_emulator
 from blocks.errors import StateError, UsageError
+from blocks.masking import Masked, hiding
 from blocks.providers import anthropic, gemini, holysheep, mistral, openai
 
 LOCAL = "local"
@@ -146,6 +149,11 @@ def _block_connection(slug: str, base_url: str | None, options: Mapping[str, str
 
 
 def _web_address(url: str) -> str:
+    if "@" in url or "?" in url or "#" in url:
+        raise UsageError(
+            "--base-url may have no user, no password and no parameters: it is written down with each batch",
+            next_step="give the address alone; the key has its own place",
+        )
     try:
         parts = urlsplit(url)
         right = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0 and url.isprintable()
@@ -156,19 +164,41 @@ def _web_address(url: str) -> str:
     return url.rstrip("/")
 
 
+class Reach(NamedTuple):
+    """A connection with all that a client is made of. It holds the key: it is never written down or shown."""
+
+    connection: Connection
+    key: SecretStr
+    base_url: str
+
+    def client(self) -> BatchProvider:
+        """A client; whoever has it closes it."""
+        known: dict[str, object] = {}
+        if self.connection.emulated:
+            known = _as_emulated(_emulator_options(self.connection.options))
+        return _client(self.connection, self.key, self.base_url, **known)
+
+
 @contextmanager
-def open_provider(connection: Connection, state: Path | None = None) -> Iterator[BatchProvider]:
-    """A client for the connection, closed after. For the emulator its server is started first and stopped after.
+def reached(connection: Connection, state: Path | None = None) -> Iterator[Reach]:
+    """What is needed to call the provider. The emulator's server is started first and stopped after.
 
     `state`: the folder where the emulator keeps what it has done, in a file a dialect; without it that is forgotten.
     """
-    if connection.emulated:
-        options = _emulator_options(connection.options)
-        place = state and state / f"emulator-{options.dialect}.sqlite"
-        with _started(replace(options, state=place, key=EMULATOR_KEY)) as emulator:
-            yield from _closing(_client(connection, EMULATOR_KEY, emulator.base_url, **_as_emulated(options)))
+    if not connection.emulated:
+        yield Reach(connection, _key(connection), connection.base_url)
         return
-    yield from _closing(_client(connection, _key(connection), connection.base_url))
+    options = _emulator_options(connection.options)
+    place = state and state / f"emulator-{options.dialect}.sqlite"
+    with _started(replace(options, state=place, key=EMULATOR_KEY)) as emulator:
+        yield Reach(connection, SecretStr(EMULATOR_KEY), emulator.base_url)
+
+
+@contextmanager
+def open_provider(connection: Connection, state: Path | None = None) -> Iterator[BatchProvider]:
+    """A client for the connection, closed after; `state` as for `reached`."""
+    with reached(connection, state) as reach, closing(reach.client()) as client:
+        yield client
 
 
 def _as_emulated(options: EmulatorOptions) -> dict[str, object]:
@@ -179,21 +209,25 @@ def _as_emulated(options: EmulatorOptions) -> dict[str, object]:
     return {**known, SETTLE: options.visible_after + 1 if options.visible_after else 0.0}
 
 
-def _client(connection: Connection, key: str, base_url: str, **known: object) -> BatchProvider:
+def _client(connection: Connection, key: SecretStr, base_url: str, **known: object) -> BatchProvider:
     entry, options = ENTRIES[connection.provider], connection.options
     chosen: dict[str, object] = {**entry.chosen(options), "limits": limits_for(connection)}
     if SETTLE in entry.options and SETTLE in options:
         chosen[SETTLE] = _seconds(SETTLE, options[SETTLE])
         known.pop(SETTLE, None)
-    return entry.client(key.strip(), base_url, **{**chosen, **known})
+    try:
+        client = entry.client(key.get_secret_value().strip(), base_url, **{**chosen, **known})
+    except UsageError as error:
+        raise error.with_traceback(None)  # noqa: B904  # the same error, without the frames that hold the key
+    return Masked(client, hiding(key.get_secret_value().strip()))
 
 
-def _key(connection: Connection) -> str:
+def _key(connection: Connection) -> SecretStr:
     if connection.block is None:
-        return os.environ.get(ENTRIES[connection.provider].key_variable, "")
+        return SecretStr(os.environ.get(ENTRIES[connection.provider].key_variable, ""))
     from blocks.credentials import load_block  # noqa: PLC0415  # see above
 
-    return load_block(connection.block).api_key.get_secret_value()
+    return load_block(connection.block).api_key
 
 
 @contextmanager
@@ -205,13 +239,6 @@ def _started(options: EmulatorOptions) -> Iterator[RunningEmulator]:
             step = "its own words stand above; a --option port that is in use is the usual reason"
             raise StateError(str(error), next_step=step) from error
         yield emulator
-
-
-def _closing(provider: BatchProvider) -> Iterator[BatchProvider]:
-    try:
-        yield provider
-    finally:
-        provider.close()
 
 
 def format_for(connection: Connection, form: RequestForm) -> BatchFormat:

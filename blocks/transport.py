@@ -28,6 +28,7 @@ from blocks.errors import (
     UnknownOutcome,
     UsageError,
 )
+from blocks.masking import Mask, MaskingFilter, hiding
 
 log = logging.getLogger("batchwerk.transport")
 
@@ -51,6 +52,9 @@ LONGEST_RETRY_AFTER = 900.0  # seconds that a provider may ask us to wait before
 # Five retries from 1 s to 60 s are what HolySheep's tutorial asks for; they are sound for every service.
 ATTEMPTS, FIRST_PAUSE, LONGEST_PAUSE, JITTER = 6, 1.0, 60.0, 1.0
 
+KEY_HEADERS = ("authorization", "x-api-key", "x-goog-api-key")  # one of them carries the key
+CHATTY = ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.proxy")  # loggers that tell what servers send
+
 
 class Transport:
     """One provider's HTTP: authenticated calls that return parsed JSON or raise `ProviderError`s."""
@@ -70,6 +74,10 @@ class Transport:
         self._read_error = read_error
         self._out_of_money = out_of_money
         _check_headers(provider, headers)
+        self._mask = hiding(_key_in(headers))
+        self._filter = MaskingFilter(self._mask)
+        for name in CHATTY:
+            logging.getLogger(name).addFilter(self._filter)
         self._client = _new_client(base_url, headers, keep_alive=16)
         # A connection that the server closes just before it is used again can't be told from a lost answer: creates
         # get a new one each.
@@ -141,7 +149,7 @@ class Transport:
 
         Where the connection breaks the file is read again, and what was already passed on is skipped.
         """
-        download = _Download(self.provider, lambda: self._streamed(path))
+        download = _Download(self.provider, self._mask, lambda: self._streamed(path))
         try:
             while (lines := with_retries(download.next_lines)) is not None:
                 yield from lines
@@ -161,17 +169,19 @@ class Transport:
         """Close the pooled connections."""
         self._client.close()
         self._creator.close()
+        for name in CHATTY:
+            logging.getLogger(name).removeFilter(self._filter)
 
     def _call(self, method: str, path: str, *, creating: bool = False, **options: Any) -> Any:
         response = self._request(method, path, creating=creating, **options)
         try:
             return orjson.loads(response.content)
-        except orjson.JSONDecodeError as error:
+        except orjson.JSONDecodeError:  # which has the whole answer in it, and so perhaps the key
             kind = UnknownOutcome if creating else Transient
-            raise kind(f"{self.provider} answered {method} {path} with something that is not JSON") from error
+        raise kind(f"{self.provider} answered {method} {path} with something that is not JSON")
 
     def _request(self, method: str, path: str, *, creating: bool = False, **options: Any) -> httpx.Response:
-        with _connection_errors(self.provider, creating=creating):
+        with _connection_errors(self.provider, self._mask, creating=creating):
             client = self._creator if creating else self._client
             response = client.request(method, path, **options)
         if response.status_code >= 300:
@@ -187,6 +197,7 @@ class Transport:
             code, message, asked = None, response.reason_phrase, None
         delay = retry_after_seconds(response.headers)
         delay = asked if delay is None else delay
+        code, message = code and self._mask(code), self._mask(message)
         unpaid = status < 500 and self._out_of_money(status, code, delay)
         barred = status < 500 and code in self._key_codes
         kind, next_step = _kind_of(401 if barred else 402 if unpaid else status, creating=creating)
@@ -199,8 +210,9 @@ class Transport:
 class _Download:
     """A file on its way in: cut into lines, begun again after a break from the byte where it broke."""
 
-    def __init__(self, provider: str, begin: Callable[[], AbstractContextManager[Iterator[bytes]]]) -> None:
+    def __init__(self, provider: str, mask: Mask, begin: Callable[[], AbstractContextManager[Iterator[bytes]]]) -> None:
         self._provider = provider
+        self._mask = mask
         self._begin = begin
         self._stack = ExitStack()
         self._chunks: Iterator[bytes] | None = None
@@ -227,7 +239,7 @@ class _Download:
 
     def _next_chunk(self) -> bytes | None:
         try:
-            with _connection_errors(self._provider, creating=False):
+            with _connection_errors(self._provider, self._mask, creating=False):
                 if self._chunks is None:
                     self._chunks = _from_byte(self._read, self._stack.enter_context(self._begin()))
                 return next(self._chunks, None)
@@ -296,6 +308,11 @@ def _check_headers(provider: str, headers: Mapping[str, str]) -> None:
             )
 
 
+def _key_in(headers: Mapping[str, str]) -> str:
+    """The key that the headers carry."""
+    return next((headers[name].removeprefix("Bearer ") for name in KEY_HEADERS if name in headers), "")
+
+
 def retry_after_seconds(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
     """The delay that an answer asks for, from `retry-after-ms` or `retry-after` (seconds or an HTTP date)."""
     if (milliseconds := headers.get("retry-after-ms")) is not None:
@@ -322,23 +339,32 @@ def _seconds(text: str, per_second: int = 1) -> float | None:
 
 
 @contextmanager
-def _connection_errors(provider: str, *, creating: bool) -> Iterator[None]:
-    """Turns httpx's exceptions into ours; a connection that never stood is transient even while creating."""
+def _connection_errors(provider: str, mask: Mask, *, creating: bool) -> Iterator[None]:
+    """Turns httpx's exceptions into ours; a connection that never stood is transient even while creating.
+
+    Ours come alone: httpx's quote what the server sent, and their frames hold the headers with the key.
+    """
     try:
         yield
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
         raise Transient(
-            f"{provider} can't be reached: {str(error) or type(error).__name__}",
+            f"{provider} can't be reached: {_quoted(error, mask)}",
             next_step="check the network and the base URL; the same command goes on from here",
             provider=provider,
-        ) from error
+        ) from None
     except httpx.RequestError as error:  # broken on the way, or an answer whose encoding is
         kind = UnknownOutcome if creating else Transient
         raise kind(
-            f"the connection to {provider} broke: {str(error) or type(error).__name__}",
+            f"the connection to {provider} broke: {_quoted(error, mask)}",
             next_step="the same command goes on from here",
             provider=provider,
-        ) from error
+        ) from None
+
+
+def _quoted(error: Exception, mask: Mask) -> str:
+    """What an exception says, now without the key, also to those who look at the exception itself."""
+    error.args = (mask(str(error)),)
+    return str(error) or type(error).__name__
 
 
 def with_retries(call: Callable[[], T]) -> T:

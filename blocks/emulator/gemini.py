@@ -193,7 +193,8 @@ class Dialect:
             if details["file"] and item.outcome not in UNTOUCHED:
                 line = orjson.dumps(self._row(batch, item, details), option=orjson.OPT_APPEND_NEWLINE)
                 file.write(line + line if self._service.line_comes_twice(item) else line)
-        file.close()
+        # One that is empty says that all rows are absent; none says that there is nothing to read any more.
+        file.close(even_empty=details["file"] is not None and batch.status is Status.COMPLETED)
         ended = {"output_file": file.id, "failed": failed, "untouched": untouched}
         return dump({**details, **ended})
 

@@ -4,8 +4,8 @@ Creating a batch reads its file at once, but what is wrong with it is told as th
 accepted, is `validating` for a while, and then `failed`. A body without messages or input fails that way as well, where
 the real service fails only the row. The choices of this project, where nothing is known: `failed` counts the rows of
 the error file, and rows that are absent count as `completed`; cancelling a batch that has ended is a 409; the list of
-files holds those of a cancelled batch as soon as it is `cancelling`. Limits on output tokens in a request are not kept:
-answers are cut off by switch alone.
+files holds those of a cancelled batch as soon as it is `cancelling`. A limit on output tokens that is no whole number
+above 0 is passed over.
 """
 
 import re
@@ -62,6 +62,8 @@ PURPOSES = ("assistants", "batch", "fine-tune", "vision", "user_data", "evals")
 UPLOAD_FIELDS = ("purpose", "expires_after[anchor]", "expires_after[seconds]", "file")
 CREATE_FIELDS = ("input_file_id", "endpoint", "completion_window", "metadata", "output_expires_after")
 OTHER_ENDPOINTS = ("embeddings", "completions", "moderations", "images/generations", "images/edits", "videos")
+TOKEN_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")  # the last is that of responses
+MOST_TOKENS = 1 << 40  # of an answer; whatever is allowed beyond that
 SNAPSHOT = re.compile(r"-\d{4}-\d{2}-\d{2}$")
 SNAPSHOT_DATE = "-2025-04-14"  # answers name the dated version of a model
 OUTPUT = BILLED | {Outcome.REFUSED}  # what is in the output file, not in the error file
@@ -336,7 +338,7 @@ class InputFile:
     def __getitem__(self, index: int, /) -> Request:
         line = orjson.loads(self._lines[index])
         prompt, schema = FORMS[self._endpoint].read(line["body"])
-        return Request(line["custom_id"], prompt, self.model, schema)
+        return Request(line["custom_id"], prompt, self.model, schema, token_limit(line["body"]))
 
     @property
     def tokens(self) -> int:
@@ -378,6 +380,12 @@ class InputFile:
         if body.get("stream"):
             raise LineError("invalid_request", "A batch can not stream.", "body.stream")
         FORMS[self._endpoint].read(body)
+
+
+def token_limit(body: Json) -> int | None:
+    """How many tokens an answer may have."""
+    limits = [body[name] for name in TOKEN_LIMITS if type(body.get(name)) is int and 0 < body[name] < MOST_TOKENS]
+    return min(limits, default=None)
 
 
 def read_response(body: Json) -> tuple[str, str | None]:

@@ -41,7 +41,7 @@ from blocks.batch import (
     RequestForm,
     Usage,
 )
-from blocks.errors import BatchRefused, Transient, UnknownOutcome
+from blocks.errors import BatchRefused, NotFound, Transient, UnknownOutcome
 from blocks.providers.lost import CLOCK_SLACK, SETTLE, Settling, keep_one
 from blocks.providers.reading import array, count_of, mapping, string, time_of
 from blocks.providers.schemas import NotStrict, Subset, as_words, narrowed
@@ -219,6 +219,7 @@ def read_status(body: Any) -> BatchStatus:
         error=error,
         created_at=time_of(batch.get("createTime")),
         obstacle=Obstacle.QUEUE_FULL if full else None,
+        early=phase is BatchPhase.ENDED and _PHASES.get(wording.upper()) is BatchPhase.FAILED,  # cancelled, say
     )
 
 
@@ -584,7 +585,8 @@ class Gemini:
         """The answers, from the file or from the operation itself.
 
         Where answers prove whose they are, rows without a proof come last: a failure may stand under the key of a row
-        whose answer comes under another one. They are kept in memory until then.
+        whose answer comes under another one. They are kept in memory until then. Raises NotFound where the operation
+        names nothing to read: requests without an answer are another thing.
         """
         operation = mapping(self._http.get(self._path("batch", batch_id)))
         if not id_of(operation):
@@ -603,9 +605,15 @@ class Gemini:
         if file := _responses_file(operation):
             lines = self._http.lines(self._path("download", file.removeprefix("files/")))
             return (_parsed(line) for line in lines if line.strip())
+        if not any("inlinedResponses" in output for output in _outputs(operation)):
+            raise NotFound(
+                f"gemini no longer has the answers of {batch_id}: it names neither a file nor a list of them",
+                next_step="what was collected before is kept",
+                provider=self.name,
+            )
         rows = _inlined_rows(operation)
         if not rows:
-            log.warning("gemini: the batch %s has neither a file of answers nor answers within it", batch_id)
+            log.warning("gemini: the batch %s has an empty list of answers", batch_id)
         return rows
 
     def cancel(self, batch_id: str) -> BatchStatus:

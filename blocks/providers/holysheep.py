@@ -51,6 +51,7 @@ LIMITS = Limits(
 # Codes of the items are ours except for the split itself; one that is not listed may pass.
 EXCUSED_CODES = {"expired", "cancelled", "canceled", "queue_full"}
 FINAL_CODES = {"invalid_request", "context_length_exceeded", "request_too_large"}
+SPEND_CODES = {"insufficient_quota"}  # [ours]; of a call: waiting is of no use
 
 
 class HolySheepFormat:
@@ -209,7 +210,7 @@ class HolySheep:
         self.polling = polling or self.polling
         self.verified_lookup = idempotency == "verified"
         headers = {"authorization": f"Bearer {api_key}"}
-        self._http = Transport(self.name, base_url, headers, read_error)
+        self._http = Transport(self.name, base_url, headers, read_error, out_of_money=_out_of_money)
 
     def format(self, form: RequestForm) -> HolySheepFormat:
         """How to encode requests of this form."""
@@ -256,3 +257,7 @@ class HolySheep:
     def close(self) -> None:
         """Close all connections."""
         self._http.close()
+
+
+def _out_of_money(status: int, code: str | None, retry_after: float | None) -> bool:  # noqa: ARG001  # not by these
+    return code in SPEND_CODES

@@ -82,6 +82,7 @@ CODES = Codes(  # of rows; the documentation names none of them [?]
     final={"context_length_exceeded", "extra_forbidden", "invalid_model", "invalid_request_error", "validation_error"},
     filtered={"content_filter", "content_policy_violation"},
 )
+SPEND_CODES = {"insufficient_quota"}  # of calls, as OpenAI says it [?]: waiting is of no use
 
 # Mistral does not say which words it takes [?]. Without any of the optional ones an answer still gets its form; a word
 # that is refused would cost all rows of a job.
@@ -169,6 +170,7 @@ def read_status(body: Any) -> BatchStatus:
         done=done if is_count(done) else None,
         error=_errors_of(job),
         created_at=time_of(job.get("created_at")),
+        early=phase is BatchPhase.ENDED and wording.upper() != "SUCCESS",  # the rest stands in neither file
     )
 
 
@@ -339,7 +341,8 @@ class Mistral:
         self._key = api_key
         headers = {"authorization": f"Bearer {api_key}"}
         # Our paths name the version; an address that is copied from elsewhere may name it as well.
-        self._http = Transport(self.name, base_url.rstrip("/").removesuffix("/v1"), headers, self._read_error)
+        address = base_url.rstrip("/").removesuffix("/v1")
+        self._http = Transport(self.name, address, headers, self._read_error, out_of_money=_out_of_money)
 
     def format(self, form: RequestForm) -> MistralFormat:
         """How to encode requests of this form."""
@@ -475,6 +478,10 @@ class Mistral:
 
 def _filename(tag: str) -> str:
     return f"batchwerk-{tag}.jsonl"
+
+
+def _out_of_money(status: int, code: str | None, retry_after: float | None) -> bool:  # noqa: ARG001  # not by these
+    return code in SPEND_CODES
 
 
 def _readable(answers: Iterable[Answer | None], where: str) -> Iterator[Answer]:

@@ -843,12 +843,20 @@ def test_answers_stand_in_the_operation(output: Any, response: Any) -> None:
     assert len(server.asked) == 1
 
 
-@pytest.mark.parametrize("output", [None, {}, nested(), {"responsesFile": ""}, {"responsesFile": 5}, []])
+@pytest.mark.parametrize("output", [nested(), {"inlinedResponses": {}}, {"inlinedResponses": []}])
 def test_a_batch_without_answers_is_told(output: Any, caplog: pytest.LogCaptureFixture) -> None:
     """Which requests have none is for whoever sent them to count."""
-    with connected(done(output, output)) as (provider, _):
-        assert not list(provider.results("b1", FORM))
-    assert "neither a file of answers nor answers within it" in caplog.text
+    for script in (done(output), done(None, output)):
+        with connected(script) as (provider, _):
+            assert not list(provider.results("b1", FORM))
+    assert caplog.text.count("has an empty list of answers") == 2
+
+
+@pytest.mark.parametrize("output", [None, {}, {"@type": "x"}, {"responsesFile": ""}, {"responsesFile": 5}, []])
+def test_a_batch_that_names_no_answers_has_lost_them(output: Any) -> None:
+    """Taken for an empty result, all of its requests would be sent and paid again."""
+    with connected(done(output, output)) as (provider, _), pytest.raises(NotFound, match="no longer has the answers"):
+        list(provider.results("b1", FORM))
 
 
 def test_answers_that_are_gone_are_told() -> None:

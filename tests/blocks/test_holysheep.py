@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from blocks.batch import Answer, BatchPhase, EncodedBatch, Failure, FailureKind, Found, RequestForm, Usage
 from blocks.catalog import connection_for
-from blocks.errors import BatchRefused, ProviderError, Transient, UnknownOutcome, UsageError
+from blocks.errors import BatchRefused, ProviderError, SpendLimitReached, Transient, UnknownOutcome, UsageError
 from blocks.providers.holysheep import RESULTS_PAGE, HolySheep, HolySheepFormat, read_item, read_status
 from tests.blocks.scripted import Drop, Say, Server, Step, serving
 
@@ -85,6 +85,17 @@ def test_an_acceptance_without_an_id_is_unknown(batch: EncodedBatch, said: Any) 
     with connected(Say(200, said)) as (provider, server), pytest.raises(UnknownOutcome, match=r"no id|not JSON"):
         provider.submit(batch, FORM)
     assert len(server.asked) == 1
+
+
+def test_a_quota_that_is_used_up_is_not_waited_for(batch: EncodedBatch) -> None:
+    """Other refusals of that status pass."""
+    said = {"error": {"code": "insufficient_quota", "message": "the quota is used up"}}
+    with connected(Say(429, said)) as (provider, server), pytest.raises(SpendLimitReached, match="used up"):
+        provider.submit(batch, FORM)
+    assert len(server.asked) == 1
+    throttled = {"error": {"code": "rate_limited", "message": "again in 1 s"}}
+    with connected(Say(429, throttled), Say(200, {"batch_id": "b-1"})) as (provider, _):
+        assert provider.submit(batch, FORM) == "b-1"
 
 
 def test_a_lost_answer_is_asked_for_only_where_that_is_safe(batch: EncodedBatch) -> None:

@@ -312,6 +312,7 @@ EXTRA = {"type": "extra_forbidden", "loc": ["body", "requests", 0, "x"], "msg": 
         (Say(401, {"message": "Unauthorized", "request_id": "r"}), AuthenticationFailed, "Unauthorized"),
         (Say(401, {"detail": "Unauthorized"}), AuthenticationFailed, "Unauthorized"),
         (refusal(402), SpendLimitReached, "no"),
+        (refusal(429, "spent", "insufficient_quota", "429"), SpendLimitReached, "spent"),
         (refusal(413), BatchTooLarge, "no"),
         (refusal(400, "Invalid model: x", "invalid_model", "1500"), BatchRefused, "(invalid_model): Invalid model: x"),
         (Say(422, {"detail": [MISSING]}), BatchRefused, "(missing): body.model: Field required"),
@@ -520,14 +521,13 @@ def test_the_time_to_settle_can_be_set(batch: EncodedBatch) -> None:
     ],
 )
 def test_each_state_is_a_phase(wording: str, phase: BatchPhase) -> None:
-    """From a word that we don't know nothing is concluded."""
+    """From a word that we don't know nothing is concluded. Of a job that ended early some rows were not run."""
     counts = {"total_requests": 200, "completed_requests": 100, "succeeded_requests": 0, "failed_requests": 10}
     said = {**a_job(1, status=wording, errors=[]), **counts}
     with connected(Say(body=said)) as (provider, server):
         status = provider.poll("job-1")
-    assert status == BatchStatus(
-        "job-1", phase, wording or "unknown", 200, 100, created_at=datetime.fromtimestamp(SENT + 60, UTC)
-    )
+    created_at, early = datetime.fromtimestamp(SENT + 60, UTC), wording in {"TIMEOUT_EXCEEDED", "CANCELLED"}
+    assert status == BatchStatus("job-1", phase, wording or "unknown", 200, 100, created_at=created_at, early=early)
     assert (server.asked[0].method, server.asked[0].path) == ("GET", "/v1/batch/jobs/job-1")
 
 

@@ -357,6 +357,12 @@ class TestFaults:
         assert 50 < len(lines) < 90
         assert {line["error"].get("code") for line in lines} == {None, 504}
 
+    def test_answers_that_are_all_absent_leave_an_empty_list_or_file(self, start: Start) -> None:
+        client = start(latency=0.0, missing_rate=1.0)
+        inline, by_file = client.submit(rows_for(3)), client.submit_file(rows_for(3))
+        assert client.batch(inline)["metadata"]["output"] == {"inlinedResponses": {"inlinedResponses": []}}
+        assert client.download(client.batch(by_file)["metadata"]["output"]["responsesFile"]).content == b""
+
     def test_refusals_have_several_shapes_and_are_billed_their_input(self, start: Start) -> None:
         client = start(latency=0.0, refusal_rate=1.0)
         responses = [line["response"] for line in client.results(client.submit(rows_for(60)))]

@@ -36,10 +36,6 @@ from tests.blocks.emulator.openai_client import (
 )
 from tests.blocks.emulator.test_service import Clock
 
-SHARED = next((folder / "shared" for folder in Path(__file__).parents if (folder / "shared" / "specs").is_dir()), None)
-needs_shared = pytest.mark.skipif(
-    SHARED is None, reason="the folder with OpenAI's description is not beside the project"
-)
 Start = Callable[..., OpenAi]
 
 
@@ -650,6 +646,22 @@ class TestFaults:
         ledger = client.ledger()
         assert (ledger["outcomes"]["truncated"], ledger["billed_items"], ledger["billed_invalid"]) == (2, 2, 2)
 
+    @pytest.mark.parametrize(
+        ("endpoint", "limit"),
+        [(CHAT, "max_completion_tokens"), (CHAT, "max_tokens"), (RESPONSES, "max_output_tokens")],
+    )
+    def test_answers_end_at_the_limit_of_their_request(self, plain: OpenAi, endpoint: str, limit: str) -> None:
+        body_of, read = (chat_body, "prompt_tokens") if endpoint == CHAT else (response_body, "input_tokens")
+        limits = {"tight": 3, "wide": 300, "odd": "3"}
+        sent = [row(name, {**body_of("the sound is great"), limit: most}, endpoint) for name, most in limits.items()]
+        output, _ = plain.results(plain.submit(sent, endpoint=endpoint))
+        bodies = {line["custom_id"]: line["response"]["body"] for line in output}
+        written = {name: body["usage"]["total_tokens"] - body["usage"][read] for name, body in bodies.items()}
+        assert written["tight"] == 3 < written["wide"] == written["odd"]
+        told = {name: body.get("status") or body["choices"][0]["finish_reason"] for name, body in bodies.items()}
+        assert told["tight"] in ("incomplete", "length")
+        assert {told["wide"], told["odd"]} < {"completed", "stop"}
+
     def test_same_seed_brings_the_same_faults_and_answers(self, start: Start) -> None:
         def contents(seed: int) -> list[tuple[str, str]]:
             client = start(latency=0.0, seed=seed, failure_rate=0.2, invalid_rate=0.2, length_rate=0.2)
@@ -806,60 +818,3 @@ class TestKilling:
         connection.close()
         with started(state=state, latency=0.0) as client:
             assert client.batch(client.submit(rows_for(1)))["status"] == "completed"
-
-
-@pytest.fixture(scope="module")
-def description() -> Json:
-    assert SHARED is not None
-    return dict(orjson.loads((SHARED / "specs/openai-files-batches.nullable.json").read_bytes()))
-
-
-@needs_shared
-class TestDescription:
-    """What the emulator says fits OpenAI's published description, and has the fields of recorded answers."""
-
-    def check(self, description: Json, name: str, value: object) -> None:
-        schema = {"$ref": f"#/components/schemas/{name}", "components": description["components"]}
-        jsonschema_rs.validate(schema, value)
-
-    def test_batches_of_every_kind_fit(self, start: Start, description: Json) -> None:
-        client = start(latency=1.0, fail_batch_every=4, expire_every=3, failure_rate=0.2)
-        ids = [client.submit(rows_for(20), metadata={"a": "b"}) for _ in range(4)]
-        ids.append(client.submit(b"x\n"))
-        seen = {client.cancel(client.submit(rows_for(5))).json()["status"]}
-        while not {"completed", "expired", "failed", "cancelled"} <= seen:
-            listed = client.http.get("/batches").json()
-            self.check(description, "ListBatchesResponse", listed)
-            for batch in [*listed["data"], *map(client.batch, ids)]:
-                self.check(description, "Batch", batch)
-                seen.add(batch["status"])
-        assert {"validating", "in_progress", "finalizing", "cancelling"} & seen
-
-    def test_files_fit(self, plain: OpenAi, description: Json) -> None:
-        batch = plain.batch(plain.submit(rows_for(2)))
-        self.check(description, "OpenAIFile", plain.http.get(f"/files/{batch['output_file_id']}").json())
-        self.check(description, "ListFilesResponse", plain.http.get("/files").json())
-        self.check(description, "DeleteFileResponse", plain.http.delete(f"/files/{batch['input_file_id']}").json())
-
-    @pytest.mark.parametrize(
-        ("recording", "ours"),
-        [
-            ("batches_create", lambda client: client.create(client.upload(jsonl(rows_for(1))))),
-            ("batches_retrieve", lambda client: client.http.get(f"/batches/{client.submit(rows_for(1))}")),
-            ("batches_list", lambda client: client.http.get("/batches")),
-            ("files_upload_file", lambda client: client.send(b"{}")),
-            ("files_retrieve", lambda client: client.http.get(f"/files/{client.upload(b'{}')}")),
-            ("files_delete", lambda client: client.http.delete(f"/files/{client.upload(b'{}')}")),
-        ],
-    )
-    def test_recorded_fields_are_there(
-        self, plain: OpenAi, recording: str, ours: Callable[[OpenAi], httpx.Response]
-    ) -> None:
-        assert SHARED is not None
-        recorded = orjson.loads((SHARED / f"recorded/openai/{recording}.json").read_bytes())[-1]["response"]
-        answer = ours(plain)
-        assert answer.status_code == recorded["status"]
-        assert recorded["headers"].keys() <= answer.headers.keys()
-        assert recorded["body"].keys() <= answer.json().keys()
-        for name, value in recorded["body"].items():
-            assert value is None or isinstance(answer.json()[name], type(value)), name

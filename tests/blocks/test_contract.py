@@ -1,0 +1,819 @@
+"""What every provider's client promises, over a real socket: the same cases against each dialect of the emulator.
+
+A test with `way` runs once for each way to each provider. What a dialect can't have stands in `ABSENT`, with the
+reason, and is reported as skipped; where dialects differ in what is right, a table beside the case says how.
+"""
+
+import logging
+import re
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+import stamina
+
+from blocks.batch import Answer, BatchPhase, FailureKind, Found, Obstacle, RequestForm
+from blocks.catalog import ENTRIES, connection_for, open_provider
+from blocks.emulator import EmulatorOptions, running_emulator
+from blocks.emulator.batch import Outcome
+from blocks.emulator.faults import call_fails
+from blocks.errors import (
+    AuthenticationFailed,
+    BatchRefused,
+    BatchTooLarge,
+    NotFound,
+    ProviderError,
+    SpendLimitReached,
+    Transient,
+    UnknownOutcome,
+)
+from tests.blocks.contract import (
+    CANCEL,
+    CREATE,
+    FORM,
+    KEY,
+    LIST,
+    MEANING,
+    MODEL,
+    OTHER_WAYS,
+    PAGES,
+    PLAIN,
+    PROMPTS,
+    SCHEMA,
+    WAYS,
+    Cut,
+    Ends,
+    Way,
+    assert_as_billed,
+    breaking,
+    client_of,
+    encode_prompts,
+    ids_for,
+    is_valid,
+    meaning_of,
+    new_tag,
+    once_each,
+    pass_on,
+    stored,
+    wait_for,
+    wired,
+    write_batch,
+)
+
+Start = Callable[..., Ends]
+
+PAGED = "its answers come in JSON that is read as a whole"
+SWAPS = "answers under each other's id are known of Gemini only; the emulator does not do it elsewhere"
+NO_LIMIT = "a request has no limit of output tokens"
+QUEUE = "no limit of queued tokens is documented"
+ABSENT: dict[str, dict[str, str]] = {  # test → way → why it can't be
+    "test_a_download_that_breaks_off_is_read_on": {"holysheep": PAGED, "holysheep-pages": PAGED, "gemini": PAGED},
+    "test_a_line_that_comes_twice_says_the_same_twice": {"holysheep": PAGED, "holysheep-pages": PAGED, "gemini": PAGED},
+    "test_answers_under_each_others_id_go_where_they_belong": {
+        way.name: SWAPS for way in (*WAYS, *OTHER_WAYS) if way.provider != "gemini"
+    },
+    "test_a_lost_batch_is_found_behind_pages_of_others": {
+        "holysheep": "there is no list to look into: a lost batch is asked for by its idempotency key"
+    },
+    "test_an_answer_that_was_cut_off_is_complete_when_it_may_be_longer": {
+        "holysheep": NO_LIMIT,
+        "holysheep-pages": NO_LIMIT,
+    },
+    "test_tokens_from_a_cache_are_a_part_of_all": {
+        "holysheep": "no tokens from a cache are told",
+        "mistral": "no tokens from a cache are told",
+    },
+    "test_batches_that_fill_the_queue_go_when_it_is_empty_again": {
+        "holysheep": QUEUE, "anthropic": QUEUE, "mistral": QUEUE,
+    },
+}  # fmt: skip
+
+
+EVERY_WAY: set[Callable[..., None]] = set()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Runs a test that asks for a way with each provider's usual one, or with all of them."""
+    if "way" in metafunc.fixturenames:
+        test = metafunc.function
+        ways = (*WAYS, *OTHER_WAYS) if test in EVERY_WAY else WAYS
+        absent = ABSENT.get(test.__name__, {})
+        metafunc.parametrize("way", [_param(way, absent.get(way.name)) for way in ways])
+
+
+def _param(way: Way, reason: str | None) -> Any:
+    return pytest.param(way, id=way.name, marks=[pytest.mark.skip(reason=f"{way.name}: {reason}")] if reason else [])
+
+
+def every_way(test: Callable[..., None]) -> Callable[..., None]:
+    """Marks a test for which it may matter how requests and answers travel."""
+    EVERY_WAY.add(test)
+    return test
+
+
+@pytest.fixture(autouse=True)
+def no_pauses() -> Iterator[None]:
+    """Retries without waiting."""
+    with stamina.set_testing(True, attempts=3):  # stamina's own
+        yield
+
+
+@pytest.fixture
+def patched(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The provider's constants, as the way wants them."""
+    for name, value in way.patches.items():
+        monkeypatch.setattr(f"blocks.providers.{way.provider}.{name}", value)
+
+
+@pytest.fixture
+def start(way: Way, tmp_path: Path, patched: None) -> Iterator[Start]:
+    """Starts emulators of the way's dialect, whose batches end at the first look, and a client to each."""
+    with ExitStack() as stack:
+
+        def begin(*, client: dict[str, Any] | None = None, wire: bool = False, **switches: Any) -> Ends:
+            options = EmulatorOptions(**{"dialect": way.provider, "key": KEY, "latency": 0.0, **switches})
+            emulator = stack.enter_context(running_emulator(options))
+            between = stack.enter_context(wired(emulator)) if wire else None
+            provider = client_of(way, between.base_url if between else emulator.base_url, **(client or {}))
+            stack.callback(provider.close)
+            return Ends(way, provider, emulator, tmp_path, between)
+
+        yield begin
+
+
+def test_every_provider_has_a_way_and_every_exception_a_case() -> None:
+    """A new provider is in the suite, or this fails; so does an exception that nothing is an exception to."""
+    assert [way.name for way in WAYS] == [way.provider for way in WAYS] == list(ENTRIES)
+    assert {name for name in globals() if name.startswith("test_")} >= set(ABSENT)
+    assert {way.name for way in (*WAYS, *OTHER_WAYS)} >= {name for absent in ABSENT.values() for name in absent}
+    assert all(set(meaning) == set(ENTRIES) for meaning in MEANING.values())
+    assert set(MEANING) == set(Outcome) - {Outcome.REJECTED}  # requests that are unsound: there are none here
+
+
+# --- there and back
+
+AWKWARD = [
+    "Great sound 🎧👨‍👩‍👧‍👦🏳️‍🌈 and e\u0301 \U0010ffff",
+    "הצליל נהדר, and the סוללה \u202eweak\u202c \u200f",
+    "الصوت رائع والبطارية ضعيفة",
+    "\x00\x01\x02\x1b[31m\x1f\x7f\x85 control \x0bcharacters\x0c",
+    "\0key and \0prompt",
+    '"no", she said, \'yes\' \\ \\n \\u0041 \\" `x` ${y} %s {{ z }}',
+    "one\ntwo\r\nthree\rfour\ttab\n\n\nsix\u2028seven\u2029eight\n",
+    '{"custom_id":"x-1-1","prompt":"y"},{"custom_id":"',
+    '"}]}]}\n{"custom_id":',
+    "</s><|im_end|><|endoftext|>\n\nHuman: [INST]",
+    "\ufeffmark and \ufffd and \ufffe",
+    "  leading and trailing blanks \n ",
+    "long " * 210_000,
+]
+
+
+@every_way
+@pytest.mark.parametrize("form", [FORM, PLAIN], ids=["schema", "plain"])
+def test_a_batch_comes_back_whole(form: RequestForm, way: Way, tmp_path: Path, patched: None) -> None:
+    """Through the catalog: each prompt arrives as it is, each answer comes once, fits, and costs what it says."""
+    options = {"dialect": way.provider, "latency": "0", **way.options}
+    prompts = [*AWKWARD, *PROMPTS]
+    with open_provider(connection_for("local", None, options), tmp_path) as provider:
+        batch = encode_prompts(provider.format(form), tmp_path, prompts)
+        batch_id = provider.submit(batch, form)
+        status = wait_for(provider, batch_id)
+        answers = once_each(provider.results(batch_id, form))
+    assert (status.id, status.phase, status.error, status.obstacle) == (batch_id, BatchPhase.ENDED, None, None)
+    assert set(answers) == set(ids_for(batch.tag, len(prompts)))
+    for answer in answers.values():
+        assert answer.failure is None
+        assert answer.text
+        assert is_valid(answer.text) is (form.schema is not None)
+    state = tmp_path / f"emulator-{way.provider}.sqlite"
+    told = dict(stored(state, "SELECT custom_id, prompt FROM requests"))
+    for custom_id, prompt in zip(ids_for(batch.tag, len(prompts)), prompts, strict=True):
+        assert prompt in told[custom_id]
+    assert_as_billed(
+        answers.values(),
+        [
+            {"custom_id": custom_id, "input_tokens": read, "output_tokens": written}
+            for custom_id, read, written in stored(state, "SELECT custom_id, input_tokens, output_tokens FROM billed")
+        ],
+    )
+
+
+def test_answers_come_in_any_order(way: Way, start: Start) -> None:
+    """Not in that of the requests: whose they are, only their ids say."""
+    ends = start()
+    batch = ends.encode()
+    batch_id = ends.provider.submit(batch, FORM)
+    ends.wait(batch_id)
+    listed = [answer.custom_id for answer in ends.answers(batch_id)]
+    assert listed != ids_for(batch.tag, len(PROMPTS))
+    assert sorted(listed) == sorted(ids_for(batch.tag, len(PROMPTS)))
+
+
+def test_counters_do_not_decide_what_is_complete(way: Way, start: Start) -> None:
+    """They say that all is done where a part of the answers is absent; the answers there are come all the same."""
+    ends = start(missing_rate=0.3)
+    batch_id = ends.submit()
+    status = ends.wait(batch_id)
+    answers = once_each(ends.answers(batch_id))
+    assert status.done == status.total == len(PROMPTS)
+    assert 0 < len(answers) < len(PROMPTS)
+    assert len(answers) == ends.ledger()["outcomes"]["answered"]
+
+
+def test_an_answer_may_be_asked_for_again_with_the_reason(way: Way, start: Start) -> None:
+    """The prompt goes again with what was wrong with its answer, and comes back as any other."""
+    ends = start(invalid_rate=1.0)
+    form = ends.provider.format(FORM)
+    tag = new_tag()
+    prompts = dict(zip(ids_for(tag, len(PROMPTS), 2), PROMPTS, strict=True))
+    requests = [form.encode(custom_id, prompt, "“topics” is no list\n") for custom_id, prompt in prompts.items()]
+    batch_id = ends.provider.submit(write_batch(form, ends.folder, requests, tag), FORM)
+    ends.wait(batch_id)
+    assert {meaning_of(answer) for answer in once_each(ends.answers(batch_id)).values()} == {"answered"}
+    told = ends.prompts()
+    assert all("“topics” is no list\n" in told[custom_id] for custom_id in prompts)
+    assert all(prompt in told[custom_id] for custom_id, prompt in prompts.items())
+
+
+@every_way
+def test_an_answer_that_was_cut_off_is_complete_when_it_may_be_longer(way: Way, start: Start) -> None:
+    """A limit that is too small is said, and billed; four times as much is enough."""
+    ends = start()
+    short = RequestForm(MODEL, None, SCHEMA, 12)
+    form = ends.provider.format(short)
+    tag = new_tag()
+    prompts = dict(zip(ids_for(tag, len(PROMPTS)), PROMPTS, strict=True))
+    requests = [form.encode(custom_id, prompt) for custom_id, prompt in prompts.items()]
+    batch_id = ends.provider.submit(write_batch(form, ends.folder, requests, tag), short)
+    ends.wait(batch_id)
+    first = once_each(ends.answers(batch_id, short))
+    cut = {custom_id for custom_id, answer in first.items() if meaning_of(answer) == "cut_off"}
+    assert cut
+    assert {meaning_of(answer) for custom_id, answer in first.items() if custom_id not in cut} <= {"answered"}
+    tag = new_tag()
+    again = [form.encode(f"{tag}-{n}-2", prompts[old], longer=True) for n, old in enumerate(sorted(cut))]
+    batch_id = ends.provider.submit(write_batch(form, ends.folder, again, tag), short)
+    ends.wait(batch_id)
+    second = once_each(ends.answers(batch_id, short))
+    assert Counter(map(meaning_of, second.values())) == {"answered": len(cut)}
+    assert_as_billed([*first.values(), *second.values()], ends.billed())
+
+
+# --- what may become of a request
+
+FAULTS = {
+    "failure_rate": Outcome.FAILED,
+    "invalid_rate": Outcome.INVALID,
+    "missing_rate": Outcome.MISSING,
+    "refusal_rate": Outcome.REFUSED,
+    "length_rate": Outcome.TRUNCATED,
+    "unexplained_rate": Outcome.UNEXPLAINED,
+    "timeout_rate": Outcome.TIMED_OUT,
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_what_the_port_calls_it(fault: str, way: Way, start: Start) -> None:
+    """If it befalls every request; and what it costs is said."""
+    ends = start(**{fault: 1.0})
+    answers = once_each(ends.run())
+    assert_meant(answers, ends)
+    assert Counter(ends.outcomes().values()) == {FAULTS[fault]: len(PROMPTS)}
+    assert_as_billed(answers.values(), ends.billed())
+
+
+@every_way
+def test_answers_that_are_all_absent_are_no_answers(way: Way, start: Start) -> None:
+    """The results are there, and nothing is in them: that is another thing than results that are gone."""
+    assert start(missing_rate=1.0).run() == []
+
+
+@every_way
+def test_faults_that_come_together_are_told_apart(way: Way, start: Start) -> None:
+    """Each request has the one that befell it."""
+    ends = start(**dict.fromkeys(FAULTS, 0.12))
+    answers = once_each(ends.run([f"Review {number}: the sound is great." for number in range(300)]))
+    assert_meant(answers, ends)
+    assert set(ends.outcomes().values()) == {Outcome.ANSWERED, *FAULTS.values()}
+    assert_as_billed(answers.values(), ends.billed())
+
+
+def assert_meant(answers: dict[str, Answer], ends: Ends) -> None:
+    """Whether the port calls each request's outcome what it should."""
+    outcomes = ends.outcomes()
+    assert set(answers) <= set(outcomes)
+    for custom_id, outcome in outcomes.items():
+        assert meaning_of(answers.get(custom_id)) in MEANING[outcome][ends.way.provider], (custom_id, outcome)
+
+
+@every_way
+def test_a_line_that_comes_twice_says_the_same_twice(way: Way, start: Start) -> None:
+    """Answers and failures; whoever takes the first is right."""
+    ends = start(duplicate_rate=0.5, failure_rate=0.3)
+    answers = ends.run()
+    times = Counter(answer.custom_id for answer in answers)
+    assert len(times) == len(set(answers)) == len(PROMPTS)
+    assert set(times.values()) == {1, 2}
+    assert_as_billed(answers, ends.billed())
+
+
+@every_way
+def test_usage_that_is_not_told_is_not_free(way: Way, start: Start) -> None:
+    """The answer is there, its price is unknown: not zero."""
+    ends = start(unmetered_rate=0.5)
+    answers = once_each(ends.run()).values()
+    assert {meaning_of(answer) for answer in answers} == {"answered"}
+    unmetered = sum(answer.usage is None for answer in answers)
+    assert 0 < unmetered < len(PROMPTS)
+    assert_as_billed(answers, ends.billed(), unmetered=unmetered)
+
+
+def test_tokens_from_a_cache_are_a_part_of_all(way: Way, start: Start) -> None:
+    """Of what an answer read, as it is billed; a long text that all requests share is read by most of them."""
+    ends = start(cached_share=0.5)
+    answers = once_each(ends.run(form=replace(FORM, system="You label reviews. " * 1000))).values()
+    cached = [answer.usage.cached_input_tokens for answer in answers if answer.usage is not None]
+    assert len(cached) == len(PROMPTS)
+    assert max(cached) > 2000
+    assert_as_billed(answers, ends.billed())
+
+
+@every_way
+def test_usage_may_be_huge(way: Way, start: Start) -> None:
+    """Beyond 32 bits it is what it is said to be."""
+    ends = start(huge_usage_rate=1.0)
+    answers = once_each(ends.run()).values()
+    assert all(answer.usage is not None and answer.usage.input_tokens > 2**27 for answer in answers)
+    assert_as_billed(answers, ends.billed())
+
+
+@every_way
+def test_answers_under_each_others_id_go_where_they_belong(
+    way: Way, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The service exchanged them; beside failures, which stay where they are."""
+    batch, sound = None, []
+    for swapped in (0.0, 0.8):
+        ends = start(swapped_rate=swapped, failure_rate=0.2)
+        batch = batch or ends.encode()  # the same requests: the same answers
+        batch_id = ends.provider.submit(batch, FORM)
+        ends.wait(batch_id)
+        sound.append({answer for answer in once_each(ends.answers(batch_id)).values() if answer.failure is None})
+        assert_meant(once_each(ends.answers(batch_id)), ends)
+    assert sound[0] == sound[1]
+    assert len({answer.text for answer in sound[0]}) == len(sound[0])
+    assert "came under the key of another row" in caplog.text
+
+
+# --- a create whose answer is lost
+
+
+@every_way
+def test_a_batch_whose_answer_is_lost_is_found(way: Way, start: Start) -> None:
+    """It runs, once, and is the one that the service has."""
+    ends = start(drop_every=1)
+    batch = ends.encode()
+    with pytest.raises(UnknownOutcome):
+        ends.provider.submit(batch, FORM)
+    found = ends.provider.find(batch, FORM)
+    assert found is not None
+    assert found.copies == ()
+    assert ends.wait(found.id).phase is BatchPhase.ENDED
+    assert set(once_each(ends.answers(found.id))) == set(ids_for(batch.tag, batch.requests))
+    assert (ends.ledger()["batches"], ends.ledger()["billed_items"]) == (1, batch.requests)
+    assert ends.provider.verified_lookup
+
+
+@every_way
+def test_a_batch_that_never_arrived_is_told_so_once_it_would_show(way: Way, start: Start) -> None:
+    """Until then nobody can tell, and it is said when to ask again. HolySheep is asked by sending it once more."""
+    ends = start(wire=True, client={"settle": 30.0})
+    ends.wire.before = breaking(CREATE)
+    batch = ends.encode()
+    with pytest.raises(UnknownOutcome):
+        ends.provider.submit(batch, FORM)
+    ends.wire.before = pass_on
+    assert ends.ledger()["batches"] == 0
+    if way.replays:
+        assert ends.provider.find(batch, FORM) is not None
+        assert ends.ledger()["batches"] == 1
+        return
+    with pytest.raises(UnknownOutcome) as caught:
+        ends.provider.find(batch, FORM)
+    assert 25 < (caught.value.retry_after or 0) <= 30
+    later = client_of(way, ends.wire.base_url, settle=30.0, clock=lambda: time.time() + 31)
+    assert later.find(batch, FORM) is None
+    later.close()
+    assert ends.ledger()["batches"] == 0
+
+
+def test_a_batch_that_no_list_shows_yet_is_found_later(way: Way, start: Start) -> None:
+    """An empty list proves nothing for a while. HolySheep's key is known at once."""
+    ends = start(drop_every=1, visible_after=1.0, client={"settle": 30.0})
+    batch = ends.encode()
+    with pytest.raises(UnknownOutcome):
+        ends.provider.submit(batch, FORM)
+    if not way.replays:
+        with pytest.raises(UnknownOutcome) as caught:
+            ends.provider.find(batch, FORM)
+        assert 25 < (caught.value.retry_after or 0) <= 30
+        time.sleep(1.0)
+    found = ends.provider.find(batch, FORM)
+    assert found is not None
+    assert ends.ledger()["batches"] == 1
+
+
+def test_a_lost_batch_is_found_while_it_runs(way: Way, start: Start) -> None:
+    """Anthropic's shows whose it is when it has ended: until then it is said when to look again."""
+    ends = start(drop_every=1, latency=1.0)
+    batch = ends.encode()
+    with pytest.raises(UnknownOutcome):
+        ends.provider.submit(batch, FORM)
+    if way.provider == "anthropic":
+        with pytest.raises(UnknownOutcome, match="can't tell yet") as caught:
+            ends.provider.find(batch, FORM)
+        assert caught.value.retry_after
+        time.sleep(1.0)
+    found = ends.provider.find(batch, FORM)
+    assert found is not None
+    assert ends.wait(found.id).phase is BatchPhase.ENDED
+    assert len(once_each(ends.answers(found.id))) == batch.requests
+
+
+@pytest.mark.parametrize("latency", [0.0, 60.0], ids=["ended", "running"])
+def test_of_two_batches_of_one_tag_one_is_kept(latency: float, way: Way, start: Start) -> None:
+    """The other is named, as it is paid, and stopped if it still runs.
+
+    Anthropic's can't be told while they run; HolySheep makes no second one under a key.
+    """
+    ends = start(latency=latency)
+    batch = ends.encode()
+    both = {ends.provider.submit(batch, FORM) for _ in range(2)}
+    if way.replays:
+        (only,) = both
+        assert ends.provider.find(batch, FORM) == Found(only)
+        assert ends.ledger()["batches"] == 1
+        return
+    if way.provider == "anthropic" and latency:
+        with pytest.raises(UnknownOutcome, match="can't tell yet"):
+            ends.provider.find(batch, FORM)
+        return
+    found = ends.provider.find(batch, FORM)
+    assert found is not None
+    assert {found.id, *found.copies} == both
+    assert len(found.copies) == 1
+    assert ends.ledger()["batches_open"] == (1 if latency else 0)
+    if not latency:
+        assert_as_billed(ends.answers(found.id), [row for row in ends.billed() if row["batch_id"] == found.id])
+        assert len(once_each(ends.answers(found.copies[0]))) == batch.requests
+
+
+def test_a_lost_batch_is_found_behind_pages_of_others(way: Way, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the list is read others come to it; their tags begin as this one does, and it is no copy of itself."""
+    for name in PAGES[way.provider]:
+        monkeypatch.setattr(f"blocks.providers.{way.provider}.{name}", 3)
+    ends = start(wire=True)
+    direct = client_of(way, ends.emulator.base_url)
+    batch = ends.encode()
+    ends.wire.after = breaking(CREATE)
+    with pytest.raises(UnknownOutcome):
+        ends.provider.submit(batch, FORM)
+
+    def send_another(number: int) -> None:
+        other = encode_prompts(direct.format(FORM), ends.folder, PROMPTS, f"{batch.tag}{number}")
+        direct.submit(other, FORM)
+
+    for number in range(8):
+        send_another(number)
+    lists: list[int] = []
+
+    def while_it_is_read(kind: str) -> None:
+        if kind == LIST:
+            lists.append(len(lists))
+            if len(lists) < 4:
+                send_another(10 + len(lists))
+
+    ends.wire.after = while_it_is_read
+    # Mistral filters by itself, if it knows the filter: here it does not.
+    ends.wire.rewrite = partial(re.sub, r"&batchwerk=[^&]*|(?<=\?)batchwerk=[^&]*&?", "")
+    found = ends.provider.find(batch, FORM)
+    direct.close()
+    assert found is not None
+    assert found.copies == ()
+    assert len(lists) >= 3
+    assert set(once_each(ends.answers(found.id))) == set(ids_for(batch.tag, batch.requests))
+
+
+# --- refusals, pauses, troubles
+
+
+def test_a_fresh_batch_may_not_be_known_yet(way: Way, start: Start) -> None:
+    """It is not found, which is said as such, and a moment later it is."""
+    ends = start(visible_after=1.0)
+    batch_id = ends.submit()
+    for call in (ends.provider.poll, ends.answers, ends.provider.cancel):
+        with pytest.raises(NotFound):
+            call(batch_id)
+    time.sleep(1.0)
+    assert ends.wait(batch_id).phase is BatchPhase.ENDED
+
+
+def test_a_throttled_create_is_made_again(way: Way, start: Start) -> None:
+    """Nothing was accepted."""
+    ends = start(rate_limit_every=2)
+    ends.submit()
+    ends.submit()
+    assert (ends.ledger()["creates"], ends.ledger()["batches"]) == (3, 2)
+
+
+@pytest.mark.parametrize("header", ["retry-after", "retry-after-ms", "none"])
+def test_the_pause_that_a_throttled_create_asks_for_is_told(header: str, way: Way, start: Start) -> None:
+    """In whatever way it is asked for. Anthropic asks for none where waiting is of no use."""
+    ends = start(rate_limit_every=1, retry_after=7.0, retry_header=header)
+    spent = way.provider == "anthropic" and header == "none"
+    with pytest.raises(SpendLimitReached if spent else Transient) as caught:
+        ends.submit()
+    assert (caught.value.status, caught.value.tries) == (429, 1 if spent else 3)
+    assert caught.value.retry_after == (None if header == "none" else 7.0)
+    assert ends.ledger()["batches"] == 0
+
+
+def test_a_pause_that_is_too_long_is_not_waited_for(way: Way, start: Start) -> None:
+    """Whoever asked decides."""
+    ends = start(rate_limit_every=1, retry_after=3600.0)
+    with pytest.raises(Transient) as caught:
+        ends.submit()
+    assert (caught.value.retry_after, caught.value.tries, ends.ledger()["creates"]) == (3600.0, 1, 1)
+
+
+# Gemini says RESOURCE_EXHAUSTED of every limit: nothing that is documented tells one that does not pass.
+SPENT = {**dict.fromkeys(ENTRIES, (SpendLimitReached, 1)), "gemini": (Transient, 3)}
+
+
+def test_a_quota_that_is_used_up_stops_the_run(way: Way, start: Start) -> None:
+    """Waiting is of no use, where the service can say so."""
+    expected, tries = SPENT[way.provider]
+    ends = start(quota_every=1)
+    with pytest.raises(expected) as caught:
+        ends.submit()
+    assert caught.value.tries == tries
+    assert (ends.ledger()["creates"], ends.ledger()["batches"]) == (tries, 0)
+
+
+def seed_where(calls: str) -> int:
+    """A seed with which, at an error rate of one half, the first calls fail where there is an `x`."""
+
+    def fits(seed: int) -> bool:
+        options = EmulatorOptions(seed=seed, error_rate=0.5)
+        return all(call_fails(options, number) is (call == "x") for number, call in enumerate(calls, 1))
+
+    return next(filter(fits, count()))
+
+
+@every_way
+def test_an_overloaded_service_is_asked_again(way: Way, start: Start) -> None:
+    """Looking at a batch and reading its answers may be done twice; so may uploads."""
+    create = "-" * way.uploads + "-"
+    ends = start(error_rate=0.5, seed=seed_where(("x" if way.uploads else "") + create + "x-" * 3))
+    answers = once_each(ends.run())
+    assert len(answers) == len(PROMPTS)
+    assert ends.ledger()["calls"] >= len(create) + 4
+    assert (ends.ledger()["creates"], ends.ledger()["batches"]) == (1, 1)
+
+
+@every_way
+def test_an_overloaded_create_is_never_repeated(way: Way, start: Start) -> None:
+    """Its answer does not say whether it was accepted."""
+    ends = start(error_rate=0.5, seed=seed_where("-" * way.uploads + "x--"))
+    with pytest.raises(UnknownOutcome) as caught:
+        ends.submit()
+    assert caught.value.status == (529 if way.provider == "anthropic" else 503)
+    assert ends.ledger()["calls"] == way.uploads + 1
+    assert ends.ledger()["batches"] == 0
+
+
+def test_what_is_of_no_use_to_repeat_is_not_repeated(way: Way, start: Start) -> None:
+    """If the service says so."""
+    ends = start(rate_limit_every=1, should_retry="false")
+    with pytest.raises(Transient) as caught:
+        ends.submit()
+    assert (caught.value.tries, ends.ledger()["creates"]) == (1, 1)
+    ends = start(error_rate=1.0, should_retry="false")
+    for call in (ends.provider.poll, ends.answers, ends.provider.cancel):
+        with pytest.raises(Transient):
+            call("batch-1")
+    assert ends.ledger()["calls"] == 3
+
+
+def test_a_wrong_key_is_said_and_never_shown(way: Way, start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    """By no call, in no message, at no level of logging."""
+    caplog.set_level(logging.DEBUG)
+    ends = start()
+    wrong = "sk-wrong-8b1e77d0c2a94f35"
+    provider = client_of(way, ends.emulator.base_url, wrong)
+    batch = ends.encode()
+    shown = []
+    for call in (
+        lambda: provider.submit(batch, FORM),
+        lambda: provider.find(batch, FORM),
+        lambda: provider.poll("batch-1"),
+        lambda: list(provider.results("batch-1", FORM)),
+        lambda: provider.cancel("batch-1"),
+    ):
+        with pytest.raises(AuthenticationFailed) as caught:
+            call()
+        shown += [*traceback.format_exception(caught.value), repr(vars(caught.value))]
+    provider.close()
+    assert caplog.records
+    assert wrong not in "".join([*shown, caplog.text, repr(provider), *(repr(vars(each)) for each in caplog.records)])
+    assert ends.ledger()["batches"] == 0
+
+
+# A status that is documented for this says so, or a code; otherwise it is a refusal like others.
+TOO_MANY: dict[str, object] = {
+    "holysheep": BatchRefused,
+    "openai": Obstacle.TOO_LARGE,
+    "anthropic": BatchRefused,
+    "mistral": Transient,  # more requests may be pending when others are done
+    "gemini": BatchRefused,
+}
+TOO_LONG: dict[str, object] = {
+    **dict.fromkeys(ENTRIES, BatchTooLarge),
+    "gemini": BatchRefused,  # a 400 like others
+}
+
+
+@pytest.mark.parametrize(("limit", "table"), [("max_requests", TOO_MANY), ("max_bytes", TOO_LONG)])
+def test_a_batch_above_a_limit_is_refused(limit: str, table: dict[str, object], way: Way, start: Start) -> None:
+    """At once, or when it is looked at; nothing of it is billed."""
+    ends = start(**{limit: 5})
+    verdict: object
+    try:
+        verdict = ends.wait(ends.submit()).obstacle
+    except ProviderError as error:
+        verdict = type(error)
+    assert verdict == table[way.provider]
+    assert ends.ledger()["billed_items"] == 0
+
+
+def test_batches_that_fill_the_queue_go_when_it_is_empty_again(way: Way, start: Start) -> None:
+    """OpenAI accepts such a batch and fails it with a reason; Gemini does not accept it."""
+    ends = start(max_queued_tokens=4000, latency=1.0)
+    prompts = ["word " * 400] * 5  # about 2,500 tokens
+    first = ends.submit(prompts)
+    if way.provider == "gemini":
+        with pytest.raises(Transient):
+            ends.submit(prompts)
+    else:
+        status = ends.wait(ends.submit(prompts))
+        assert (status.phase, status.obstacle) == (BatchPhase.FAILED, Obstacle.QUEUE_FULL)
+    assert ends.wait(first).phase is BatchPhase.ENDED
+    assert len(once_each(ends.run(prompts))) == 5
+    assert ends.ledger()["billed_items"] == 10
+
+
+# --- how a batch ends
+
+
+def test_a_status_that_nobody_knows_is_waited_through(way: Way, start: Start) -> None:
+    """Nothing is concluded from it."""
+    ends = start(unknown_status_every=1)
+    batch_id = ends.submit()
+    status = ends.provider.poll(batch_id)
+    assert status.phase is BatchPhase.RUNNING
+    assert status.wording
+    ended = ends.provider.poll(batch_id)
+    assert ended.phase is BatchPhase.ENDED
+    assert ended.wording != status.wording
+    assert len(once_each(ends.answers(batch_id))) == len(PROMPTS)
+
+
+@every_way
+def test_a_batch_that_expires_keeps_what_was_answered(way: Way, start: Start) -> None:
+    """The rest goes again: it says so, or is absent. Gemini keeps nothing, and bills nothing."""
+    ends = start(expire_every=1)
+    batch_id = ends.submit()
+    status = ends.wait(batch_id)
+    if way.provider == "gemini":
+        assert status.phase is BatchPhase.FAILED
+        assert status.error
+        assert ends.billed() == []
+        return
+    assert status.phase is BatchPhase.ENDED
+    answers = once_each(ends.answers(batch_id))
+    assert_meant(answers, ends)
+    assert Counter(ends.outcomes().values()) == {Outcome.ANSWERED: 10, Outcome.EXPIRED: 10}
+    assert_as_billed(answers.values(), ends.billed())
+
+
+def test_a_batch_that_fails_as_a_whole_says_why(way: Way, start: Start) -> None:
+    """Nothing ran and nothing is billed. Anthropic knows no such end: all of its requests fail."""
+    ends = start(fail_batch_every=1)
+    batch_id = ends.submit()
+    status = ends.wait(batch_id)
+    if way.provider == "anthropic":
+        answers = once_each(ends.answers(batch_id)).values()
+        assert Counter(map(meaning_of, answers)) == {FailureKind.PASSING: len(PROMPTS)}
+    else:
+        assert status.phase is BatchPhase.FAILED
+        assert status.error
+        assert status.obstacle is None
+    assert ends.billed() == []
+
+
+@every_way
+def test_a_batch_that_is_cancelled_keeps_what_was_answered(way: Way, start: Start) -> None:
+    """And bills that; the rest goes again."""
+    ends = start(latency=8.0)
+    batch_id = ends.submit([f"Review {number}" for number in range(400)])
+    time.sleep(0.1)
+    ends.provider.cancel(batch_id)
+    assert ends.wait(batch_id).phase is BatchPhase.ENDED
+    answers = once_each(ends.answers(batch_id))
+    assert_meant(answers, ends)
+    assert set(ends.outcomes().values()) == {Outcome.ANSWERED, Outcome.CANCELLED}
+    assert_as_billed(answers.values(), ends.billed())
+
+
+def test_a_batch_that_has_ended_is_not_cancelled_any_more(way: Way, start: Start) -> None:
+    """It is told as it is, and has all of its answers."""
+    ends = start()
+    batch_id = ends.submit()
+    before = ends.wait(batch_id)
+    assert ends.provider.cancel(batch_id) == before
+    assert len(once_each(ends.answers(batch_id))) == ends.ledger()["billed_items"] == len(PROMPTS)
+
+
+def test_a_batch_that_ends_while_it_is_being_cancelled_is_told_as_it_is(way: Way, start: Start) -> None:
+    """The call was on its way for too long; nothing is lost."""
+    ends = start(latency=1.0, wire=True)
+
+    def dawdle(kind: str) -> None:
+        if kind == CANCEL:
+            time.sleep(1.0)
+
+    ends.wire.before = dawdle
+    batch_id = ends.submit()
+    assert ends.provider.poll(batch_id).phase is BatchPhase.RUNNING
+    assert ends.provider.cancel(batch_id).phase is BatchPhase.ENDED
+    assert len(once_each(ends.answers(batch_id))) == ends.ledger()["billed_items"] == len(PROMPTS)
+
+
+def test_cancelling_and_ending_leave_nothing_that_is_billed_and_not_told(way: Way, start: Start) -> None:
+    """Whoever is first, and also where the answer to the cancelling is lost and it is done again."""
+    ends = start(latency=0.4, wire=True)
+    lost: list[str] = []
+
+    def lose_every_other(kind: str) -> None:
+        if kind == CANCEL:
+            lost.append(kind)
+            if len(lost) % 2:
+                raise Cut
+
+    ends.wire.after = lose_every_other
+    batches = [ends.submit() for _ in range(5)]
+    for batch_id in batches:
+        time.sleep(0.1)
+        assert ends.provider.cancel(batch_id).id == batch_id
+    for batch_id in batches:
+        status = ends.wait(batch_id)
+        answers = ends.answers(batch_id) if status.phase is BatchPhase.ENDED else []
+        once_each(answers)
+        assert_as_billed(answers, [row for row in ends.billed() if row["batch_id"] == batch_id])
+    assert lost
+
+
+@every_way
+def test_a_download_that_breaks_off_is_read_on(
+    way: Way, start: Start, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of a line: what was read is not told twice, what was not is not left out."""
+    monkeypatch.setattr("blocks.transport.DOWNLOAD_CHUNK", 500)
+    ends = start(cut_every=2, failure_rate=0.3)
+    batch_id = ends.submit()
+    ends.wait(batch_id)
+    first, second = once_each(ends.answers(batch_id)), once_each(ends.answers(batch_id))
+    assert "the connection to" in caplog.text
+    assert len(first) == len(PROMPTS)
+    assert first == second
+    assert_meant(first, ends)
+
+
+@every_way
+def test_results_that_are_gone_are_not_an_empty_result(way: Way, start: Start) -> None:
+    """They are not found: their requests are not taken for unanswered, which would be paid a second time."""
+    ends = start(gone_after=0.3)
+    batch_id = ends.submit()
+    assert ends.wait(batch_id).phase is BatchPhase.ENDED
+    time.sleep(0.3)
+    with pytest.raises(NotFound):
+        ends.answers(batch_id)
