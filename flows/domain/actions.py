@@ -131,7 +131,7 @@ def _possible_actions(
             collectors -= isinstance(action, Collect)
             if not isinstance(action, Collect) or collectors >= 0:
                 actions.append(action)
-    room = rules.max_in_flight - len(open_batches)
+    room = rules.max_in_flight - _with_provider(open_batches)
     actions.extend(Submit(slices) for slices in _cut(ledger, wanted, sizes, rules, now, room))
     if actions:
         return actions
@@ -237,7 +237,7 @@ def _pause(
 ) -> Wait | Finish:
     backlog = next(ledger.backlog(wanted), None) is not None
     waited_for = [batch for batch in open_batches if now < agenda.deadline.get(batch.number, now + 1)]
-    may_send = backlog and len(open_batches) < rules.max_in_flight
+    may_send = backlog and _with_provider(open_batches) < rules.max_in_flight
     held = may_send and ledger.queue_full_since is not None
     if not agenda.busy and not waited_for and not held:
         if not open_batches and not backlog:
@@ -251,6 +251,11 @@ def _pause(
         looks += [since + pause for since, pause in _held_back(ledger, rules)]
     pause = min((at for at in looks if at > now), default=now + rules.longest_pause) - now
     return Wait(min(pause, rules.longest_pause))
+
+
+def _with_provider(open_batches: list[Batch]) -> int:
+    """How many batches are with the provider, or on their way; those that ended only wait to be read."""
+    return sum(batch.state is not State.ENDED for batch in open_batches)
 
 
 def _held_back(ledger: Ledger, rules: Rules) -> Iterator[tuple[float, float]]:

@@ -84,13 +84,17 @@ class Unknown(_Event):
 
 
 class Ended(_Event):
-    """The provider is done with the batch. `failed`: nothing ran, there is nothing to read; `final`: nor ever will."""
+    """The provider is done with the batch. `failed`: nothing ran, there is nothing to read; `final`: nor ever will.
+
+    `early`: it ended before all was run, and what has no answer was not run.
+    """
 
     event: Literal["ended"] = "ended"
     batch: int
     wording: str
     failed: str | None = None
     final: bool = False
+    early: bool = False
 
 
 class Collected(_Event):
@@ -121,6 +125,23 @@ class Lost(_Event):
     reason: str
 
 
+class Compacted(_Event):
+    """The results of these batches are in one part together, whole and on disk; those they were in may be deleted."""
+
+    event: Literal["compacted"] = "compacted"
+    schema_id: str
+    part: str
+    batches: list[int]
+
+
+class Restored(_Event):
+    """A compacted part was gone or damaged: each of its batches that are not lost has a part of its own again."""
+
+    event: Literal["restored"] = "restored"
+    schema_id: str
+    part: str
+
+
 class Reopened(_Event):
     """Requests that were final got a new allowance."""
 
@@ -138,7 +159,18 @@ class Published(_Event):
 
 
 Event = Annotated[
-    Planned | Submitting | Submitted | Refused | Unknown | Ended | Collected | Lost | Reopened | Published,
+    Planned
+    | Submitting
+    | Submitted
+    | Refused
+    | Unknown
+    | Ended
+    | Collected
+    | Lost
+    | Compacted
+    | Restored
+    | Reopened
+    | Published,
     Field(discriminator="event"),
 ]
 EVENTS: TypeAdapter[Event] = TypeAdapter(Event)

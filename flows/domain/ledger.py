@@ -19,6 +19,7 @@ from blocks.errors import StateError
 from flows.domain import money
 from flows.domain.events import (
     Collected,
+    Compacted,
     Ended,
     Event,
     Lost,
@@ -26,6 +27,7 @@ from flows.domain.events import (
     Published,
     Refused,
     Reopened,
+    Restored,
     Slice,
     Submitted,
     Submitting,
@@ -47,6 +49,7 @@ class State(StrEnum):
 
 
 RESTORE = "the journal was changed by hand or damaged; restore the state directory from a backup"
+_Step = Submitted | Refused | Unknown | Ended | Collected | Lost  # what happens to a batch that was sent
 IN_FLIGHT = {State.PLANNED, State.SUBMITTING, State.UNKNOWN, State.SUBMITTED, State.ENDED}
 _MAY_FOLLOW: dict[type, set[State]] = {
     Submitted: {State.SUBMITTING, State.UNKNOWN},
@@ -77,10 +80,12 @@ class Batch:
     wording: str = ""
     failed: str | None = None
     final: bool = False  # what failed with it fails for good
+    early: bool = False  # it ended before all was run
     copies: tuple[str, ...] = ()  # other batches with the same requests, made by accident
     reason: str = ""
     result: Collected | None = None
     lost: bool = False  # its results are gone
+    compacted: str = ""  # the part that holds its results together with those of others; empty: it has one of its own
 
     @property
     def requests(self) -> int:
@@ -105,6 +110,7 @@ class Ledger:
     frozen: int = 0  # requests that have a number
     largest: int | None = None  # requests a batch may have since the provider called a larger one too large
     queue_full_since: float | None = None  # since when the provider takes no more until another batch ends
+    compactions: int = 0  # so far, over all schemas
 
     def reserve(self, slices: list[Slice]) -> Batch:
         """Number a batch and take its requests, before anything is written down."""
@@ -120,38 +126,19 @@ class Ledger:
         match event:
             case Planned():
                 self.frozen = max(self.frozen, event.stop)
-                return
             case Published():
-                return
+                pass
             case Reopened():
                 self.final = []
                 self._put_back(event.slices, at)
-                return
             case Submitting():
                 self._submitting(event, at)
-                return
-        batch = self._expect(event)
-        match event:
-            case Submitted():
-                batch.state, batch.id, batch.submitted_at, batch.reason = State.SUBMITTED, event.id, at, ""
-                batch.copies = tuple(event.copies)
-            case Unknown():
-                batch.state, batch.reason = State.UNKNOWN, event.reason
-            case Refused():
-                self._refused(batch, event, at)
-            case Ended():
-                batch.state, batch.ended_at = State.ENDED, at
-                batch.wording, batch.failed, batch.final = event.wording, event.failed, event.final
-                self.queue_full_since = None
-            case Collected():
-                batch.state, batch.collected_at, batch.result = State.COLLECTED, at, event
-                self._put_back(event.again, at)
-                self.final = sorted([*self.final, *event.final])
-            case Lost():
-                batch.lost, batch.reason = True, event.reason
-                self.final = sorted([*self.final, *self._good_answers(batch)])
+            case Compacted():
+                self._compacted(event)
+            case Restored():
+                self._restored(event)
             case _:
-                assert_never(event)
+                self._step(self._expect(event), event, at)
 
     def in_state(self, *states: State) -> Iterator[Batch]:
         """Batches in any of these states, oldest first."""
@@ -169,6 +156,10 @@ class Ledger:
         for start, stop in wanted:
             for first, last in self.sent.missing_from(start, stop):
                 yield Slice(first, last)
+
+    def next_part(self) -> str:
+        """The name of the next compacted part: no other has it, save one whose compaction a dead process began."""
+        return f"compacted-{self.compactions + 1:06d}"
 
     def final_numbers(self) -> Ranges:
         """The requests that failed for good."""
@@ -193,6 +184,30 @@ class Ledger:
         """How the requests of all collected batches ended."""
         return sum((Counter(result.outcomes) for result in self.collected()), Counter())
 
+    def _step(self, batch: Batch, event: _Step, at: float) -> None:
+        match event:
+            case Submitted():
+                batch.state, batch.id, batch.submitted_at, batch.reason = State.SUBMITTED, event.id, at, ""
+                batch.copies = tuple(event.copies)
+            case Unknown():
+                batch.state, batch.reason = State.UNKNOWN, event.reason
+            case Refused():
+                self._refused(batch, event, at)
+            case Ended():
+                batch.state, batch.ended_at = State.ENDED, at
+                batch.wording, batch.failed, batch.final = event.wording, event.failed, event.final
+                batch.early = event.early
+                self.queue_full_since = None
+            case Collected():
+                batch.state, batch.collected_at, batch.result = State.COLLECTED, at, event
+                self._put_back(event.again, at)
+                self.final = sorted([*self.final, *event.final])
+            case Lost():
+                batch.lost, batch.reason = True, event.reason
+                self.final = sorted([*self.final, *self._good_answers(batch)])
+            case _:
+                assert_never(event)
+
     def _submitting(self, event: Submitting, at: float) -> None:
         batch = self.batches.get(event.batch)
         if batch is None:
@@ -212,6 +227,24 @@ class Ledger:
         if event.queue_full:
             self.queue_full_since = at
 
+    def _compacted(self, event: Compacted) -> None:
+        for number in event.batches:
+            batch = self.batches.get(number)
+            if batch is None or batch.result is None or batch.result.schema_id != event.schema_id or batch.lost:
+                raise StateError(
+                    f"the journal says that {event.part} holds batch {number}, which has no such results",
+                    next_step=RESTORE,
+                )
+            batch.compacted = event.part
+        self.compactions += 1
+
+    def _restored(self, event: Restored) -> None:
+        held = [batch for batch in self.batches.values() if batch.compacted == event.part]
+        if not held:
+            raise StateError(f"the journal restores {event.part}, which holds no batch", next_step=RESTORE)
+        for batch in held:
+            batch.compacted = batch.compacted if batch.lost else ""
+
     def _good_answers(self, batch: Batch) -> list[Slice]:
         """The requests of a collected batch that neither go again nor failed for good."""
         assert batch.result is not None  # noqa: S101  # only collected batches get here
@@ -222,7 +255,7 @@ class Ledger:
             for start, stop in others.missing_from(part.start, part.stop)
         ]
 
-    def _expect(self, event: Submitted | Refused | Unknown | Ended | Collected | Lost) -> Batch:
+    def _expect(self, event: _Step) -> Batch:
         batch = self.batches.get(event.batch)
         if batch is None or batch.state not in _MAY_FOLLOW[type(event)]:
             before = "was never sent" if batch is None else f"is {batch.state}"

@@ -20,6 +20,7 @@ class Outcome(StrEnum):
     REFUSED = "refused"  # the model declined to answer
     FILTERED = "filtered"  # the provider's content filter stopped it
     FAILED = "failed"  # the provider says so
+    GONE = "gone"  # run and billed, but the provider no longer has the answer
     MISSING = "missing"  # no answer in the results
     EXPIRED = "expired"  # not run, not billed: expired, cancelled, the whole batch failed
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from uuid import uuid4
 
 import orjson
@@ -72,7 +72,7 @@ class NumberedTable:
         table = self._file.read_row_groups(groups, columns=columns, use_threads=False)
         return table.slice(start - first * NUMBERED_ROWS, stop - start)
 
-    def read_group(self, group: int, columns: Sequence[str]) -> pa.Table:
+    def read_group(self, group: int, columns: Sequence[str] | None = None) -> pa.Table:
         """One row group."""
         return self._file.read_row_group(group, columns=columns, use_threads=False)
 
@@ -87,7 +87,7 @@ class NumberedTable:
         """Close the file."""
         self._file.close()
 
-    def __enter__(self) -> NumberedTable:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

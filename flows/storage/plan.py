@@ -8,7 +8,9 @@ is sent, and every request's size is exact. Texts never go through a sort or a j
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,9 +20,10 @@ import duckdb
 import numpy as np
 import orjson
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from blocks.batch import BatchFormat
-from blocks.errors import UsageError
+from blocks.errors import StateError, UsageError
 from flows.domain.keys import row_keys
 from flows.domain.prompts import Prompt, Unrenderable, blank
 from flows.domain.ranges import Ranges
@@ -108,9 +111,9 @@ def read_plan(rows_file: Path, question: Question) -> Plan | None:
     return Plan(**orjson.loads(metadata[b"plan"]))
 
 
-def wanted_requests(rows_file: Path) -> Ranges:
+def wanted_requests(rows_file: Path, memory: str) -> Ranges:
     """The numbers of the requests that the rows of the plan ask for."""
-    with duckdb.connect() as db:
+    with TemporaryDirectory(prefix="plan-", dir=rows_file.parent) as scratch, _connected(scratch, memory) as db:
         groups = db.execute(
             # Consecutive numbers have the same difference to their place in the order.
             "SELECT min(request), max(request) + 1 FROM ("
@@ -127,30 +130,50 @@ def generations(*folders: Path) -> list[Path]:
     return sorted((path for folder in folders for path in folder.glob("*.pq")), key=lambda path: path.name)
 
 
-def make_plan(question: Question, frozen: list[Path], new: Path, rows_file: Path, *, memory: str = "100MB") -> Plan:
-    """Freeze the requests that `frozen` does not have into the folder `new`, and write `rows_file`."""
-    with TemporaryDirectory(prefix="plan-", dir=rows_file.parent) as scratch:
-        db = duckdb.connect(
-            config={
-                "memory_limit": memory,
-                "temp_directory": scratch,
-                "preserve_insertion_order": False,
-                "threads": 2,
-            }
-        )
-        with db:
-            return _Planner(question, frozen, new, rows_file, db).plan()
+def make_plan(question: Question, frozen: list[Path], new: Path, rows_file: Path, memory: str) -> Plan:
+    """Freeze the requests that `frozen` does not have into the folder `new`, and write `rows_file`.
+
+    `memory`: what DuckDB may use, as it writes sizes; what does not fit goes to disk beside `rows_file`.
+    """
+    with TemporaryDirectory(prefix="plan-", dir=rows_file.parent) as scratch, _connected(scratch, memory) as db:
+        return _Planner(question, frozen, new, rows_file, db, Path(scratch)).plan()
+
+
+@contextmanager
+def _connected(scratch: str, memory: str) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Raises StateError where the memory is not enough."""
+    config: dict[str, Any] = {
+        "memory_limit": memory,
+        "temp_directory": scratch,
+        "preserve_insertion_order": False,
+        "threads": 2,
+    }
+    try:
+        with duckdb.connect(config=config) as db:
+            yield db
+    except duckdb.OutOfMemoryException as error:
+        raise StateError(
+            f"the plan needs more memory than {memory}",
+            next_step="give it more, for example --memory-limit 1GB; nothing was sent",
+        ) from error
 
 
 class _Planner:
     def __init__(
-        self, question: Question, frozen: list[Path], new: Path, rows_file: Path, db: duckdb.DuckDBPyConnection
+        self,
+        question: Question,
+        frozen: list[Path],
+        new: Path,
+        rows_file: Path,
+        db: duckdb.DuckDBPyConnection,
+        scratch: Path,
     ) -> None:
         self.question = question
         self.frozen = frozen
         self.new = new
         self.rows_file = rows_file
         self.db = db
+        self.scratch = scratch
         self.sampled_tokens = 0.0
         self.sampled_bytes = 0
         self.first_prompt: str | None = None
@@ -160,10 +183,10 @@ class _Planner:
         unselected = self._unselected()
         self.db.execute("CREATE TABLE keys (row BIGINT, hi UBIGINT, lo UBIGINT)")
         self.db.execute("CREATE TABLE skipped (row BIGINT, reason VARCHAR)")
-        rows = self._read_keys(unselected)
+        self._read_keys(unselected)
         start = self._find_new()
         stop = self._freeze(start)
-        return self._write_rows(rows, start, stop)
+        return self._write_rows(start, stop)
 
     # --- first pass: rows → keys
 
@@ -176,7 +199,7 @@ class _Planner:
         mask[selected] = False
         return mask
 
-    def _read_keys(self, unselected: np.ndarray[Any, np.dtype[np.bool_]] | None) -> int:
+    def _read_keys(self, unselected: np.ndarray[Any, np.dtype[np.bool_]] | None) -> None:
         question, names = self.question, self.question.prompt.columns
         needed = list(dict.fromkeys([*names, *question.skip_empty]))
         row = 0
@@ -187,7 +210,6 @@ class _Planner:
             left_out = None if unselected is None else unselected[row : row + window.num_rows]
             self._insert(row, keys, reasons, left_out)
             row += window.num_rows
-        return row
 
     def _keys(self, names: list[str], values: dict[str, list[Any]]) -> np.ndarray[Any, Any]:
         try:
@@ -215,9 +237,9 @@ class _Planner:
     # --- between: which keys are new
 
     def _find_new(self) -> int:
-        """Make the tables `first` (first row of each key), `known` and `fresh`; returns the next request number."""
+        """Make the tables `first` (first row of each key) and `known`; returns the next request number."""
         self.db.execute("CREATE TABLE first AS SELECT hi, lo, min(row) AS row FROM keys GROUP BY hi, lo")
-        self.db.execute("CREATE TABLE known (hi UBIGINT, lo UBIGINT, request BIGINT, bytes BIGINT)")
+        self.db.execute("CREATE TABLE known (hi UBIGINT, lo UBIGINT, request BIGINT)")
         if self.frozen:
             self._know(self.frozen)
         self.db.execute("CREATE TABLE unsendable (hi UBIGINT, lo UBIGINT, reason VARCHAR)")
@@ -225,7 +247,7 @@ class _Planner:
 
     def _know(self, files: list[Path]) -> None:
         self.db.execute(
-            "INSERT INTO known SELECT hi, lo, request, bytes FROM read_parquet(?, hive_partitioning = false)",
+            "INSERT INTO known SELECT hi, lo, request FROM read_parquet(?, hive_partitioning = false)",
             [[_literal(path) for path in files]],
         )
 
@@ -256,18 +278,14 @@ class _Planner:
 
     def _fresh(self) -> Iterator[list[np.ndarray[Any, Any]]]:
         """(row, hi, lo) of the first rows of new keys, ascending, in chunks that fit into memory."""
-        # Sorted once, into a table: DuckDB refuses other work on a connection with an unfinished result.
         self.db.execute(
-            "CREATE TABLE fresh AS SELECT row_number() OVER (ORDER BY row) - 1 AS place, row, hi, lo"
-            " FROM first ANTI JOIN known USING (hi, lo)"
+            "COPY (SELECT row, hi, lo FROM first ANTI JOIN known USING (hi, lo) ORDER BY row)"  # noqa: S608  # our own path
+            f" TO {_quoted(str(self.scratch / 'fresh.parquet'))} (FORMAT parquet, ROW_GROUP_SIZE 122880)"
         )
-        count = self._number("SELECT count(*) FROM fresh")
-        for start in range(0, count, FRESH_ROWS):
-            chunk = self.db.sql(
-                "SELECT row, hi, lo FROM fresh WHERE place >= $start AND place < $stop ORDER BY place",
-                params={"start": start, "stop": start + FRESH_ROWS},
-            ).to_arrow_table()
-            yield [chunk.column(i).to_numpy() for i in range(3)]
+        self.db.execute("DROP TABLE first")
+        with pq.ParquetFile(self.scratch / "fresh.parquet", pre_buffer=False) as file:
+            for batch in file.iter_batches(FRESH_ROWS, use_threads=False):
+                yield [batch.column(i).to_numpy() for i in range(3)]
 
     def _freeze_rows(
         self, window: pa.Table, offset: int, fresh: list[np.ndarray[Any, Any]], number: int, writer: NumberedWriter
@@ -325,47 +343,64 @@ class _Planner:
 
     # --- last: what each row asks for
 
-    def _write_rows(self, rows: int, start: int, stop: int) -> Plan:
+    def _write_rows(self, start: int, stop: int) -> Plan:
+        """One join and one sort: what DuckDB can do with little memory, which several joins at once are not."""
         if stop > start:
             self._know([self.new / f"{start:012d}.pq"])
-        plan = self._summary(rows, start, stop)
-        relation = self.db.sql(
-            "SELECT known.request, first.row IS NOT NULL AS first, skipped.reason AS skipped,"
-            "       unsendable.reason AS unsendable"
-            " FROM range($rows) AS every(row)"
-            " LEFT JOIN keys USING (row) LEFT JOIN skipped USING (row)"
-            " LEFT JOIN known ON known.hi = keys.hi AND known.lo = keys.lo"
-            " LEFT JOIN unsendable ON unsendable.hi = keys.hi AND unsendable.lo = keys.lo"
-            " LEFT JOIN first ON first.row = every.row AND known.request IS NOT NULL"
-            " ORDER BY every.row",
-            params={"rows": rows},
+        self.db.execute(
+            "CREATE TABLE asked AS SELECT keys.row, known.request, unsendable.reason AS unsendable FROM keys"
+            " LEFT JOIN known USING (hi, lo) LEFT JOIN unsendable USING (hi, lo)"
         )
-        reader = relation.to_arrow_reader(65_536)
+        self.db.execute("DROP TABLE keys")
+        relation = self.db.sql(
+            "SELECT request, skipped, unsendable FROM ("
+            "  SELECT row, request, NULL::VARCHAR AS skipped, unsendable FROM asked"
+            "  UNION ALL SELECT row, NULL, reason, NULL FROM skipped"
+            ") ORDER BY row"
+        )
+        return self._write_sorted(relation.to_arrow_reader(65_536), start, stop)
+
+    def _write_sorted(self, reader: pa.RecordBatchReader, start: int, stop: int) -> Plan:
+        seen = np.zeros(stop, dtype=np.bool_)  # a byte a request
+        counts: Counter[str] = Counter()
         with replacing(self.rows_file) as temporary:
             writer = NumberedWriter(temporary, ROWS_SCHEMA)
             for batch in reader:
-                writer.write(pa.Table.from_batches([batch]))
+                rows = pa.Table.from_batches([batch])
+                for name in ("skipped", "unsendable"):
+                    counts[name] += len(rows) - rows.column(name).null_count
+                counts["rows"] += len(rows)
+                writer.write(rows.add_column(1, "first", pa.array(_first_of_each(rows.column("request"), seen))))
+            plan = self._summary(counts, seen, start, stop)
             values = {name: getattr(plan, name) for name in Plan.__dataclass_fields__}
             writer.close({"identity": self.question.identity, "plan": orjson.dumps(values).decode()})
         return plan
 
-    def _summary(self, rows: int, start: int, stop: int) -> Plan:
-        wanted = self._number("SELECT count(*) FROM first SEMI JOIN known USING (hi, lo)")
-        unsendable = self._number("SELECT count(*) FROM keys SEMI JOIN unsendable USING (hi, lo)")
+    def _summary(self, counts: Counter[str], seen: np.ndarray[Any, np.dtype[np.bool_]], start: int, stop: int) -> Plan:
+        wanted = int(seen.sum())
         return Plan(
-            rows=rows,
+            rows=counts["rows"],
             total_rows=self.question.source.rows,
-            skipped=self._number("SELECT count(*) FROM skipped"),
-            unsendable=unsendable,
+            skipped=counts["skipped"],
+            unsendable=counts["unsendable"],
             requests=wanted,
             known=wanted - (stop - start),
             start=start,
             stop=stop,
             tokens_per_byte=self._tokens_per_byte(),
-            bytes=self._number("SELECT sum(bytes) FROM known SEMI JOIN first USING (hi, lo)"),
+            bytes=self._bytes_of(seen),
             first_prompt=self.first_prompt,
             first_problem=self.first_problem,
         )
+
+    def _bytes_of(self, wanted: np.ndarray[Any, np.dtype[np.bool_]]) -> int:
+        total = 0
+        for path in sorted({*self.frozen, *generations(self.new)}):
+            with pq.ParquetFile(path, pre_buffer=False) as file:
+                for batch in file.iter_batches(65_536, columns=["request", "bytes"], use_threads=False):
+                    numbers, sizes = (column.to_numpy() for column in batch.columns)
+                    total += int(sizes[wanted[numbers]].sum())
+        return total
 
     def _number(self, sql: str) -> int:
         ((found,),) = self.db.sql(sql).fetchall()
@@ -375,6 +410,19 @@ class _Planner:
         if self.sampled_bytes:
             return self.sampled_tokens / self.sampled_bytes
         return 0.25
+
+
+def _first_of_each(
+    requests: pa.ChunkedArray, seen: np.ndarray[Any, np.dtype[np.bool_]]
+) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which of these rows are the first that ask for their request; `seen` is brought up to date."""
+    numbers = requests.fill_null(-1).to_numpy()
+    found, at = np.unique(numbers, return_index=True)
+    found, at = found[found >= 0], at[found >= 0]
+    first = np.zeros(len(numbers), dtype=np.bool_)
+    first[at[~seen[found]]] = True
+    seen[found] = True
+    return first
 
 
 def selected_rows(source: Source, where: str, *, only_check: bool = False) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -20,12 +20,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from blocks.errors import StateError
 from flows.domain.ledger import Ledger
 from flows.domain.outcomes import Outcome
 from flows.domain.schema import OutputSchema
 from flows.storage.files import NumberedTable, replacing
-from flows.storage.results import ResultsStore, answer_type, part_schema
+from flows.storage.results import ResultsStore, answer_type, compacted_schema, reading
 from flows.storage.source import Source, SourceFile
 
 COST = pa.decimal128(18, 12)  # USD; as many places as a pico-dollar needs
@@ -197,13 +196,13 @@ class _Answers:
     """The results of the requests that rows ask for."""
 
     def __init__(self, results: ResultsStore, ledger: Ledger, schema: OutputSchema) -> None:
-        parts = results.parts(ledger)
-        self._parts = [(batch.span, batch.number) for batch in parts]
-        slices = [(part.start, part.stop, batch.number) for batch in parts for part in batch.slices]
+        self._parts = results.parts(ledger)
+        self._spans = [part.span for part in self._parts]
+        batches = (batch for part in self._parts for batch in part.batches)
+        slices = [(part.start, part.stop, batch.number) for batch in batches for part in batch.slices]
         self._slices = np.array(slices, dtype=np.int64).reshape(-1, 3)
-        self._schema = part_schema(schema)
+        self._schema = compacted_schema(schema)
         self._final = np.array(list(ledger.final_numbers()), dtype=np.int64).reshape(-1, 2)
-        self._results = results
         self._group = lru_cache(maxsize=CACHED_GROUPS)(self._read_group)
 
     def content(self, requests: Numbers) -> bytes:
@@ -217,11 +216,11 @@ class _Answers:
         found = [self._schema.empty_table()]
         if len(requests):
             low, high = int(requests[0]), int(requests[-1])
-            for (start, stop), batch in self._parts:
+            for index, (start, stop) in enumerate(self._spans):
                 if start <= high and stop > low:
-                    found.extend(self._matching(batch, requests))
+                    found.extend(self._matching(index, requests))
         table = pa.concat_tables(found).combine_chunks()
-        order = np.argsort(table.column("request").to_numpy(), kind="stable")  # stable: parts come oldest first
+        order = np.lexsort((table.column("batch").to_numpy(), table.column("request").to_numpy()))
         return table.take(pa.array(order))
 
     def is_final(self, requests: Numbers) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -230,28 +229,22 @@ class _Answers:
         at = np.searchsorted(ranges[:, 0], requests, side="right") - 1
         return (at >= 0) & (requests < ranges[np.maximum(at, 0), 1]) if len(ranges) else np.zeros(len(requests), bool)
 
-    def _matching(self, batch: int, requests: Numbers) -> Iterator[pa.Table]:
-        for group, (low, high) in enumerate(self._group_spans(batch)):
+    def _matching(self, index: int, requests: Numbers) -> Iterator[pa.Table]:
+        for group, (low, high) in enumerate(self._group_spans(index)):
             if low <= requests[-1] and high >= requests[0]:
-                table = self._group(batch, group)
+                table = self._group(index, group)
                 inside = np.isin(table.column("request").to_numpy(), requests)
                 if inside.any():
                     yield table if inside.all() else table.filter(pa.array(inside))
 
     @cache  # noqa: B019  # lives as long as one publishing
-    def _group_spans(self, batch: int) -> list[tuple[int, int]]:
-        with self._results.open(batch) as table:
+    def _group_spans(self, index: int) -> list[tuple[int, int]]:
+        with NumberedTable(self._parts[index].path) as table:
             return table.spans("request")
 
-    def _read_group(self, batch: int, group: int) -> pa.Table:
-        try:
-            with self._results.open(batch) as table:
-                return table.read_group(group, self._schema.names)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise StateError(
-                f"the results of batch {batch} are damaged: {str(error).splitlines()[0]}",
-                next_step=f"delete {self._results.path(batch)}; the next run fetches it again from the provider",
-            ) from error
+    def _read_group(self, index: int, group: int) -> pa.Table:
+        with reading(self._parts[index]) as table:
+            return table.read_group(group, self._schema.names)
 
 
 def _hit(ranges: Numbers, requests: Numbers) -> np.ndarray[Any, np.dtype[np.bool_]]:

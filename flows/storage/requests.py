@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from hashlib import sha256
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from blocks.batch import BatchFormat, EncodedBatch
@@ -19,10 +21,12 @@ from flows.domain.events import Slice
 from flows.domain.prompts import Prompt, Unrenderable
 from flows.storage.files import NUMBERED_ROWS, NumberedTable
 from flows.storage.plan import VALUE
-from flows.storage.results import ResultsStore
 from flows.storage.source import column_values
 
 Numbered = tuple[int, Slice]  # a request and the slice that it is part of
+Numbers = np.ndarray[Any, np.dtype[np.int64]]
+CACHED_GROUPS = 64  # whose single sizes are in memory: 128 KB each
+Corrections = Callable[[int], Mapping[int, str]]  # by batch: by request, what was wrong with its answer
 _NONE: dict[int, str] = {}
 CHUNK_BYTES = 4 * 1024 * 1024  # of values that are rendered and encoded together: a few times as much is in memory
 
@@ -32,16 +36,27 @@ class FrozenRequests:
 
     def __init__(self, files: list[Path]) -> None:
         self._generations = [(int(path.stem), path) for path in files]
-        self._sizes = self._cumulated_sizes()
+        self._groups = self._read_groups()
+        self._within = lru_cache(maxsize=CACHED_GROUPS)(self._read_within)
 
     def fit(self, start: int, stop: int, size: int) -> int:
         """The highest number up to `stop` so that requests from `start` below it take at most `size` bytes."""
-        end = int(np.searchsorted(self._sizes, self._sizes[start] + size, side="right")) - 1
-        return max(start, min(stop, end))
+        most = self._before(start) + size
+        if self._before(stop) <= most:
+            return stop
+        group = int(np.searchsorted(self._groups.before, most, side="right")) - 1
+        inside = int(np.searchsorted(self._within(group), most - self._groups.before[group], side="right")) - 1
+        return max(start, min(stop, int(self._groups.start[group]) + inside))
 
     def total(self, start: int, stop: int) -> int:
         """Bytes of the requests from `start` up to `stop`."""
-        return int(self._sizes[stop] - self._sizes[start])
+        return self._before(stop) - self._before(start)
+
+    def _before(self, request: int) -> int:
+        """Bytes of all requests below this one."""
+        group = int(np.searchsorted(self._groups.start, request, side="right")) - 1
+        first = int(self._groups.start[group])
+        return int(self._groups.before[group]) + (int(self._within(group)[request - first]) if request > first else 0)
 
     def columns(self, request: int) -> list[str]:
         """The names of the columns that a request was frozen with."""
@@ -67,7 +82,7 @@ class FrozenRequests:
     def _pieces(self, slices: list[Slice]) -> Iterator[tuple[tuple[int, int], Slice]]:
         """The slices cut where row groups end, each with its generation and row group."""
         starts = [start for start, _ in self._generations]
-        ends = [*starts[1:], len(self._sizes) - 1]
+        ends = [*starts[1:], int(self._groups.start[-1])]
         for part in slices:
             start = part.start
             while start < part.stop:
@@ -77,14 +92,34 @@ class FrozenRequests:
                 yield (generation, group), part._replace(start=start, stop=stop)
                 start = stop
 
-    def _cumulated_sizes(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """At n, the bytes of all requests below n: eight bytes of memory a request."""
-        parts = [np.zeros(1, dtype=np.int64)]
-        for start, path in self._generations:
-            if start != sum(map(len, parts)) - 1:
+    def _read_groups(self) -> _Groups:
+        found, number, size = [(0, 0, 0, 0)], 0, 0
+        for generation, (start, path) in enumerate(self._generations):
+            if start != number:
                 raise StateError(f"requests before number {start} are missing from {path.parent}")
-            parts.append(pq.read_table(path, columns=["bytes"]).column(0).to_numpy())
-        return np.cumsum(np.concatenate(parts))
+            with pq.ParquetFile(path) as file:
+                for group in range(file.metadata.num_row_groups):
+                    found[-1] = (number, size, generation, group)
+                    number += file.metadata.row_group(group).num_rows
+                    size += pc.sum(file.read_row_group(group, columns=["bytes"]).column(0)).as_py()
+                    found.append((number, size, 0, 0))
+        return _Groups(*np.array(found, dtype=np.int64).T)
+
+    def _read_within(self, group: int) -> Numbers:
+        """At n, the bytes of the group's first n requests."""
+        _, path = self._generations[self._groups.generation[group]]
+        with pq.ParquetFile(path) as file:
+            sizes = file.read_row_group(int(self._groups.group[group]), columns=["bytes"]).column(0).to_numpy()
+        return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(sizes)])
+
+
+class _Groups(NamedTuple):
+    """The row groups of all generations, in order, and the end as one more of them: a few bytes for 16,384 requests."""
+
+    start: Numbers  # number of the first request
+    before: Numbers  # bytes of all requests below it
+    generation: Numbers
+    group: Numbers  # within its generation's file
 
 
 def custom_id(tag: str, request: int, attempt: int) -> str:
@@ -95,9 +130,9 @@ def custom_id(tag: str, request: int, attempt: int) -> str:
 class BatchWriter:
     """Renders and encodes batches to disk. The same slices always give the same bytes."""
 
-    def __init__(self, requests: FrozenRequests, results: ResultsStore, prompt: Prompt, form: BatchFormat) -> None:
+    def __init__(self, requests: FrozenRequests, corrections: Corrections, prompt: Prompt, form: BatchFormat) -> None:
         self._requests = requests
-        self._results = results
+        self._corrections = corrections
         self._prompt = prompt
         self._format = form
 
@@ -121,7 +156,7 @@ class BatchWriter:
 
     def _encoded(self, tag: str, slices: list[Slice]) -> Iterator[list[bytes]]:
         encode = self._format.encode
-        corrections = {part.after: self._results.corrections(part.after) for part in slices if part.after is not None}
+        corrections = {part.after: self._corrections(part.after) for part in slices if part.after is not None}
         for table, numbered in self._requests.gather(slices, self._prompt.columns):
             prompts = self._prompts(table)
             yield [

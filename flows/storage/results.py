@@ -1,10 +1,13 @@
-"""Results: one part per collected batch, ordered by request number, written once and never changed."""
+"""Results: one part per collected batch, ordered by request number, written once and never changed.
+
+Where they grow many, small ones are replaced by one compacted part: all their rows, by request and then oldest first.
+"""
 
 from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,19 +15,28 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from blocks.batch import Answer, Failure, FailureKind, Usage
+from blocks.errors import StateError
 from flows.domain.events import Slice
 from flows.domain.ledger import Batch, Ledger
 from flows.domain.money import ModelPrice
 from flows.domain.outcomes import OUTCOMES, Outcome, after_failure, merged
+from flows.domain.ranges import Range
 from flows.domain.schema import FieldType, ListOf, OutputSchema, Scalar, Struct
 from flows.storage.files import NumberedTable, write_part
 from flows.storage.state import StateDirectory
 
 _SCALARS = {"string": pa.string(), "json": pa.string(), "int64": pa.int64(), "double": pa.float64(), "bool": pa.bool_()}
-_BILLED = {Outcome.OK, Outcome.REJECTED, Outcome.CUT_OFF}  # what is paid for, also where no usage was said
+_BILLED = {
+    Outcome.OK,
+    Outcome.REJECTED,
+    Outcome.CUT_OFF,
+    Outcome.GONE,
+}  # what is paid for, also where no usage was said
 _MISSING = Failure(FailureKind.PASSING, "missing", "the provider returned no answer for this request")
+_NOT_RUN = Failure(FailureKind.EXCUSED, "not_run", "the batch ended before this request ran")
 
 
 def arrow_type(kind: FieldType) -> pa.DataType:
@@ -58,6 +70,11 @@ def part_schema(schema: OutputSchema) -> pa.Schema:
             ("cost", pa.int64()),  # pico-dollars; null where it is not known
         ]
     )
+
+
+def compacted_schema(schema: OutputSchema) -> pa.Schema:
+    """The columns of a compacted part, which are those that any part is read with."""
+    return part_schema(schema).insert(1, pa.field("batch", pa.int64()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,21 +180,28 @@ class Gatherer:
             return _Verdict(Outcome.OK, answer.usage, values)
         return _Verdict(Outcome.REJECTED, answer.usage, None, FailureKind.PASSING, reason, answer.text)
 
-    def finish(self, *, failed: str | None = None, final: bool = False) -> tuple[pa.Table, Gathered]:
+    def finish(
+        self, *, failed: str | None = None, final: bool = False, gone: str | None = None
+    ) -> tuple[pa.Table, Gathered]:
         """The results part, and what became of every request of the batch.
 
-        `failed`: why the whole batch has no answers; `final`: its requests will never have one.
+        `failed`: why the whole batch has no answers; `final`: its requests will never have one. `gone`: why answers
+        that were paid can't be had any more.
         """
-        self._count_missing(failed, final=final)
+        if gone is not None:
+            self._count_missing(Outcome.GONE, Failure(FailureKind.FINAL, "gone", gone))
+        elif failed is not None:
+            kind = FailureKind.FINAL if final else FailureKind.EXCUSED
+            self._count_missing(OUTCOMES[kind], Failure(kind, "batch_failed", failed))
+        elif self._batch.early:
+            self._count_missing(OUTCOMES[_NOT_RUN.kind], _NOT_RUN)
+        else:
+            self._count_missing(Outcome.MISSING, _MISSING)
         numbers = sorted(self._rows)
         table = self._table(numbers)
         return table, self._gathered(numbers, table)
 
-    def _count_missing(self, failed: str | None, *, final: bool) -> None:
-        lost = _MISSING
-        if failed is not None:
-            lost = Failure(FailureKind.FINAL if final else FailureKind.EXCUSED, "batch_failed", failed)
-        outcome = Outcome.MISSING if failed is None else OUTCOMES[lost.kind]
+    def _count_missing(self, outcome: Outcome, lost: Failure) -> None:
         for number in self._expected.keys() - self._rows.keys():
             self._rows[number] = _Verdict(outcome, None, kind=lost.kind, error=_said(lost))
 
@@ -244,6 +268,76 @@ def _said(failure: Failure) -> str:
     return f"{failure.code}: {failure.message}" if failure.message else failure.code
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A file of results, with the batches that are read from it, oldest first."""
+
+    path: Path
+    batches: tuple[Batch, ...]
+    rows: int  # that it has when it is whole: those of batches that are lost are there, but not read
+    is_compacted: bool = False
+
+    @property
+    def span(self) -> Range:
+        """The lowest request number and one more than the highest."""
+        starts, stops = zip(*(batch.span for batch in self.batches), strict=True)
+        return min(starts), max(stops)
+
+    @property
+    def label(self) -> str:
+        """What is told of it: `batch 7`, `batches 1 to 64`."""
+        first, last = self.batches[0].number, self.batches[-1].number
+        return f"batch {first}" if first == last else f"batches {first} to {last}"
+
+
+class PartTable(NumberedTable):
+    """A part, read by position. Rows know their batch, also those of a part that does not store its number."""
+
+    def __init__(self, part: Part) -> None:
+        super().__init__(part.path)
+        self._stores_batch = part.is_compacted
+        self._batches = pa.array([batch.number for batch in part.batches], pa.int64())
+        self._has_others = part.is_compacted and self.rows != sum(batch.requests for batch in part.batches)
+
+    def requests(self) -> pa.ChunkedArray:
+        """The request of each row by its position, also of those that are not read."""
+        return super().read(0, self.rows, ["request"]).column(0)
+
+    def read(self, start: int, stop: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """Rows from `start` up to `stop`, without those of other batches."""
+        return self._of_batches(super().read(start, stop, self._stored(columns)), columns)
+
+    def read_group(self, group: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """One row group, without rows of other batches."""
+        return self._of_batches(super().read_group(group, self._stored(columns)), columns)
+
+    def _stored(self, columns: Sequence[str] | None) -> list[str] | None:
+        if columns is None:
+            return None
+        others = [name for name in columns if name != "batch"]
+        return [*others, "batch"] if self._stores_batch else others
+
+    def _of_batches(self, rows: pa.Table, columns: Sequence[str] | None) -> pa.Table:
+        if not self._stores_batch:
+            rows = rows.add_column(1, "batch", pa.repeat(self._batches[0], rows.num_rows))
+        elif self._has_others:
+            rows = rows.filter(pc.is_in(rows.column("batch"), self._batches))
+        return rows if columns is None else rows.select(columns)
+
+
+@contextmanager
+def reading(part: Part) -> Iterator[PartTable]:
+    """Open a part to read it. Raises StateError where it is damaged, and says what to do."""
+    try:
+        with PartTable(part) as table:
+            yield table
+    except (OSError, pa.ArrowInvalid) as error:
+        raise StateError(
+            f"the results of {part.label} are damaged: {str(error).splitlines()[0]}",
+            next_step=f"delete {part.path}; the next run fetches it again from the provider",
+        ) from error
+
+
 class ResultsStore:
     """The parts of one output schema. Only parts that the ledger lists are ever read."""
 
@@ -257,35 +351,68 @@ class ResultsStore:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_part(path, table)
 
-    def parts(self, ledger: Ledger) -> list[Batch]:
-        """The batches whose parts belong to this schema, oldest first."""
+    def parts(self, ledger: Ledger) -> list[Part]:
+        """The parts of this schema that batches are read from, by their oldest batches."""
+        rows: Counter[Path] = Counter()
+        read: dict[Path, list[Batch]] = {}
+        for _, batch in sorted(ledger.batches.items()):
+            if batch.result is not None and batch.result.schema_id == self.schema_id:
+                path = self._place(batch)
+                rows[path] += batch.requests
+                if not batch.lost:
+                    read.setdefault(path, []).append(batch)
         return [
-            batch
-            for _, batch in sorted(ledger.batches.items())
-            if batch.result is not None and not batch.lost and batch.result.schema_id == self.schema_id
+            Part(path, tuple(batches), rows[path], is_compacted=bool(batches[0].compacted))
+            for path, batches in read.items()
         ]
 
-    def is_whole(self, batch: Batch) -> bool:
-        """Whether the batch's part is there and has a row for each of its requests."""
+    def own_part(self, batch: Batch) -> Part:
+        """The part that is, was or would be the batch's alone."""
+        return Part(self._state.part(self.schema_id, batch.number), (batch,), batch.requests)
+
+    def is_whole(self, part: Part) -> bool:
+        """Whether the part is there and has a row for each request of its batches."""
         try:
-            with self.open(batch.number) as table:
-                return bool(table.rows == batch.requests)
+            with NumberedTable(part.path) as table:
+                return bool(table.rows == part.rows)
         except (OSError, pa.ArrowInvalid):
             return False
 
-    def path(self, batch: int) -> Path:
-        """Where a batch's part is."""
-        return self._state.part(self.schema_id, batch)
+    def compacted(self, name: str) -> Path:
+        """Where a compacted part is."""
+        return self._state.results(self.schema_id) / f"{name}.pq"
 
-    def open(self, batch: int) -> NumberedTable:
-        """A part, to be read by position."""
-        return NumberedTable(self._state.part(self.schema_id, batch))
-
-    def corrections(self, batch: int) -> dict[int, str]:
+    def corrections(self, batch: Batch) -> dict[int, str]:
         """Why answers of a batch were rejected, by request number: what the model is told when they are asked again."""
-        if not self._state.part(self.schema_id, batch).exists():
-            return {}  # lost: the request goes again without a reason
-        with self.open(batch) as table:
-            rows = table.read(0, table.rows, ["request", "outcome", "error"])
-        columns = (column.to_pylist() for column in rows.columns)
-        return {number: error for number, outcome, error in zip(*columns, strict=True) if outcome == Outcome.REJECTED}
+        part = Part(self._place(batch), (batch,), batch.requests, is_compacted=bool(batch.compacted))
+        found: dict[int, str] = {}
+        if not part.path.exists():
+            return found  # lost: the request goes again without a reason
+        start, stop = part.span
+        with reading(part) as table:
+            for group, (low, high) in enumerate(table.spans("request")):
+                if low < stop and high >= start:
+                    found.update(_reasons(table.read_group(group, ["request", "outcome", "error"])))
+        return found
+
+    def remove_leftovers(self, ledger: Ledger) -> None:
+        """Delete parts that compacted ones replaced, and what dead processes left behind; only while nobody writes."""
+        folder = self._state.results(self.schema_id)
+        held = {batch.compacted for batch in ledger.batches.values()}
+        replaced = {
+            self._state.part(self.schema_id, batch.number).name
+            for batch in ledger.batches.values()
+            if batch.compacted and not batch.lost
+        }
+        for path in [*folder.glob("*.pq"), *folder.glob(".*.tmp")]:
+            orphan = path.name.startswith("compacted-") and path.stem not in held
+            if orphan or path.name in replaced or path.suffix == ".tmp":
+                path.unlink()
+
+    def _place(self, batch: Batch) -> Path:
+        return self.compacted(batch.compacted) if batch.compacted else self._state.part(self.schema_id, batch.number)
+
+
+def _reasons(rows: pa.Table) -> dict[int, str]:
+    columns = (column.to_pylist() for column in rows.columns)
+    return {number: error for number, outcome, error in zip(*columns, strict=True) if outcome == Outcome.REJECTED}

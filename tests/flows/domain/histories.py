@@ -3,7 +3,20 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from flows.domain.events import Collected, Ended, Planned, Refused, Reopened, Slice, Submitted, Submitting, Unknown
+from flows.domain.events import (
+    Collected,
+    Compacted,
+    Ended,
+    Lost,
+    Planned,
+    Refused,
+    Reopened,
+    Restored,
+    Slice,
+    Submitted,
+    Submitting,
+    Unknown,
+)
 
 TAG = "abcd2345-7"  # of every batch, so that tests of answers need not know in which one they are
 AT = datetime(2026, 4, 1, tzinfo=UTC)
@@ -37,6 +50,18 @@ def collected(batch: int, **said: Any) -> Collected:
     usual: dict[str, Any] = {"schema_id": "s", "ok": 0, "again": [], "final": [], "outcomes": {}, "input_tokens": 0}
     money = {"output_tokens": 0, "cost": 0, "single_cost": 0, "rejected_cost": 0}
     return Collected(at=AT, batch=batch, **{**usual, **money, **said})
+
+
+def lost(batch: int) -> Lost:
+    return Lost(at=AT, batch=batch, reason="gone")
+
+
+def compacted(part: str, *batches: int) -> Compacted:
+    return Compacted(at=AT, schema_id="s", part=part, batches=list(batches))
+
+
+def restored(part: str) -> Restored:
+    return Restored(at=AT, schema_id="s", part=part)
 
 
 def reopened(*slices: Slice) -> Reopened:

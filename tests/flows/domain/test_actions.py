@@ -128,13 +128,13 @@ def test_nothing_to_do_is_the_end() -> None:
 
 
 def test_no_more_batches_than_allowed_are_with_the_provider() -> None:
-    """Batches that are being sent, unknown, running or ended all count."""
+    """Batches that are being sent, unknown or running count; one that ended only waits to be read."""
     assert len(decide(empty_ledger(100), 100, max_in_flight=3)) == 3
     events = [*sent([Slice(0, 5)], [Slice(5, 10)]), submitting(3, Slice(10, 15)), unknown(3), ended(2)]
     ledger = replay(events)
     agenda = Agenda(busy={1, 2, 3}, collecting=set(), poll_at={}, deadline={})
-    assert decide(ledger, 100, agenda, max_in_flight=3) == [Wait(30.0)]
-    assert decide(ledger, 100, agenda, max_in_flight=4) == [Submit([Slice(15, 20)])]
+    assert decide(ledger, 100, agenda, max_in_flight=2) == [Wait(30.0)]
+    assert decide(ledger, 100, agenda, max_in_flight=3) == [Submit([Slice(15, 20)])]
 
 
 def test_each_batch_gets_what_its_state_asks_for() -> None:
@@ -276,7 +276,7 @@ def test_what_a_full_queue_refused_waits_for_another_batch_to_end() -> None:
     refusal = refused(2, queue_full=True)
     held: list[Event] = [*ONE_UNDER_WAY, submitting(2, Slice(5, 10)), submitted(2), refusal]
     assert submits(held, queue_pause=60) == []
-    assert submits([*held, ended(1)], queue_pause=60) == [5] * 8
+    assert submits([*held, ended(1)], queue_pause=60) == [5] * 9
     assert submits(held, queue_pause=60, now=THEN + 61) == [5] * 8
     alone: list[Event] = [planned(5), submitting(1, Slice(0, 5)), submitted(1), refused(1, queue_full=True)]
     rule = rules(queue_pause=60)

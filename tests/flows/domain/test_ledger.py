@@ -14,10 +14,13 @@ from flows.domain.ledger import Batch, Ledger, State, replay
 from flows.domain.ranges import Ranges
 from tests.flows.domain.histories import (
     collected,
+    compacted,
     ended,
+    lost,
     planned,
     refused,
     reopened,
+    restored,
     submitted,
     submitting,
     unknown,
@@ -171,6 +174,41 @@ def test_the_span_of_a_batch_covers_its_requests() -> None:
     ledger = replay([submitting(1, Slice(7, 9, 2), Slice(0, 2))])
     assert ledger.batches[1].span == (0, 9)
     assert ledger.batches[1].requests == 4
+
+
+SECOND: list[Event] = [submitting(2, Slice(10, 20)), submitted(2), ended(2), collected(2, ok=10)]
+
+
+def places(ledger: Ledger) -> list[str]:
+    return [batch.compacted for batch in ledger.batches.values()]
+
+
+def test_the_ledger_knows_which_part_holds_a_batch() -> None:
+    """The newest compaction counts; after a restoring each batch has a part of its own."""
+    ledger = replay([*WHOLE_WAY, *SECOND])
+    assert places(ledger) == ["", ""]
+    for _ in range(2):
+        ledger.apply(compacted(ledger.next_part(), 1, 2))
+    assert places(ledger) == ["compacted-000002"] * 2
+    ledger.apply(restored("compacted-000002"))
+    assert places(ledger) == ["", ""]
+    assert ledger.next_part() == "compacted-000003"
+
+
+def test_what_is_lost_stays_where_it_was_lost() -> None:
+    """Its part may be the only copy: nothing else gets its name, and it is not taken for one that was replaced."""
+    ledger = replay([*WHOLE_WAY, *SECOND, compacted("compacted-000001", 1, 2), lost(1), restored("compacted-000001")])
+    assert places(ledger) == ["compacted-000001", ""]
+
+
+@pytest.mark.parametrize(
+    "event", [compacted("p", 2), compacted("p", 1, 3), compacted("p", 4), restored("p")], ids=lambda event: event.event
+)
+def test_only_results_that_are_there_are_compacted(event: Event) -> None:
+    """Batches that are lost, in flight or unknown, and parts that nobody made, are a damaged journal."""
+    ledger = replay([*WHOLE_WAY, *SECOND, lost(2), planned(30, start=20), submitting(3, Slice(20, 30))])
+    with pytest.raises(StateError, match="the journal"):
+        ledger.apply(event)
 
 
 seeds = st.integers(0, 2**32)

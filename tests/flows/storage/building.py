@@ -16,6 +16,7 @@ from flows.domain.ledger import Ledger, replay
 from flows.domain.money import ModelPrice, Rates, Tier
 from flows.domain.prompts import Prompt
 from flows.domain.schema import OutputSchema
+from flows.storage.compaction import check_part, merge_parts
 from flows.storage.plan import Plan, Question, generations, make_plan
 from flows.storage.publish import Publication, Published, Publisher, sections
 from flows.storage.requests import FrozenRequests
@@ -66,7 +67,8 @@ class Work:
     def ask(self, prompt: str = "{{ text }}", **changes: Any) -> Plan:
         """Plan and freeze."""
         self.question = question(self.input, prompt, **changes)
-        return make_plan(self.question, generations(self.state.requests), self.state.requests, self.state.rows)
+        frozen = generations(self.state.requests)
+        return make_plan(self.question, frozen, self.state.requests, self.state.rows, "100MB")
 
     def rows(self) -> list[dict[str, Any]]:
         """What each row asks for."""
@@ -117,6 +119,26 @@ class Collecting:
 
     def batch(self, slices: Sequence[Slice], answers: Iterable[Answer], failed: str | None = None) -> Gathered:
         return self.collect(self.send(*slices), answers, failed)
+
+    def compact(self, *places: int) -> Path:
+        """Merge parts: all of them, or those at these places."""
+        ledger = self.ledger
+        parts = self.store.parts(ledger)
+        chosen = [parts[place] for place in places or range(len(parts))]
+        batches = {batch.number: batch.requests for part in chosen for batch in part.batches}
+        path = self.store.compacted(ledger.next_part())
+        merge_parts(chosen, path, self.schema)
+        check_part(path, batches)
+        self.events.append(histories.compacted(path.stem, *batches))
+        self.store.remove_leftovers(self.ledger)
+        return path
+
+    def content(self, work: Work) -> str:
+        """What decides how the output comes out."""
+        publication = Publication(self.schema, {}, "emulated:m", "zstd", 122_880)
+        (section,) = sections(work.question.source)
+        with Publisher(work.state.rows, self.store, self.ledger, publication) as publisher:
+            return publisher.content(section)
 
     def publish(self, work: Work, rename: dict[str, str] | None = None, limit: int | None = None) -> Published:
         publication = Publication(self.schema, rename or {}, "emulated:m", "zstd", 122_880)

@@ -9,7 +9,19 @@ import pytest
 from blocks.errors import StateError
 from flows.domain.events import Event, Slice
 from flows.storage.journal import Journal, read_events
-from tests.flows.domain.histories import collected, ended, planned, refused, reopened, submitted, submitting, unknown
+from tests.flows.domain.histories import (
+    collected,
+    compacted,
+    ended,
+    lost,
+    planned,
+    refused,
+    reopened,
+    restored,
+    submitted,
+    submitting,
+    unknown,
+)
 
 EVENTS: list[Event] = [
     planned(10),
@@ -20,6 +32,9 @@ EVENTS: list[Event] = [
     collected(1, ok=3, again=[Slice(1, 2, 2, 1, 1)], cost=None, outcomes={"ok": 3}),
     refused(2, too_large=True),
     reopened(Slice(0, 1, 4, 0, 1)),
+    compacted("compacted-000001", 1, 3),
+    restored("compacted-000001"),
+    lost(1),
 ]
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from blocks.errors import UsageError
+from blocks.errors import StateError, UsageError
 from flows.storage.plan import NOT_SELECTED, VALUE, generations, make_plan, read_plan, selected_rows, wanted_requests
 from flows.storage.source import Source
 from tests.flows.domain.numbers import from_numbers
@@ -30,7 +30,7 @@ def test_numbers_follow_the_first_appearance_and_duplicates_share(tmp_path: Path
     assert job.requests() == [0, 1, 0, 2, 3, 1, 4, 2]
     assert [row["first"] for row in job.rows()] == [True, True, False, True, True, False, True, False]
     assert (plan.rows, plan.requests, plan.start, plan.stop, plan.known, plan.duplicates) == (8, 5, 0, 5, 0, 3)
-    assert list(wanted_requests(job.state.rows)) == [(0, 5)]
+    assert list(wanted_requests(job.state.rows, "100MB")) == [(0, 5)]
 
 
 def test_what_is_frozen_is_what_the_prompt_uses(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_a_second_plan_freezes_only_what_is_new(tmp_path: Path) -> None:
     assert job.requests() == [2, 3, 0, 4, 3]
     assert (plan.start, plan.stop, plan.known, plan.requests) == (3, 5, 2, 4)
     assert [path.stem for path in generations(job.state.requests)] == ["000000000000", "000000000003"]
-    assert list(wanted_requests(job.state.rows)) == [(0, 1), (2, 5)]
+    assert list(wanted_requests(job.state.rows, "100MB")) == [(0, 1), (2, 5)]
 
 
 def test_nothing_new_makes_no_generation(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_any_file_name_will_do(tmp_path: Path, name: str, matched: str) -> None:
     assert job.requests() == [None, 0, 1]
     job.ask()
     assert job.requests() == [1, 0, 1]
-    assert list(wanted_requests(job.state.rows)) == [(0, 2)]
+    assert list(wanted_requests(job.state.rows, "100MB")) == [(0, 2)]
 
 
 def test_a_row_that_can_not_be_rendered_is_known_before_anything_is_sent(tmp_path: Path) -> None:
@@ -288,7 +288,7 @@ def test_a_prompt_may_use_any_type(tmp_path: Path, kind: str) -> None:
     plan = job.ask("{{ value }}")
     assert job.requests() == [0, 0, 1]
     read = Source.open(job.input)
-    (window,) = read.windows(None)
+    (window,) = read.files[0].windows()
     frozen = pq.read_table(generations(job.state.requests)[0]).column(f"{VALUE}value").to_pylist()
     assert repr(frozen) == repr([window.column("value").to_pylist()[at] for at in (0, 2)])
     assert plan.first_prompt is not None
@@ -331,7 +331,7 @@ def test_plans_over_any_history(
         assert plan.stop == len(numbers)
         if plan.requests:
             asked = {numbers[text] for text in rows[:most]}
-            assert list(wanted_requests(job.state.rows)) == from_numbers(sorted(asked))
+            assert list(wanted_requests(job.state.rows, "100MB")) == from_numbers(sorted(asked))
 
 
 def test_fifty_thousand_rows_take_seconds(tmp_path: Path) -> None:
@@ -359,6 +359,15 @@ def test_dictionaries_that_change_from_group_to_group(tmp_path: Path) -> None:
     plan = job.ask()
     assert (plan.requests, job.requests()[::9_000]) == (9, [0, 3, 6])
     assert job.ask("{{ text }}{{ n }}").requests == 27_000
+
+
+def test_too_little_memory_says_which_option_gives_more(tmp_path: Path) -> None:
+    """Not DuckDB's own words."""
+    job = work(tmp_path, n=list(range(120_000)))
+    job.question = question(job.input, "{{ n }}")
+    with pytest.raises(StateError) as caught:
+        make_plan(job.question, [], job.state.requests, job.state.rows, memory="1MB")
+    assert "--memory-limit" in caught.value.next_step
 
 
 def test_planning_needs_little_memory_for_large_inputs(tmp_path: Path) -> None:

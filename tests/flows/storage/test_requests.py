@@ -30,8 +30,9 @@ def job(tmp_path: Path) -> Work:
 
 
 def write(job: Work, *slices: Slice, collecting: Collecting | None = None, name: str = "body") -> EncodedBatch:
-    results = (collecting or Collecting(job.state)).store
-    writer = BatchWriter(job.frozen(), results, job.question.prompt, FORM)
+    collecting = collecting or Collecting(job.state)
+    store, batches = collecting.store, collecting.ledger.batches
+    writer = BatchWriter(job.frozen(), lambda batch: store.corrections(batches[batch]), job.question.prompt, FORM)
     return writer.write(job.folder / name, f"{RUN}-1", list(slices))
 
 

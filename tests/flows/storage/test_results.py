@@ -4,6 +4,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from blocks.batch import Answer, Failure, FailureKind, Usage
@@ -236,8 +237,7 @@ def test_a_part_holds_typed_values_and_is_read_back(tmp_path: Path, text: str, v
     state = StateDirectory(tmp_path / "out.parquet")
     collecting = Collecting(state, {"type": "object", "properties": kinds})
     collecting.batch([Slice(0, 2)], [answer(0, text)])
-    part = collecting.store.open(1)
-    rows = part.read(0, part.rows).to_pylist()
+    rows = pq.read_table(collecting.state.part("s", 1)).to_pylist()
     assert rows[0]["answer"] == value
     assert rows[1]["answer"] is None
 
@@ -246,15 +246,15 @@ def test_corrections_are_the_reasons_of_rejected_answers(tmp_path: Path) -> None
     """And of no others."""
     collecting = Collecting(StateDirectory(tmp_path / "out.parquet"))
     collecting.batch([Slice(0, 4)], [answer(0, GOOD), answer(1, "{}"), failure(2, FailureKind.PASSING)])
-    assert list(collecting.store.corrections(1)) == [1]
+    assert list(collecting.store.corrections(collecting.ledger.batches[1])) == [1]
 
 
 def test_only_parts_that_the_ledger_lists_are_read(tmp_path: Path) -> None:
     """A part that a dead process left behind is written over, never counted."""
     collecting = Collecting(StateDirectory(tmp_path / "out.parquet"))
     collecting.batch([Slice(0, 1)], [answer(0, GOOD)])
-    collecting.store.save(2, collecting.store.open(1).read(0, 1))
-    assert [batch.number for batch in collecting.store.parts(collecting.ledger)] == [1]
+    collecting.store.save(2, pq.read_table(collecting.state.part("s", 1)))
+    assert [part.label for part in collecting.store.parts(collecting.ledger)] == ["batch 1"]
 
 
 @pytest.mark.parametrize("text", ['{"label": ' + "[" * 900 + "]" * 900 + "}", "\x00", "[" * 100_000, "9" * 10_000])

@@ -27,7 +27,7 @@ def test_what_is_no_parquet_file_is_refused(tmp_path: Path) -> None:
             Source.open(tmp_path / f"{name}.parquet")
     with pytest.raises(UsageError, match="does not exist"):
         Source.open(tmp_path / "nothing.parquet")
-    with pytest.raises(UsageError, match="holds no .parquet file"):
+    with pytest.raises(UsageError, match=r"holds no \.parquet file"):
         Source.open(tmp_path / "nowhere")
 
 

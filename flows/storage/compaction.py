@@ -1,0 +1,82 @@
+"""Merging results parts. A window of request numbers is in memory at once, whatever the parts hold together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from blocks.errors import StateError
+from flows.domain.schema import OutputSchema
+from flows.storage.files import NUMBERED_ROWS, NumberedTable, NumberedWriter, replacing
+from flows.storage.results import Part, compacted_schema, reading
+
+WINDOW_ROWS = NUMBERED_ROWS  # results that are merged at once
+
+Numbers = np.ndarray[Any, np.dtype[np.int64]]
+
+
+def merge_parts(parts: Sequence[Part], target: Path, schema: OutputSchema) -> None:
+    """Write what is read from the parts as one part: by request, then oldest first."""
+    columns = compacted_schema(schema)
+    with replacing(target) as temporary:
+        writer = NumberedWriter(temporary, columns)
+        for window in _windows(parts, columns.names):
+            writer.write(window)
+        writer.close({})
+
+
+def check_part(path: Path, batches: Mapping[int, int]) -> None:
+    """Read a compacted part, every page of it. Raises StateError unless it holds just so many rows of each batch."""
+    found: Counter[int] = Counter()
+    last = (-1, -1)
+    with NumberedTable(path) as table:
+        for group in range(-(-table.rows // NUMBERED_ROWS)):
+            rows = table.read_group(group)
+            request, batch = (rows.column(name).to_numpy() for name in ("request", "batch"))
+            if (int(request[0]), int(batch[0])) <= last or not _ascends(request, batch):
+                raise StateError(f"{path} is not in order")
+            last = int(request[-1]), int(batch[-1])
+            found.update(dict(zip(*(each.tolist() for each in np.unique(batch, return_counts=True)), strict=True)))
+    if found != batches:
+        raise StateError(f"{path} does not hold what was merged")
+
+
+def _windows(parts: Sequence[Part], columns: Sequence[str]) -> Iterator[pa.Table]:
+    """The rows of the parts together, in order, cut between requests."""
+    requests = [_requests(part) for part in parts]
+    together = np.sort(np.concatenate(requests))
+    cuts = np.unique(together[WINDOW_ROWS::WINDOW_ROWS])
+    # For each part the position of each cut, from its first row to behind its last one.
+    places = [[0, *np.searchsorted(numbers, cuts).tolist(), len(numbers)] for numbers in requests]
+    for window in range(len(cuts) + 1):
+        pieces = [
+            _rows(part, at[window], at[window + 1], columns)
+            for part, at in zip(parts, places, strict=True)
+            if at[window] < at[window + 1]
+        ]
+        rows = pa.concat_tables(pieces).combine_chunks()
+        order = np.lexsort((rows.column("batch").to_numpy(), rows.column("request").to_numpy()))
+        yield rows.take(pa.array(order))
+
+
+def _requests(part: Part) -> Numbers:
+    """The request of each row, eight bytes a row."""
+    with reading(part) as table:
+        numbers: Numbers = table.requests().to_numpy()
+        return numbers
+
+
+def _rows(part: Part, start: int, stop: int, columns: Sequence[str]) -> pa.Table:
+    with reading(part) as table:
+        rows = table.read(start, stop, columns)
+    return rows.take(pa.array(np.arange(rows.num_rows)))  # a copy: a slice would keep all of its row group in memory
+
+
+def _ascends(request: Numbers, batch: Numbers) -> bool:
+    higher, equal = np.diff(request) > 0, np.diff(request) == 0
+    return bool(np.all(higher | (equal & (np.diff(batch) > 0))))
