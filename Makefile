@@ -10,7 +10,7 @@ demo: .venv/ready  ## 500 reviews through the embedded emulator
 	$(BIN)/batchwerk report $(DEMO)
 	$(BIN)/python data/show.py $(DEMO)
 
-test: .venv/ready  ## the test suite, under five minutes
+test: .venv/ready  ## the test suite, some ten minutes on two cores
 	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow"
 
 test-all: .venv/ready  ## the long suites as well
@@ -21,8 +21,8 @@ check: .venv/ready  ## lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/ready  ## rows a second, CPU and memory; see tests/bench
-	$(BIN)/python -m tests.bench
+bench: .venv/ready  ## time, CPU, memory and money beside a bare loop and peers, for hours; BENCH="--quick" for minutes
+	$(BIN)/python -m tests.bench $(BENCH)
 
 serve: .venv/ready  ## Prefect's server and UI on http://127.0.0.1:4200
 	$(BIN)/prefect server start

@@ -20,11 +20,15 @@ log = logging.getLogger("batchwerk")
 
 
 def cancel_output(output: Path) -> Figures:
-    """Cancel whatever the output has with its provider, under the parameters of its newest run."""
+    """Cancel whatever the output has with its provider, under the parameters of its newest run.
+
+    Even if that let go at once, this waits for what the batches end with, and gives no failed row a new allowance.
+    """
     state = StateDirectory(output)
     if state.read_run() is None:
         raise UsageError(f"{output} was not written by Batchwerk", next_step="name the OUTPUT that you gave to `run`")
-    return run_pipeline(check(read_settings(state.last_settings())), cancel_batches, lambda _: None)
+    settings = {**state.last_settings(), "wait": None, "retry_failed": False}
+    return run_pipeline(check(read_settings(settings)), cancel_batches, lambda _: None)
 
 
 def cancel_batches(run: Run) -> str:

@@ -13,7 +13,7 @@ import orjson
 import typer
 
 from blocks.errors import BatchwerkError, UsageError
-from flows.settings import DEFAULT_BATCH_SIZE, DEFAULT_IN_FLIGHT, DEFAULT_ROW_GROUP, PREFECT_DEFAULTS
+from flows.settings import DEFAULT_BATCH_SIZE, DEFAULT_IN_FLIGHT, DEFAULT_MEMORY, DEFAULT_ROW_GROUP, PREFECT_DEFAULTS
 
 if TYPE_CHECKING:
     from flows.report.figures import Figures
@@ -42,7 +42,7 @@ BatchSize = Annotated[str, typer.Option(metavar="N|auto", help="Requests in a ba
 InFlight = Annotated[int, typer.Option(metavar="N", help="Batches with the provider at once.")]
 Attempts = Annotated[int, typer.Option(metavar="N", help="How often a request is sent before it is final.")]
 MaxFailed = Annotated[float, typer.Option(metavar="SHARE", help="Share of rows that may fail without exit status 3.")]
-PollInterval = Annotated[float | None, typer.Option(metavar="SECONDS", help="Until a batch is first looked at.")]
+PollInterval = Annotated[float | None, typer.Option(metavar="SECONDS", help="Between two looks at a batch.")]
 Seconds = Annotated[
     float | None, typer.Option(metavar="SECONDS", help="Wait so long for batches, then let go; 0: not at all.")
 ]
@@ -54,6 +54,7 @@ RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Send again wh
 InputMoved = Annotated[bool, typer.Option("--input-moved", help="The output's input has a new path.")]
 Compression = Annotated[str, typer.Option(metavar="zstd|snappy|gzip|none", help="Of the output.")]
 RowGroup = Annotated[int, typer.Option(metavar="ROWS", help="Rows of a row group of the output.")]
+Memory = Annotated[str, typer.Option(metavar="SIZE", help="For sorting and joining keys; the rest goes to disk.")]
 Options = Annotated[list[str] | None, typer.Option("--option", metavar="KEY=VALUE", help="What a block would set.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
 
@@ -80,6 +81,7 @@ def run(
     input_moved: InputMoved = False,
     compression: Compression = "zstd",
     row_group_rows: RowGroup = DEFAULT_ROW_GROUP,
+    memory_limit: Memory = DEFAULT_MEMORY,
     option: Options = None,
     json: Json = False,
 ) -> None:
@@ -110,6 +112,7 @@ def plan(
     input_moved: InputMoved = False,
     compression: Compression = "zstd",
     row_group_rows: RowGroup = DEFAULT_ROW_GROUP,
+    memory_limit: Memory = DEFAULT_MEMORY,
     option: Options = None,
     json: Json = False,
 ) -> None:

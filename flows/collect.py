@@ -7,11 +7,12 @@ import logging
 import time
 
 from blocks.batch import BatchPhase, BatchStatus, Obstacle
-from blocks.errors import NotFound
-from flows.domain.events import Collected, Ended, Lost, Refused
+from blocks.errors import NotFound, Transient
+from flows.domain.events import Collected, Ended, Lost, Refused, Restored
 from flows.domain.ledger import Batch
+from flows.gather import Order, gather
 from flows.run import Run, now
-from flows.storage.results import Gathered, Gatherer
+from flows.storage.results import Gathered
 from flows.submit import refuse_too_large
 
 log = logging.getLogger("batchwerk")
@@ -34,7 +35,7 @@ def poll_batch(run: Run, number: int) -> None:
         if status.phase is BatchPhase.FAILED:
             _note_failed(run, batch, status)
         elif all(each.phase is not BatchPhase.RUNNING for each in [status, *copies]):
-            run.record(Ended(at=now(), batch=number, wording=status.wording))
+            run.record(Ended(at=now(), batch=number, wording=status.wording, early=status.early))
 
 
 def _note_failed(run: Run, batch: Batch, status: BatchStatus) -> None:
@@ -55,7 +56,10 @@ def collect_batch(run: Run, number: int) -> None:
     started = time.monotonic()
     with run.guard(number):
         batch = run.ledger.batches[number]
-        gathered = _gather(run, batch)
+        try:
+            gathered = _gather(run, batch)
+        except NotFound as error:
+            gathered = _without_results(run, batch, error)
         fields = {field.name: getattr(gathered, field.name) for field in dataclasses.fields(gathered)}
         run.record(Collected(at=now(), batch=number, schema_id=run.results_of(batch).schema_id, **fields))
         again = sum(part.requests for part in gathered.again)
@@ -66,27 +70,40 @@ def collect_batch(run: Run, number: int) -> None:
 
 
 def _gather(run: Run, batch: Batch) -> Gathered:
-    gatherer = Gatherer(batch, run.judge_of(batch))
-    if batch.failed is None and batch.id is not None:
-        provider, form = run.provider_of(batch), run.terms_of(batch).form
-        gatherer.take(provider.results(batch.id, form))
-        for copy in batch.copies:
-            if provider.poll(copy).phase is BatchPhase.ENDED:  # one that failed answered nothing and cost nothing
-                gatherer.take_copy(provider.results(copy, form))
-    table, gathered = gatherer.finish(failed=batch.failed, final=batch.final)
-    run.results_of(batch).save(batch.number, table)
-    return gathered
+    return run.helpers.gather(_order(run, batch), run.provider_of(batch))
+
+
+def _order(run: Run, batch: Batch) -> Order:
+    terms, settings = run.terms_of(batch), run.checked.settings
+    return Order(run.providers.reach(terms.connection), terms, batch, settings.output, settings.max_attempts)
+
+
+def _without_results(run: Run, batch: Batch, error: NotFound) -> Gathered:
+    """A batch that ended and whose results the provider does not have: not yet, or, after a while, not any more."""
+    if time.time() - batch.ended_at < INVISIBLE:
+        raise Transient(error.message, next_step=error.next_step, provider=error.provider) from error
+    log.warning("batch %d: %s; its answers were paid and are lost", batch.number, error.message)
+    reason = f"{error.message}; --retry-failed asks again"
+    return gather(_order(run, batch)._replace(gone=reason), run.provider_of(batch))
 
 
 def restore_results(run: Run) -> None:
     """Fetch results parts that are gone or damaged once more; say which ones the provider no longer has."""
-    for batch in run.results.parts(run.ledger):
-        if run.results.is_whole(batch):
+    for part in run.results.parts(run.ledger):
+        if run.results.is_whole(part):
             continue
-        log.warning("the results of batch %d are gone or damaged; fetching them again", batch.number)
-        try:
-            _gather(run, batch)
-        except NotFound as error:
-            reason = f"the results of batch {batch.number} are gone and the provider no longer has them"
-            run.record(Lost(at=now(), batch=batch.number, reason=reason))
-            log.warning("%s (%s); --retry-failed asks for its rows again", reason, error.message)
+        log.warning("the results of %s are gone or damaged; fetching them again", part.label)
+        for batch in part.batches:
+            if not run.results.is_whole(run.results.own_part(batch)):  # fetched before a crash, or not yet deleted
+                _fetch_again(run, batch)
+        if part.is_compacted:
+            run.record(Restored(at=now(), schema_id=run.results.schema_id, part=part.path.stem))
+
+
+def _fetch_again(run: Run, batch: Batch) -> None:
+    try:
+        _gather(run, batch)
+    except NotFound as error:
+        reason = f"the results of batch {batch.number} are gone and the provider no longer has them"
+        run.record(Lost(at=now(), batch=batch.number, reason=reason))
+        log.warning("%s (%s); --retry-failed asks for its rows again", reason, error.message)

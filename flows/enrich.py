@@ -28,7 +28,7 @@ from flows.report.artifacts import progress_artifact, publish_artifacts
 from flows.report.figures import Exit, Figures
 from flows.report.progress import ProgressReporter
 from flows.run import Run
-from flows.settings import DEFAULT_BATCH_SIZE, DEFAULT_IN_FLIGHT, DEFAULT_ROW_GROUP, read_settings
+from flows.settings import DEFAULT_BATCH_SIZE, DEFAULT_IN_FLIGHT, DEFAULT_MEMORY, DEFAULT_ROW_GROUP, read_settings
 from flows.submit import LANES, Outbox
 from flows.tasks import starter
 
@@ -84,6 +84,7 @@ def enrich(
     input_moved: bool = False,
     compression: Literal["zstd", "snappy", "gzip", "none"] = "zstd",
     row_group_rows: Count = DEFAULT_ROW_GROUP,
+    memory_limit: str = DEFAULT_MEMORY,
     options: dict[str, str] | None = None,
 ) -> State[Any]:
     """Enrich a Parquet file. The result holds the figures of the report.
@@ -103,13 +104,14 @@ def enrich(
         wait: Seconds to wait for batches before letting go; 0 lets go at once, empty waits to the end.
         give_up_after: Seconds that the provider may fail without a break; empty waits.
         on_unknown: When nobody can tell whether a batch was accepted, leave it (fail) or send it again (resubmit).
-        poll_interval: Seconds until a batch is first looked at.
+        poll_interval: Seconds between two looks at a batch; empty leaves it to the provider.
         limit: Only the first so many rows; a later run extends them.
         where: Only rows for which this SQL condition holds.
         retry_failed: Give requests that failed for good a new allowance.
         input_moved: The output's input has a new path.
         compression: Of the output.
         row_group_rows: Rows of a row group of the output.
+        memory_limit: For sorting and joining keys, such as 100MB; what does not fit goes to disk.
         options: What a block would set, by name.
     """
     parameters = {**locals(), "options": options or {}}

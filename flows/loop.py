@@ -10,6 +10,7 @@ from queue import Empty
 from typing import Any, Protocol
 
 from blocks.batch import PollPlan
+from blocks.errors import StateError
 from flows.collect import collect_batch, poll_batch
 from flows.domain.actions import Action, Agenda, Collect, Finish, Poll, Reconcile, Rules, Submit, Wait, next_actions
 from flows.domain.estimate import input_rate
@@ -26,8 +27,16 @@ LONGEST_NAP = 1.0  # seconds between two looks, so that the progress shown is ne
 class Started(Protocol):
     """Work that was started."""
 
-    def wait(self) -> Any:
+    def wait(self) -> None:
         """Until it has ended, well or not."""
+        ...
+
+    def done(self) -> bool:
+        """Whether it has ended."""
+        ...
+
+    def trouble(self) -> str:
+        """Why it ended badly; empty where it did not."""
         ...
 
 
@@ -57,6 +66,13 @@ class _Thread:
 
     def wait(self) -> None:
         self._future.exception()
+
+    def done(self) -> bool:
+        return self._future.done()
+
+    def trouble(self) -> str:
+        error = self._future.exception()
+        return "" if error is None else repr(error)
 
 
 class Loop:
@@ -119,8 +135,20 @@ class Loop:
                         self._started.append(self._start(collect_batch, run, number))
             while self._outbox.needs_lane():
                 self._started.append(self._start(submit_batches, run, self._outbox))
+            self._check_started()
             self._on_look(run)
         return run.stop
+
+    def _check_started(self) -> None:
+        """Work that never began says nothing itself: without this its batch would be waited for for ever."""
+        ended = [started for started in self._started if started.done()]
+        self._started = [started for started in self._started if started not in ended]
+        for trouble in filter(None, (started.trouble() for started in ended)):
+            if self._run.active:
+                raise StateError(
+                    f"work on the run could not be started: {trouble}",
+                    next_step="run the same command again: it goes on from here",
+                )
 
     def _decide(self) -> list[Action]:
         run, clock = self._run, time.time()
@@ -176,7 +204,7 @@ class Loop:
 
 
 def _poll_plan(run: Run) -> PollPlan:
-    """The provider's plan, or the one that the user's interval starts."""
+    """The provider's plan, or the user's interval, which does not grow."""
     plan = run.providers.at(run.checked.terms.connection).polling
     interval = run.checked.settings.poll_interval
-    return plan if interval is None else replace(plan, first=interval, longest=max(interval, plan.longest))
+    return plan if interval is None else replace(plan, first=interval, longest=interval)

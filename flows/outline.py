@@ -86,8 +86,8 @@ def outline(checked: Checked) -> Outline:
         new.mkdir()
         if plan is None:
             rows = Path(scratch) / "rows.pq"
-            plan = make_plan(checked.question, frozen, new, rows)
-        wanted = wanted_requests(rows) if plan.requests else Ranges()
+            plan = make_plan(checked.question, frozen, new, rows, checked.settings.memory_limit)
+        wanted = wanted_requests(rows, checked.settings.memory_limit) if plan.requests else Ranges()
         requests = FrozenRequests([*frozen, *generations(new)])
         expected = estimate_backlog(checked, plan, ledger, wanted, requests)
         size = checked.settings.batch_size

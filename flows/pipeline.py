@@ -1,4 +1,4 @@
-"""The story: plan what the rows ask for, work until it is answered, publish, report."""
+"""The story: plan what the rows ask for, work until it is answered, publish, report, tidy up."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from blocks.errors import AuthenticationFailed, BatchwerkError, StateError, UsageError, system_error
 from flows.collect import restore_results
+from flows.compact import compact_results
 from flows.preflight import Checked
 from flows.publish import publish
 from flows.report.figures import Exit, Figures, estimate_backlog, figures_of
@@ -50,6 +51,8 @@ def _run(checked: Checked, work: Work, announce: Callable[[Figures], None]) -> F
         figures = figures_of(run, published, expected, time.monotonic() - started, status, message)
         write_report(checked.state, figures)
         announce(figures)
+        if trouble is None:
+            compact_results(run)
     if trouble is not None:
         raise trouble
     return figures
@@ -63,17 +66,17 @@ def _try(run: Run, work: Work) -> tuple[str, BatchwerkError | None]:
         return work(run), None
     except BatchwerkError as error:
         if not run.collected_here():
-            raise _nothing_sent(run, error) from error
+            _raise_as_usage(run, error)
+            raise
         run.failure = None
         return "", error
 
 
-def _nothing_sent(run: Run, error: BatchwerkError) -> BatchwerkError:
+def _raise_as_usage(run: Run, error: BatchwerkError) -> None:
     """A wrong key that was found out before anything was accepted is a wrong call."""
     accepted = any(batch.id for batch in run.written())
     if isinstance(error, AuthenticationFailed) and not accepted:
-        return UsageError(error.message, next_step=error.next_step)
-    return error
+        raise UsageError(error.message, next_step=error.next_step) from error
 
 
 def _verdict(run: Run, published: Published, stopped: str, trouble: BatchwerkError | None) -> tuple[Exit, str]:

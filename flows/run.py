@@ -7,13 +7,13 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from blocks.batch import BatchProvider, Connection, EncodedBatch
-from blocks.catalog import open_provider
+from blocks.catalog import Reach, reached
 from blocks.errors import ProviderError, Transient, system_error
 from flows.domain import ledger as ledgers
 from flows.domain.breaker import Breaker
@@ -21,12 +21,13 @@ from flows.domain.events import Event, Planned, Reopened, Submitting
 from flows.domain.ledger import Batch, Ledger
 from flows.domain.prompts import Prompt
 from flows.domain.ranges import Ranges, size
+from flows.gather import Helpers, helpers_for
 from flows.preflight import Checked
 from flows.storage.files import write_json
 from flows.storage.journal import Journal
 from flows.storage.plan import Plan, generations, make_plan, read_plan, wanted_requests
 from flows.storage.requests import BatchWriter, FrozenRequests
-from flows.storage.results import Judge, ResultsStore
+from flows.storage.results import ResultsStore
 from flows.storage.state import read_json
 from flows.terms import Terms
 
@@ -50,6 +51,7 @@ class Run:
     plan: Plan
     wanted: Ranges
     requests: FrozenRequests
+    helpers: Helpers
     began: datetime
     answered_before: int = 0  # requests of this plan that needed nothing when this process began
     failure: BaseException | None = None  # what stopped the run
@@ -122,10 +124,6 @@ class Run:
         """Whoever has the batch."""
         return self.providers.at(self.terms_of(batch).connection)
 
-    def judge_of(self, batch: Batch) -> Judge:
-        """What decides over the batch's answers."""
-        return self.terms_of(batch).judge(self.checked.settings.max_attempts)
-
     def results_of(self, batch: Batch) -> ResultsStore:
         """Where the batch's results are kept."""
         return ResultsStore(self.checked.state, self.terms_of(batch).schema_id)
@@ -151,7 +149,10 @@ class Run:
         """Render and encode a batch to disk, under its own terms."""
         terms = self.terms_of(batch)
         prompt = Prompt(terms.job.prompt, self.requests.columns(batch.slices[0].start))
-        writer = BatchWriter(self.requests, self.results_of(batch), prompt, terms.format)
+        results = self.results_of(batch)
+        writer = BatchWriter(
+            self.requests, lambda before: results.corrections(self.ledger.batches[before]), prompt, terms.format
+        )
         path = self.checked.state.bodies / f"{batch.number:06d}"
         return writer.write(path, f"{self.id}-{batch.number}", batch.slices)
 
@@ -172,17 +173,25 @@ class Providers:
     def __init__(self, stack: ExitStack, state: Path) -> None:
         self._stack = stack
         self._state = state
-        self._open: dict[object, BatchProvider] = {}
+        self._open: dict[object, tuple[Reach, BatchProvider]] = {}
         self._lock = threading.Lock()
 
     def at(self, connection: Connection) -> BatchProvider:
         """A client for a connection, opened once."""
+        return self._opened(connection)[1]
+
+    def reach(self, connection: Connection) -> Reach:
+        """What another process needs to open one of its own."""
+        return self._opened(connection)[0]
+
+    def _opened(self, connection: Connection) -> tuple[Reach, BatchProvider]:
         # One emulator of a dialect has the state, whatever faults an earlier run switched on.
         options = () if connection.emulated else tuple(sorted(connection.options.items()))
         key = (connection.endpoint, connection.block, options)
         with self._lock:
             if key not in self._open:
-                self._open[key] = self._stack.enter_context(open_provider(connection, self._state))
+                reach = self._stack.enter_context(reached(connection, self._state))
+                self._open[key] = reach, self._stack.enter_context(closing(reach.client()))
             return self._open[key]
 
 
@@ -206,8 +215,9 @@ def opened(checked: Checked) -> Iterator[Run]:
             ledger=ledger,
             providers=Providers(stack, state.path),
             plan=plan,
-            wanted=wanted_requests(state.rows) if plan.requests else Ranges(),
+            wanted=wanted_requests(state.rows, checked.settings.memory_limit) if plan.requests else Ranges(),
             requests=FrozenRequests(generations(state.requests)),
+            helpers=stack.enter_context(closing(Helpers(helpers_for(plan.requests)))),
             began=began,
         )
         if checked.settings.retry_failed and ledger.final:
@@ -225,7 +235,9 @@ def planned(checked: Checked, journal: Journal, ledger: Ledger) -> Plan:
     if plan is not None:
         return plan
     started = time.monotonic()
-    plan = make_plan(checked.question, generations(state.requests), state.requests, state.rows)
+    plan = make_plan(
+        checked.question, generations(state.requests), state.requests, state.rows, checked.settings.memory_limit
+    )
     event = Planned(
         at=now(), start=plan.start, stop=plan.stop, spec=terms.fingerprint, rows=plan.rows, wanted=plan.requests
     )

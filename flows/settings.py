@@ -12,6 +12,7 @@ from blocks.errors import UsageError
 
 DEFAULT_BATCH_SIZE = 5_000
 DEFAULT_IN_FLIGHT = 50
+DEFAULT_MEMORY = "100MB"  # for sorting and joining keys; what does not fit goes to disk
 DEFAULT_ROW_GROUP = 122_880  # rows; what readers that work on several row groups at once do best with
 
 # What Prefect has to be told before it is imported; `[tool.prefect]` in pyproject.toml says why.
@@ -48,6 +49,7 @@ class Settings(BaseModel):
     input_moved: bool = False
     compression: Literal["zstd", "snappy", "gzip", "none"] = "zstd"
     row_group_rows: int = Field(default=DEFAULT_ROW_GROUP, ge=1)
+    memory_limit: Annotated[str, Field(pattern=r"^\d+ ?[KMGT]i?B$")] = DEFAULT_MEMORY
     options: dict[str, str] = Field(default_factory=dict)
 
 
@@ -57,6 +59,8 @@ def read_settings(parameters: Mapping[str, Any]) -> Settings:
         return Settings.model_validate(parameters)
     except ValidationError as error:
         wrong = {str(problem["loc"][0]): problem["msg"] for problem in error.errors()}
+        if "memory_limit" in wrong:
+            wrong["memory_limit"] = "it is a size such as 100MB or 2GB"
         if "batch_size" in wrong:
             wrong["batch_size"] = "it is a whole number above 0, or auto"
         said = "; ".join(f"{name.replace('_', '-')}: {message}" for name, message in wrong.items())

@@ -18,7 +18,7 @@ from flows.run import Run, now
 log = logging.getLogger("batchwerk")
 
 LANES = 2  # submissions at once; more would only wait for the interpreter
-LINGER = 3.0  # seconds that a lane keeps its slot with nothing to send: getting one again takes as long
+LINGER = 30.0  # seconds that a lane keeps its slot with nothing to send: getting one again takes a few
 MOST_PERMITS = 8  # asked for at once; each request for them is a call to Prefect's server
 Permits = Callable[[int], None]  # blocks until so many calls may be made
 

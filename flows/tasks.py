@@ -10,6 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
 from prefect.states import Failed
+from prefect.utilities.annotations import opaque
 
 from blocks.errors import BatchwerkError
 from flows.collect import collect_batch
@@ -36,13 +37,35 @@ TASKS = {
 }
 
 
-def starter(provider: str) -> Callable[..., PrefectFuture[Any]]:
+class _Submitted:
+    """A task run as the loop sees it."""
+
+    def __init__(self, future: PrefectFuture[Any]) -> None:
+        self._future = future
+
+    def wait(self) -> None:
+        """Until it has ended, well or not."""
+        self._future.wait()
+
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return bool(self._future.state.is_final())
+
+    def trouble(self) -> str:
+        """Why it ended badly; empty where it did not."""
+        state = self._future.state
+        return f"{state.name}: {state.message}" if state.is_failed() or state.is_crashed() else ""
+
+
+def starter(provider: str) -> Callable[..., _Submitted]:
     """Starts a function as its Prefect task; submissions run under the provider's tag and so under its limit."""
 
-    def start(function: Callable[..., Any], *arguments: Any) -> PrefectFuture[Any]:
+    def start(function: Callable[..., Any], *arguments: Any) -> _Submitted:
         chosen = TASKS[function]
         if function is submit_batches:
             chosen = chosen.with_options(tags=[tag_for(provider)])
-        return chosen.submit(*arguments)
+        # Prefect looks into arguments for futures, and puts what it found together again: of a run that other threads
+        # work on it would make a broken copy, or fail over a dict that changes meanwhile.
+        return _Submitted(chosen.submit(*map(opaque, arguments)))
 
     return start

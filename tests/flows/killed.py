@@ -2,7 +2,8 @@
 
 Places: `before:N`, `after:N` and `torn:N` are the Nth event of the journal (torn: half of its line is written);
 `create:N`, `upload:N`, `look:N`, `results:N` are the Nth such call, after the provider answered and before anybody
-hears of it; results that are streamed die in the middle.
+hears of it; results that are streamed die in the middle. `compact:N` is the Nth step of merging results parts, which
+then is done for few parts too: half written; whole, but not in the journal; half in it; in it; one old part deleted.
 """
 
 from __future__ import annotations
@@ -11,13 +12,19 @@ import itertools
 import os
 import signal
 import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import orjson
 
 from blocks import transport
+from flows import compact
 from flows.cli import main as command
-from flows.domain.events import EVENTS, Event
+from flows.domain import compaction
+from flows.domain.events import EVENTS, Compacted, Event
+from flows.storage import compaction as merging
+from flows.storage.files import NumberedWriter
 from flows.storage.journal import Journal
 from tests.flows.undecorated import enrich
 
@@ -27,12 +34,12 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def die_at_event(kind: str, number: int) -> None:
-    """Die around the Nth append of this process."""
-    append, counter = Journal.append, itertools.count(1)
+def die_at_event(kind: str, is_it: Callable[[Event], bool]) -> None:
+    """Die around the append of an event."""
+    append = Journal.append
 
     def counting(self: Journal, event: Event) -> None:
-        reached = next(counter) == number
+        reached = is_it(event)
         if reached and kind == "before":
             die()
         if reached and kind == "torn":
@@ -67,6 +74,37 @@ def die_at_call(kind: str, number: int) -> None:
     transport._Download.next_lines = counting_lines  # type: ignore[method-assign]
 
 
+class _HalfWriter(NumberedWriter):
+    def close(self, metadata: Mapping[str, str]) -> None:
+        die()
+
+
+def die_at_compaction(step: int) -> None:
+    """Merge also few parts, and die at that step of it."""
+    compaction.MOST_PARTS, compaction.GROWTH = 1, 2
+    match step:
+        case 1:
+            merging.NumberedWriter = _HalfWriter  # type: ignore[attr-defined]
+        case 2:
+            compact.check_part = lambda *_: die()  # type: ignore[attr-defined]
+        case 3 | 4:
+            die_at_event("torn" if step == 3 else "after", lambda event: isinstance(event, Compacted))
+        case 5:
+            die_after_deleting()
+
+
+def die_after_deleting() -> None:
+    """Die when the first results part was deleted."""
+    unlink = Path.unlink
+
+    def counting(self: Path, missing_ok: bool = False) -> None:
+        unlink(self, missing_ok)
+        if self.suffix == ".pq":
+            die()
+
+    Path.unlink = counting  # type: ignore[method-assign]
+
+
 def _kind_of(method: str, path: str, *, creating: bool = False, **_: Any) -> str:
     if method == "POST":
         return "create" if creating else "upload"
@@ -76,7 +114,13 @@ def _kind_of(method: str, path: str, *, creating: bool = False, **_: Any) -> str
 def main(place: str, *arguments: str) -> None:
     """Run until the place, or to the end: the loop alone for parameters as JSON, else the command."""
     kind, _, number = place.partition(":")
-    (die_at_event if kind in {"before", "after", "torn"} else die_at_call)(kind, int(number))
+    counter = itertools.count(1)
+    if kind == "compact":
+        die_at_compaction(int(number))
+    elif kind in {"before", "after", "torn"}:
+        die_at_event(kind, lambda _: next(counter) == int(number))
+    else:
+        die_at_call(kind, int(number))
     if len(arguments) == 1:
         enrich(**orjson.loads(arguments[0]))
         return

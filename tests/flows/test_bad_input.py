@@ -201,6 +201,11 @@ def option_out_of_range(call: Call) -> str:
     return "max_requests=none is not a whole number"
 
 
+def memory_that_is_no_size(call: Call) -> str:
+    call.more += ["--memory-limit", "lots"]
+    return "memory-limit: it is a size such as 100MB or 2GB"
+
+
 def batch_size_that_is_none(call: Call) -> str:
     call.more = ["--batch-size", "many"]
     return "batch-size"
@@ -245,14 +250,14 @@ def output_below_a_file(call: Call) -> str:
 
 MISTAKES: list[Callable[[Call], str]] = [
     missing_input, folder_without_parquet, folder_that_holds_the_output, folder_into_a_file,
-    folder_of_another_table_format, folder_of_two_types, folder_where_a_file_lacks_a_column, not_parquet, cut_off_parquet, unknown_column, broken_template, unknown_filter,
-    prompt_without_a_column, output_that_is_no_schema, output_field_that_is_no_schema, job_that_is_not_yaml,
-    job_that_does_not_exist, job_without_a_prompt, job_with_an_unknown_setting, skip_empty_of_an_unknown_column,
-    output_column_that_exists, status_column_that_exists, unknown_provider, no_key, base_url_that_is_none,
+    folder_of_another_table_format, folder_of_two_types, folder_where_a_file_lacks_a_column, not_parquet,
+    cut_off_parquet, unknown_column, broken_template, unknown_filter, prompt_without_a_column,
+    output_that_is_no_schema, output_field_that_is_no_schema, job_that_is_not_yaml, job_that_does_not_exist,
+    job_without_a_prompt, job_with_an_unknown_setting, skip_empty_of_an_unknown_column, output_column_that_exists,
+    status_column_that_exists, unknown_provider, no_key, base_url_that_is_none, memory_that_is_no_size,
     unknown_option, option_without_a_value, option_out_of_range, batch_size_that_is_none, batch_size_of_nothing,
     where_that_is_no_condition, output_that_is_the_input, output_that_is_somebody_elses, output_of_another_input,
-    output_that_is_a_folder,
-    output_below_a_file,
+    output_that_is_a_folder, output_below_a_file,
 ]  # fmt: skip
 
 

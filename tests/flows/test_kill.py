@@ -79,6 +79,29 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, undisturbed: pa.Table
     check_paid_once(output, ROWS + 1)
 
 
+@pytest.mark.parametrize("step", range(1, 6))
+def test_a_run_killed_while_it_merges_parts_has_lost_nothing(
+    tmp_path: Path, undisturbed: pa.Table, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """Before and after the journal knows, and between two deletions: the next run sends nothing and tidies up."""
+    monkeypatch.setattr("flows.domain.compaction.MOST_PARTS", 1)
+    monkeypatch.setattr("flows.domain.compaction.GROWTH", 2)
+    parameters = parameters_for(tmp_path)
+    assert run_until(parameters, f"compact:{step}") == -signal.SIGKILL
+    output = Path(parameters["output"])
+    assert pq.read_table(output).equals(undisturbed), "it was published before"
+    output.unlink()
+    figures = enrich(**parameters)
+    assert pq.read_table(output).equals(undisturbed)
+    assert (figures.attempts, figures.rows) == (0, {"ok": ROWS + 2})
+    check_paid_once(output, ROWS + 1)
+    (folder,) = StateDirectory(output).path.glob("results/*")
+    assert [path.name for path in folder.iterdir()] == ["compacted-000001.pq"]
+    output.unlink()
+    assert enrich(**parameters).attempts == 0
+    assert pq.read_table(output).equals(undisturbed)
+
+
 def faults_of(dialect: str) -> dict[str, str]:
     """Anthropic's client mends labels in the wrong case: what the emulator calls broken may be a good answer."""
     return {**FAULTS, "dialect": dialect, "invalid_rate": "0" if dialect == "anthropic" else FAULTS["invalid_rate"]}

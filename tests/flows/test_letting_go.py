@@ -126,6 +126,15 @@ def test_cancel_stops_at_the_provider_and_keeps_what_was_finished(tmp_path: Path
     assert emulator_ledger(Path(parameters["output"]), sql) == [(60, 60)]
 
 
+def test_cancel_gives_failed_rows_no_new_allowance(tmp_path: Path) -> None:
+    """Also where the newest run did: that they failed stays said, and nothing waits to be sent."""
+    parameters = call(tmp_path, options={"latency": "0", "failure_rate": "1", "fault_attempts": "9"}, max_attempts=1)
+    enrich(**parameters)
+    enrich(**parameters, retry_failed=True)
+    assert cancel_output(Path(parameters["output"])).rows == {"failed": 20}
+    assert statuses(parameters) == {"failed"}
+
+
 def test_the_command_cancels(tmp_path: Path) -> None:
     """`batchwerk cancel OUTPUT` needs no other argument and no Prefect."""
     parameters = call(tmp_path, options={"latency": "60"})
@@ -371,3 +380,15 @@ def test_a_flipped_byte_in_the_results_is_noticed(tmp_path: Path) -> None:
     part.unlink()
     enrich(**parameters)
     assert pq.read_table(parameters["output"]).equals(before)
+
+
+def test_results_that_are_gone_before_they_were_read_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They were paid: their rows come out failed with the reason, their cost is unknown, and the run goes on."""
+    monkeypatch.setattr("flows.collect.INVISIBLE", 0.0)
+    parameters = call(tmp_path)
+    parameters["options"] = {**parameters.get("options", {}), "dialect": "anthropic", "gone_after": "0.001"}
+    figures = enrich(**parameters)
+    assert figures.rows == {"failed": 20}
+    assert figures.unmetered == figures.outcomes["gone"] == 20
+    errors = set(pq.read_table(parameters["output"]).column("_error").to_pylist())
+    assert all("--retry-failed asks again" in error for error in errors)

@@ -256,3 +256,13 @@ def test_parameters_that_break_the_schema_are_refused_when_the_run_is_made(env: 
     answer = httpx.post(url, json={"parameters": {"max_in_flight": "many"}})
     assert answer.status_code == 409
     assert "max_in_flight" in answer.text
+
+
+def test_many_batches_that_end_at_once_are_all_collected(env: Env, tmp_path: Path) -> None:
+    """Prefect looks into what a task is given; a run that other threads change meanwhile is nothing to look into."""
+    source, output = write_texts(tmp_path, reviews(640)), tmp_path / "out.parquet"
+    options = ["--batch-size", "5", "--max-in-flight", "200", "--option", "latency=0"]
+    job = str(write_job(tmp_path))
+    called = batchwerk("run", str(source), str(output), "--job", job, "--provider", "local", *options, env=env)
+    assert called.status == 0, called.err
+    assert set(pq.read_table(output).column("_status").to_pylist()) == {"ok"}
