@@ -1,92 +1,91 @@
-"""`make bench`: rows a second, CPU seconds and peak memory of the pipeline, with the share of each stage.
+"""`make bench`: what the pipeline costs, beside a bare loop and beside its peers, in tables.
 
-Prefect's server is a process of its own on SQLite; the emulator answers without latency. Figures are for comparing
-within one run on one machine, so each is the median of several.
+python -m tests.bench [--only SECTION …] [--sizes ROWS …] [--runs N] [--markdown FILE] [--quick]
+
+Figures are for comparing within one run on one machine that does nothing else: medians where there are several. The
+emulator and Prefect's server are processes of their own. Nothing is asserted but that no row is lost.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
-import subprocess
-import sys
+import platform
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any
 
-import orjson
 from rich.console import Console
-from rich.table import Table
 
-from tests.bench.rows import JOB, write_rows
-from tests.flows.server import prefect_server
+from tests.bench.job import JOB
+from tests.bench.latency import latency
+from tests.bench.nightly import nightly
+from tests.bench.peers.section import peers
+from tests.bench.plan import Plan
+from tests.bench.series import on_postgresql, on_sqlite
+from tests.bench.sheets import Sheet
 
-ROOT = Path(__file__).parents[2]
-SIZES = {100_000: 3, 400_000: 2}  # rows: runs
-BATCH_SIZE = 10_000
+SECTIONS: dict[str, Callable[[Plan], Iterator[Sheet]]] = {
+    "sqlite": on_sqlite,
+    "postgresql": on_postgresql,
+    "latency": latency,
+    "nightly": nightly,
+    "peers": peers,
+}
+SIZES, QUICK_SIZES = (200_000, 2_000_000), (2_000, 8_000)
+RUNS = 5
+WIDTH = 140
 
 
 def main() -> None:
-    """Measure every size and print two tables."""
+    """Measure the sections that were asked for, print their tables and write them down as they come."""
+    wanted = _arguments()
+    console, sheets = Console(width=WIDTH), [_machine()]
     with TemporaryDirectory(prefix="batchwerk-bench-") as folder:
-        place = Path(folder)
-        (place / "job.yaml").write_text(JOB)
-        with prefect_server(place) as env:
-            measured = {rows: _measure(place, rows, runs, env) for rows, runs in SIZES.items()}
-    console = Console(width=110)
-    console.print(_totals(measured))
-    console.print(_stages(measured))
+        plan = Plan(
+            place=Path(folder),
+            cache=wanted.cache.absolute(),
+            sizes=tuple(wanted.sizes or (QUICK_SIZES if wanted.quick else SIZES)),
+            runs=wanted.runs or (1 if wanted.quick else RUNS),
+            quick=wanted.quick,
+            console=Console(stderr=True, width=WIDTH),
+        )
+        plan.job.write_text(JOB)
+        for name in wanted.only or SECTIONS:
+            plan.say(f"{name} …")
+            for sheet in SECTIONS[name](plan):
+                sheets.append(sheet)
+                console.print(sheet.table())
+                if wanted.markdown is not None:
+                    _write(wanted.markdown, sheets)
 
 
-def _measure(place: Path, rows: int, runs: int, env: dict[str, str]) -> list[dict[str, Any]]:
-    source = place / f"{rows}.parquet"
-    write_rows(source, rows)
-    return [_one(source, place / f"{rows}-{run}" / "out.parquet", place / "job.yaml", env) for run in range(runs)]
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description="What the pipeline costs, in tables.")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "batchwerk-bench"
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, metavar="SECTION", help=f"of {', '.join(SECTIONS)}")
+    parser.add_argument("--sizes", nargs="+", type=int, metavar="ROWS", help=f"default {SIZES}; nightly: the largest")
+    parser.add_argument("--runs", type=int, help=f"of each size (default {RUNS}); a fifth from a million rows on")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the same tables there as Markdown")
+    parser.add_argument("--cache", type=Path, default=cache, metavar="FOLDER", help="keeps the peers' environments")
+    parser.add_argument("--quick", action="store_true", help="small, to see that it works; the figures mean nothing")
+    return parser.parse_args()
 
 
-def _one(source: Path, output: Path, job: Path, env: dict[str, str]) -> dict[str, Any]:
-    parameters = {
-        "input": str(source),
-        "output": str(output),
-        "job": str(job),
-        "provider": "local",
-        "batch_size": BATCH_SIZE,
-        "options": {"latency": "0"},
-    }
-    command = [sys.executable, "-m", "tests.bench.measured", orjson.dumps(parameters).decode()]
-    environment = {**os.environ, **env, "PREFECT_LOGGING_LEVEL": "WARNING"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, check=True)
-    result: dict[str, Any] = orjson.loads(done.stdout.splitlines()[-1])
-    if result["ok"] != result["rows"]:
-        raise RuntimeError(f"{result['rows'] - result['ok']} rows are not ok: this figure would mean nothing")
-    return result
+def _machine() -> Sheet:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    said = (
+        f"{os.cpu_count()} cores, {memory:.0f} GB, Python {platform.python_version()}, Prefect {version('prefect')},"
+        f" load {os.getloadavg()[0]:.1f} when it began, {time.strftime('%Y-%m-%d')}."
+    )
+    return Sheet("Benchmark", note=said)
 
 
-def _totals(measured: dict[int, list[dict[str, Any]]]) -> Table:
-    table = Table("rows", "runs", "rows/s", "seconds", "CPU s", "peak MB", title="The pipeline's own process (medians)")
-    for rows, results in measured.items():
-        seconds = median(result["seconds"] for result in results)
-        cpu, peak = (median(result[name] for result in results) for name in ("cpu", "peak_mb"))
-        figures = (f"{rows / seconds:,.0f}", f"{seconds:.1f}", f"{cpu:.1f}", f"{peak:.0f}")
-        table.add_row(f"{rows:,}", str(len(results)), *figures)
-    return table
-
-
-def _stages(measured: dict[int, list[dict[str, Any]]]) -> Table:
-    table = Table("stage", *(f"CPU s, {rows:,} rows" for rows in measured), title="Where the CPU goes (medians)")
-    names = list(dict.fromkeys(name for results in measured.values() for name in results[0]["stages"]))
-    shares: dict[int, float] = {}
-    for name in names:
-        cells = []
-        for rows, results in measured.items():
-            seconds = median(result["stages"].get(name, 0.0) for result in results)
-            shares[rows] = shares.get(rows, 0.0) + seconds
-            cells.append(f"{seconds:.2f} ({seconds / median(r['cpu'] for r in results):.0%})")
-        table.add_row(name, *cells)
-    rest = {rows: median(result["cpu"] for result in results) - shares[rows] for rows, results in measured.items()}
-    cells = [f"{rest[rows]:.2f} ({rest[rows] / median(r['cpu'] for r in measured[rows]):.0%})" for rows in measured]
-    table.add_row("Prefect's client, the loop, the rest", *cells)
-    return table
+def _write(path: Path, sheets: list[Sheet]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(sheet.markdown() for sheet in sheets), encoding="utf-8")
 
 
 if __name__ == "__main__":
