@@ -7,7 +7,7 @@ from typing import Any
 from blocks.batch import FailureKind
 from flows.domain.actions import Action, Agenda, Collect, Finish, Poll, Reconcile, Rules, Submit, Wait, next_actions
 from flows.domain.events import Collected, Event, Refused, Reopened, Slice, Submitting
-from flows.domain.ledger import Ledger, replay
+from flows.domain.ledger import Ledger, State, replay
 from flows.domain.outcomes import after_failure, merged
 from flows.domain.ranges import Ranges
 from tests.flows.domain import histories
@@ -90,7 +90,8 @@ class Simulation:
                     case _:
                         if not self.act(action):
                             break
-            self.largest_in_flight = max(self.largest_in_flight, len(self.ledger.in_flight()))
+            with_provider = [batch for batch in self.ledger.in_flight() if batch.state is not State.ENDED]
+            self.largest_in_flight = max(self.largest_in_flight, len(with_provider))
         raise AssertionError("it never ends")
 
     def decide(self) -> list[Action]:
