@@ -21,15 +21,15 @@ from pydantic import Field
 from blocks.errors import BatchwerkError, StateError
 from flows.cancel import cancel_output
 from flows.limits import ensure_limits, permits_for
-from flows.loop import COLLECTORS, Loop
+from flows.loop import COLLECTORS, Loop, Started
 from flows.pipeline import run_pipeline
-from flows.preflight import check
+from flows.preflight import Checked, check
 from flows.report.artifacts import progress_artifact, publish_artifacts
 from flows.report.figures import Exit, Figures
 from flows.report.progress import ProgressReporter
 from flows.run import Run
 from flows.settings import DEFAULT_BATCH_SIZE, DEFAULT_IN_FLIGHT, DEFAULT_MEMORY, DEFAULT_ROW_GROUP, read_settings
-from flows.submit import LANES, Outbox
+from flows.submit import LANES, Outbox, submit_batches
 from flows.tasks import starter
 
 LOCK_TRIES = 60  # seconds
@@ -117,7 +117,9 @@ def enrich(
     parameters = {**locals(), "options": options or {}}
     told = outcomes.get([])
     try:
-        figures = run_pipeline(check(read_settings(parameters)), work, publish_artifacts)
+        checked = check(read_settings(parameters))
+        with PrefectWork(checked) as tasks:
+            figures = run_pipeline(checked, tasks.work, publish_artifacts, tasks.prepare)
     except BatchwerkError as error:
         told.append(error)
         return Failed(message=str(error))
@@ -125,12 +127,40 @@ def enrich(
     return Completed(name=STATE_NAMES.get(figures.exit, "Completed"), message=figures.message or None, data=figures)
 
 
-def work(run: Run) -> str:
-    """Submit, wait and collect as Prefect tasks under Prefect's limits; returns why it stopped early, if it did."""
-    provider = run.checked.terms.connection.limits_name
-    outbox = Outbox(permits_for(provider), ensure_limits(provider, run.checked.terms.limits))
-    report_progress = ProgressReporter(progress_artifact(run.checked.settings.output))
-    return Loop(run, starter(provider), outbox, report_progress).work()
+class PrefectWork:
+    """Submitting, waiting and collecting as Prefect tasks under Prefect's limits."""
+
+    def __init__(self, checked: Checked) -> None:
+        self._checked = checked
+        self._provider = checked.terms.connection.limits_name
+        self._start = starter(self._provider)
+        self._outbox: Outbox | None = None
+        self._begun: list[Started] = []
+
+    def prepare(self) -> None:
+        """Ask for the first slot: it takes Prefect seconds to give it on SQLite."""
+        self._outbox = self._new_outbox()
+        self._outbox.begin_lane()
+        self._begun.append(self._start(submit_batches, self._outbox))
+
+    def work(self, run: Run) -> str:
+        """Work on the run; returns why it stopped early, if it did."""
+        outbox = self._outbox or self._new_outbox()
+        report_progress = ProgressReporter(progress_artifact(run.checked.settings.output))
+        return Loop(run, self._start, outbox, report_progress).work()
+
+    def _new_outbox(self) -> Outbox:
+        allowed = ensure_limits(self._provider, self._checked.terms.limits)
+        return Outbox(permits_for(self._provider), *allowed)
+
+    def __enter__(self) -> PrefectWork:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._outbox is not None:
+            self._outbox.close()
+        for started in self._begun:
+            started.wait()
 
 
 if __name__ == "__main__":

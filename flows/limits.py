@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
@@ -12,7 +13,7 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from blocks.batch import Limits
 from blocks.catalog import DEFAULT_DIALECT, ENTRIES, LOCAL
 from blocks.errors import UsageError
-from flows.submit import LANES
+from flows.submit import LANES, MOST_PERMITS
 
 UPLOADS = 4  # submissions at once, over all runs
 DEFAULT_AN_HOUR = 6_000
@@ -23,22 +24,30 @@ def tag_for(provider: str) -> str:
     return f"batchwerk:{provider}"
 
 
-def ensure_limits(provider: str, limits: Limits) -> int:
+class Allowed(NamedTuple):
+    """What Prefect's limits let a run do."""
+
+    lanes: int  # submissions at once
+    permits: int  # that may be asked for together: more than the limit holds are refused, not waited for
+
+
+def ensure_limits(provider: str, limits: Limits) -> Allowed:
     """Create the concurrency and the rate limit where they don't exist; an operator's are left as they are.
 
-    Returns how many lanes a run may open. Raises UsageError where the operator allows none.
+    Raises UsageError where the operator allows no submission.
     """
     a_second = (limits.submissions_per_hour or DEFAULT_AN_HOUR) / 3600
     at_once = max(1, int(60 * a_second))  # what a minute allows may be used in one go
     with get_client(sync_client=True) as client:
         slots = _existing_or_new(client, f"tag:{tag_for(provider)}", limits.submissions_at_once or UPLOADS)
-        _existing_or_new(client, tag_for(provider), at_once, slot_decay_per_second=a_second)
-    if slots == 0:
-        raise UsageError(
-            f"the concurrency limit {tag_for(provider)} is 0: nothing may be submitted",
-            next_step=f"raise it: prefect gcl update tag:{tag_for(provider)} --limit {UPLOADS}",
-        )
-    return min(LANES, slots)
+        rate = _existing_or_new(client, tag_for(provider), at_once, slot_decay_per_second=a_second)
+    for name, limit, usual in ((f"tag:{tag_for(provider)}", slots, UPLOADS), (tag_for(provider), rate, at_once)):
+        if limit == 0:
+            raise UsageError(
+                f"the concurrency limit {name} is 0: nothing may be submitted",
+                next_step=f"raise it: prefect gcl update {name} --limit {usual}",
+            )
+    return Allowed(min(LANES, slots), min(MOST_PERMITS, rate))
 
 
 def ensure_all_limits() -> list[str]:

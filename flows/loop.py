@@ -86,6 +86,7 @@ class Loop:
         self._began = time.time()
         self._start = start
         self._outbox = outbox
+        outbox.serve(run)
         self._on_look = on_look
         self._agenda = Agenda.empty()
         self._polling = _poll_plan(run)
@@ -134,7 +135,7 @@ class Loop:
                         self._agenda.collecting.add(number)
                         self._started.append(self._start(collect_batch, run, number))
             while self._outbox.needs_lane():
-                self._started.append(self._start(submit_batches, run, self._outbox))
+                self._started.append(self._start(submit_batches, self._outbox))
             self._check_started()
             self._on_look(run)
         return run.stop

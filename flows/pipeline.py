@@ -23,10 +23,15 @@ from flows.storage.publish import FAILED, PENDING, Published
 Work = Callable[[Run], str]  # submits, waits, collects; returns why it stopped before all was done, if it did
 
 
-def run_pipeline(checked: Checked, work: Work, announce: Callable[[Figures], None]) -> Figures:
-    """Enrich the input. What was collected is published also when the run stops on an error, which is then raised."""
+def run_pipeline(
+    checked: Checked, work: Work, announce: Callable[[Figures], None], expect: Callable[[], None] = lambda: None
+) -> Figures:
+    """Enrich the input. What was collected is published also when the run stops on an error, which is then raised.
+
+    `expect` is called when there may be work soon, while it is still being planned.
+    """
     try:
-        return _run(checked, work, announce)
+        return _run(checked, work, announce, expect)
     except OSError as error:
         raise system_error(error) from error
     except duckdb.Error as error:
@@ -38,11 +43,11 @@ def run_pipeline(checked: Checked, work: Work, announce: Callable[[Figures], Non
         ) from error
 
 
-def _run(checked: Checked, work: Work, announce: Callable[[Figures], None]) -> Figures:
+def _run(checked: Checked, work: Work, announce: Callable[[Figures], None], expect: Callable[[], None]) -> Figures:
     logging.getLogger("batchwerk").setLevel(logging.INFO)
     logging.getLogger("stamina").setLevel(logging.ERROR)  # our own warnings say the same
     started = time.monotonic()
-    with opened(checked) as run, stopped_by_signals(run):
+    with opened(checked, expect) as run, stopped_by_signals(run):
         restore_results(run)
         expected = estimate_backlog(checked, run.plan, run.ledger, run.wanted, run.requests)
         stopped, trouble = _try(run, work)

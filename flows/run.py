@@ -6,7 +6,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -196,8 +196,11 @@ class Providers:
 
 
 @contextmanager
-def opened(checked: Checked) -> Iterator[Run]:
-    """Take the output's state directory, plan what its rows ask for. Everything is let go at the end."""
+def opened(checked: Checked, expect: Callable[[], None]) -> Iterator[Run]:
+    """Take the output's state directory, plan what its rows ask for. Everything is let go at the end.
+
+    `expect` is called before a new plan is made: there may be something to send soon.
+    """
     began = now()
     state = checked.state
     with state.locked(), ExitStack() as stack:
@@ -207,7 +210,7 @@ def opened(checked: Checked) -> Iterator[Run]:
         state.check_journal()
         journal = stack.enter_context(Journal(state.journal))
         ledger = ledgers.replay(journal.events)
-        plan = planned(checked, journal, ledger)
+        plan = planned(checked, journal, ledger, expect)
         run = Run(
             checked=checked,
             id=run_id,
@@ -226,7 +229,7 @@ def opened(checked: Checked) -> Iterator[Run]:
         yield run
 
 
-def planned(checked: Checked, journal: Journal, ledger: Ledger) -> Plan:
+def planned(checked: Checked, journal: Journal, ledger: Ledger, expect: Callable[[], None]) -> Plan:
     """The plan for this question: the one on disk, or a new one."""
     state, terms = checked.state, checked.terms
     if not state.spec(terms.fingerprint).exists():
@@ -234,6 +237,7 @@ def planned(checked: Checked, journal: Journal, ledger: Ledger) -> Plan:
     plan = read_plan(state.rows, checked.question)
     if plan is not None:
         return plan
+    expect()
     started = time.monotonic()
     plan = make_plan(
         checked.question, generations(state.requests), state.requests, state.rows, checked.settings.memory_limit

@@ -24,14 +24,35 @@ Permits = Callable[[int], None]  # blocks until so many calls may be made
 
 
 class Outbox:
-    """Batches that are decided and not yet sent, and the lanes that send them."""
+    """Batches that are decided and not yet sent, and the lanes that send them.
 
-    def __init__(self, permits: Permits, most_lanes: int = LANES) -> None:
+    A lane may be begun before there is a run: Prefect takes seconds to give it its slot, and planning takes some too.
+    """
+
+    def __init__(self, permits: Permits, most_lanes: int = LANES, most_permits: int = MOST_PERMITS) -> None:
         self._numbers: queue.Queue[int | None] = queue.Queue()
         self._permits = permits
+        self._most_permits = most_permits
         self._most_lanes = most_lanes
         self._lock = threading.Lock()
         self._lanes = 0
+        self._run: Run | None = None
+        self._bound = threading.Event()
+
+    def serve(self, run: Run) -> None:
+        """From now on batches of this run are sent."""
+        self._run = run
+        self._bound.set()
+
+    def run(self) -> Run | None:
+        """The run, waited for; None where there is none for a while, or never will be."""
+        self._bound.wait(timeout=LINGER)
+        return self._run
+
+    def begin_lane(self) -> None:
+        """Count a lane that is begun before there is anything to send."""
+        with self._lock:
+            self._lanes += 1
 
     def put(self, number: int) -> None:
         """Add a batch."""
@@ -58,29 +79,35 @@ class Outbox:
 
     def close(self) -> None:
         """Let the lanes end at once."""
+        self._bound.set()
         for _ in range(self._most_lanes):
             self._numbers.put(None)
 
     def permits(self) -> int:
         """Wait until calls may be made, and say how many."""
-        count = min(MOST_PERMITS, 1 + self._numbers.qsize())
+        count = min(self._most_permits, 1 + self._numbers.qsize())
         self._permits(count)
         return count
 
 
-def submit_batches(run: Run, outbox: Outbox) -> int:
+def submit_batches(outbox: Outbox) -> int:
     """A lane: sends one batch after another while there are any; returns how many it sent."""
+    try:
+        run = outbox.run()
+        return 0 if run is None else _send_all(run, outbox)
+    finally:
+        outbox.lane_ended()
+
+
+def _send_all(run: Run, outbox: Outbox) -> int:
     sent = permits = 0
     with run.guard():
-        try:
-            while run.active and (number := outbox.take()) is not None:
-                permits = permits or outbox.permits()
-                with run.guard(number):
-                    submit_batch(run, run.ledger.batches[number])
-                permits -= 1
-                sent += 1
-        finally:
-            outbox.lane_ended()
+        while run.active and (number := outbox.take()) is not None:
+            permits = permits or outbox.permits()
+            with run.guard(number):
+                submit_batch(run, run.ledger.batches[number])
+            permits -= 1
+            sent += 1
     return sent
 
 

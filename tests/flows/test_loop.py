@@ -9,11 +9,11 @@ import pytest
 
 from blocks.errors import StateError
 from flows.loop import Loop, Threads
-from flows.pipeline import run_pipeline
+from flows.pipeline import Work, run_pipeline
 from flows.preflight import check
 from flows.run import Run
 from flows.settings import read_settings
-from flows.submit import Outbox
+from flows.submit import Outbox, submit_batches
 from tests.flows.undecorated import reviews, write_job, write_texts
 
 
@@ -47,3 +47,43 @@ def test_work_that_could_not_be_begun_ends_the_run(tmp_path: Path) -> None:
     }
     with pytest.raises(StateError, match="could not be started: Crashed: no room"):
         run_pipeline(check(read_settings(parameters)), work, lambda _: None)
+
+
+def test_a_lane_that_is_begun_before_the_plan_sends_what_it_finds(tmp_path: Path) -> None:
+    """It waits for the run; no other lane is begun for the first batch."""
+    outbox, begun = Outbox(lambda _: None), []
+
+    with Threads() as threads:
+
+        def start(function: Any, *arguments: Any) -> Any:
+            begun.append(function.__name__)
+            return threads.start(function, *arguments)
+
+        def expect() -> None:
+            outbox.begin_lane()
+            start(submit_batches, outbox)
+
+        parameters = {
+            "input": write_texts(tmp_path, reviews(3)),
+            "output": tmp_path / "out.parquet",
+            "job": write_job(tmp_path),
+            "provider": "local",
+            "options": {"latency": "0"},
+        }
+        checked = check(read_settings(parameters))
+        loop: Work = lambda run: Loop(run, start, outbox, lambda _: None).work()  # noqa: E731  # a type that it must have
+        figures = run_pipeline(checked, loop, lambda _: None, expect)
+    assert figures.rows == {"ok": 3}
+    assert begun == ["submit_batches", "collect_batch"]
+
+
+def test_a_lane_without_a_run_ends_when_there_will_be_none() -> None:
+    """The plan failed, or there is nothing to send."""
+    outbox = Outbox(lambda _: None)
+    outbox.begin_lane()
+    with Threads() as threads:
+        lane = threads.start(submit_batches, outbox)
+        outbox.close()
+        lane.wait()
+    assert lane.done()
+    assert lane.trouble() == ""

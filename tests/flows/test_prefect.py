@@ -261,8 +261,23 @@ def test_parameters_that_break_the_schema_are_refused_when_the_run_is_made(env: 
 def test_many_batches_that_end_at_once_are_all_collected(env: Env, tmp_path: Path) -> None:
     """Prefect looks into what a task is given; a run that other threads change meanwhile is nothing to look into."""
     source, output = write_texts(tmp_path, reviews(640)), tmp_path / "out.parquet"
+    batchwerk("setup", env=env)
+    place = f"{env['PREFECT_API_URL']}/v2/concurrency_limits/batchwerk:local"
+    httpx.patch(place, json={"limit": 1000, "slot_decay_per_second": 1000}).raise_for_status()
     options = ["--batch-size", "5", "--max-in-flight", "200", "--option", "latency=0"]
     job = str(write_job(tmp_path))
     called = batchwerk("run", str(source), str(output), "--job", job, "--provider", "local", *options, env=env)
     assert called.status == 0, called.err
     assert set(pq.read_table(output).column("_status").to_pylist()) == {"ok"}
+
+
+def test_no_more_permits_are_asked_for_than_an_operators_limit_has(env: Env, tmp_path: Path) -> None:
+    """Prefect refuses such a call instead of waiting."""
+    source, output = write_texts(tmp_path, reviews(64)), tmp_path / "out.parquet"
+    batchwerk("setup", env=env)
+    place = f"{env['PREFECT_API_URL']}/v2/concurrency_limits/batchwerk:local"
+    httpx.patch(place, json={"limit": 2, "slot_decay_per_second": 20}).raise_for_status()
+    options = ["--batch-size", "4", "--option", "latency=0"]
+    job = str(write_job(tmp_path))
+    called = batchwerk("run", str(source), str(output), "--job", job, "--provider", "local", *options, env=env)
+    assert called.status == 0, called.err
