@@ -8,6 +8,7 @@ from pathlib import Path
 from blocks.errors import UsageError
 from flows.domain.ledger import State
 from flows.loop import Loop, Threads
+from flows.permits import Permits
 from flows.pipeline import run_pipeline
 from flows.preflight import check
 from flows.report.figures import Figures
@@ -40,4 +41,4 @@ def cancel_batches(run: Run) -> str:
     for batch in run.ledger.in_state(State.UNKNOWN):
         run.unresolved[batch.number] = f"whether batch {batch.number} was accepted is not known; the next run asks"
     with Threads() as threads:
-        return Loop(run, threads.start, Outbox(lambda _: None), lambda _: None, submit=False).work()
+        return Loop(run, threads.start, Outbox(Permits(lambda _: None)), lambda _: None, submit=False).work()

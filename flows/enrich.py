@@ -20,13 +20,14 @@ from pydantic import Field
 
 from blocks.errors import BatchwerkError, StateError
 from flows.cancel import cancel_output
-from flows.limits import ensure_limits, permits_for
+from flows.limits import asking, ensure_limits
 from flows.loop import COLLECTORS, Loop, Started
+from flows.permits import Permits
 from flows.pipeline import run_pipeline
 from flows.preflight import Checked, check
 from flows.report.artifacts import progress_artifact, publish_artifacts
 from flows.report.figures import Exit, Figures
-from flows.report.progress import ProgressReporter
+from flows.report.progress import ProgressReporter, in_background
 from flows.run import Run
 from flows.settings import DEFAULT_BATCH_SIZE, DEFAULT_IN_FLIGHT, DEFAULT_MEMORY, DEFAULT_ROW_GROUP, read_settings
 from flows.submit import LANES, Outbox, submit_batches
@@ -146,12 +147,12 @@ class PrefectWork:
     def work(self, run: Run) -> str:
         """Work on the run; returns why it stopped early, if it did."""
         outbox = self._outbox or self._new_outbox()
-        report_progress = ProgressReporter(progress_artifact(run.checked.settings.output))
+        report_progress = ProgressReporter(in_background(progress_artifact(run.checked.settings.output)))
         return Loop(run, self._start, outbox, report_progress).work()
 
     def _new_outbox(self) -> Outbox:
         allowed = ensure_limits(self._provider, self._checked.terms.limits)
-        return Outbox(permits_for(self._provider), *allowed)
+        return Outbox(Permits(asking(self._provider), allowed.permits), allowed.lanes)
 
     def __enter__(self) -> PrefectWork:
         return self

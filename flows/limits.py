@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -13,7 +12,8 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from blocks.batch import Limits
 from blocks.catalog import DEFAULT_DIALECT, ENTRIES, LOCAL
 from blocks.errors import UsageError
-from flows.submit import LANES, MOST_PERMITS
+from flows.permits import MOST, Ask
+from flows.submit import LANES
 
 UPLOADS = 4  # submissions at once, over all runs
 DEFAULT_AN_HOUR = 6_000
@@ -47,7 +47,7 @@ def ensure_limits(provider: str, limits: Limits) -> Allowed:
                 f"the concurrency limit {name} is 0: nothing may be submitted",
                 next_step=f"raise it: prefect gcl update {name} --limit {usual}",
             )
-    return Allowed(min(LANES, slots), min(MOST_PERMITS, rate))
+    return Allowed(min(LANES, slots), min(MOST, rate))
 
 
 def ensure_all_limits() -> list[str]:
@@ -58,13 +58,13 @@ def ensure_all_limits() -> list[str]:
     return [tag_for(provider) for provider in known]
 
 
-def permits_for(provider: str) -> Callable[[int], None]:
+def asking(provider: str) -> Ask:
     """What waits until so many submissions may be made."""
 
-    def permits(count: int) -> None:
+    def ask(count: int) -> None:
         rate_limit(tag_for(provider), occupy=count)
 
-    return permits
+    return ask
 
 
 def _existing_or_new(client: SyncPrefectClient, name: str, limit: int, slot_decay_per_second: float = 0.0) -> int:

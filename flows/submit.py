@@ -6,21 +6,19 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
 
 from blocks.batch import EncodedBatch, Found
 from blocks.errors import BatchTooLarge, ProviderError, StateError, UnknownOutcome
 from flows.domain.events import Ended, Refused, Submitted, Unknown
 from flows.domain.ledger import Batch, State
+from flows.permits import Permits
 from flows.run import Run, now
 
 log = logging.getLogger("batchwerk")
 
 LANES = 2  # submissions at once; more would only wait for the interpreter
 LINGER = 30.0  # seconds that a lane keeps its slot with nothing to send: getting one again takes a few
-MOST_PERMITS = 8  # asked for at once; each request for them is a call to Prefect's server
-Permits = Callable[[int], None]  # blocks until so many calls may be made
 
 
 class Outbox:
@@ -29,10 +27,9 @@ class Outbox:
     A lane may be begun before there is a run: Prefect takes seconds to give it its slot, and planning takes some too.
     """
 
-    def __init__(self, permits: Permits, most_lanes: int = LANES, most_permits: int = MOST_PERMITS) -> None:
+    def __init__(self, permits: Permits, most_lanes: int = LANES) -> None:
         self._numbers: queue.Queue[int | None] = queue.Queue()
         self._permits = permits
-        self._most_permits = most_permits
         self._most_lanes = most_lanes
         self._lock = threading.Lock()
         self._lanes = 0
@@ -50,9 +47,10 @@ class Outbox:
         return self._run
 
     def begin_lane(self) -> None:
-        """Count a lane that is begun before there is anything to send."""
+        """Count a lane that is begun before there is anything to send, and ask for what lanes need to send."""
         with self._lock:
             self._lanes += 1
+        self._permits.expect(self._most_lanes)
 
     def put(self, number: int) -> None:
         """Add a batch."""
@@ -80,14 +78,13 @@ class Outbox:
     def close(self) -> None:
         """Let the lanes end at once."""
         self._bound.set()
+        self._permits.close()
         for _ in range(self._most_lanes):
             self._numbers.put(None)
 
-    def permits(self) -> int:
-        """Wait until calls may be made, and say how many."""
-        count = min(self._most_permits, 1 + self._numbers.qsize())
-        self._permits(count)
-        return count
+    def may_send(self) -> bool:
+        """Wait until one more batch may be sent; False where nothing is to be sent any more."""
+        return self._permits.take(soon=self._numbers.qsize)
 
 
 def submit_batches(outbox: Outbox) -> int:
@@ -100,13 +97,11 @@ def submit_batches(outbox: Outbox) -> int:
 
 
 def _send_all(run: Run, outbox: Outbox) -> int:
-    sent = permits = 0
+    sent = 0
     with run.guard():
-        while run.active and (number := outbox.take()) is not None:
-            permits = permits or outbox.permits()
+        while run.active and (number := outbox.take()) is not None and outbox.may_send():
             with run.guard(number):
                 submit_batch(run, run.ledger.batches[number])
-            permits -= 1
             sent += 1
     return sent
 

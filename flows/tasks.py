@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import Event
 from typing import Any
 
 from prefect import Task
@@ -42,17 +43,20 @@ class _Submitted:
 
     def __init__(self, future: PrefectFuture[Any]) -> None:
         self._future = future
+        self._ended = Event()
+        future.add_done_callback(lambda _: self._ended.set())
 
     def wait(self) -> None:
         """Until it has ended, well or not."""
         self._future.wait()
 
     def done(self) -> bool:
-        """Whether it has ended."""
-        return bool(self._future.state.is_final())
+        """Whether it has ended. The future's own state would be asked for at Prefect's server, each time."""
+        return self._ended.is_set()
 
     def trouble(self) -> str:
         """Why it ended badly; empty where it did not."""
+        self._future.wait()  # has the state from the thread that worked, not from the server
         state = self._future.state
         return f"{state.name}: {state.message}" if state.is_failed() or state.is_crashed() else ""
 

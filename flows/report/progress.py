@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 
 from flows.domain.money import show_usd
@@ -40,6 +41,25 @@ class Progress:
 
 Watcher = Callable[[Progress], None]
 terminal: ContextVar[Watcher | None] = ContextVar("terminal", default=None)  # set by the command line
+
+
+def in_background(watch: Watcher) -> Watcher:
+    """The run does not wait for what tells of it; what comes while the one before is still being told is left out."""
+    telling = threading.Lock()
+
+    def tell(progress: Progress) -> None:
+        try:
+            watch(progress)
+        except Exception as error:  # noqa: BLE001  # whatever keeps progress from being shown, the run goes on
+            log.warning("progress can't be shown: %s", str(error).splitlines()[0])
+        finally:
+            telling.release()
+
+    def start(progress: Progress) -> None:
+        if telling.acquire(blocking=False):
+            threading.Thread(target=copy_context().run, args=(tell, progress), daemon=True, name="progress").start()
+
+    return start
 
 
 class ProgressReporter:

@@ -9,6 +9,7 @@ import pytest
 
 from blocks.errors import StateError
 from flows.loop import Loop, Threads
+from flows.permits import Permits
 from flows.pipeline import Work, run_pipeline
 from flows.preflight import check
 from flows.run import Run
@@ -36,7 +37,7 @@ def test_work_that_could_not_be_begun_ends_the_run(tmp_path: Path) -> None:
             def start(function: Any, *arguments: Any) -> Any:
                 return Broken() if function.__name__ == "collect_batch" else threads.start(function, *arguments)
 
-            return Loop(run, start, Outbox(lambda _: None), lambda _: None).work()
+            return Loop(run, start, Outbox(Permits(lambda _: None)), lambda _: None).work()
 
     parameters = {
         "input": write_texts(tmp_path, reviews(3)),
@@ -51,7 +52,7 @@ def test_work_that_could_not_be_begun_ends_the_run(tmp_path: Path) -> None:
 
 def test_a_lane_that_is_begun_before_the_plan_sends_what_it_finds(tmp_path: Path) -> None:
     """It waits for the run; no other lane is begun for the first batch."""
-    outbox, begun = Outbox(lambda _: None), []
+    outbox, begun = Outbox(Permits(lambda _: None)), []
 
     with Threads() as threads:
 
@@ -79,7 +80,7 @@ def test_a_lane_that_is_begun_before_the_plan_sends_what_it_finds(tmp_path: Path
 
 def test_a_lane_without_a_run_ends_when_there_will_be_none() -> None:
     """The plan failed, or there is nothing to send."""
-    outbox = Outbox(lambda _: None)
+    outbox = Outbox(Permits(lambda _: None))
     outbox.begin_lane()
     with Threads() as threads:
         lane = threads.start(submit_batches, outbox)

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flows.loop import Loop, Threads
+from flows.permits import Permits
 from flows.pipeline import run_pipeline
 from flows.preflight import check
 from flows.report.figures import Figures
@@ -32,7 +33,7 @@ output:
 def work(run: Run) -> str:
     """What `flows.enrich.work` does, without tasks, limits and artifacts."""
     with Threads() as threads:
-        return Loop(run, threads.start, Outbox(lambda _: None), lambda _: None).work()
+        return Loop(run, threads.start, Outbox(Permits(lambda _: None)), lambda _: None).work()
 
 
 def enrich(**parameters: Any) -> Figures:
