@@ -48,7 +48,12 @@ def row_keys(digest: bytes, names: Sequence[str], columns: Sequence[Sequence[Any
     """The key of every row, from the values of the columns that the prompt uses; their order is of no matter."""
     ordered = sorted(zip(names, columns, strict=True), key=itemgetter(0))
     base = blake2b(digest + encode([name for name, _ in ordered]), digest_size=KEY_BYTES)
-    return [_digest(base, payload) for payload in _payloads([column for _, column in ordered])]
+    keys: list[bytes] = []
+    for payload in _payloads([column for _, column in ordered]):
+        hasher = base.copy()
+        hasher.update(payload)
+        keys.append(hasher.digest())
+    return keys
 
 
 def _payloads(columns: Sequence[Sequence[Any]]) -> Iterable[bytes]:
@@ -56,12 +61,6 @@ def _payloads(columns: Sequence[Sequence[Any]]) -> Iterable[bytes]:
     if len(encoded) == 1:
         return encoded[0]
     return map(b"".join, zip(*encoded, strict=True))
-
-
-def _digest(base: Any, payload: bytes) -> bytes:
-    hasher = base.copy()
-    hasher.update(payload)
-    return bytes(hasher.digest())
 
 
 def _number(value: int) -> tuple[bytes, bytes]:

@@ -49,6 +49,8 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 
 def _shown(value: Any) -> Any:
     """What stands in a prompt for a value: nothing for a null, and never a Python object's address."""
+    if type(value) is str:  # nearly always, and this runs for each value of each row
+        return value
     if value is None:
         return ""
     if isinstance(value, Iterator) or (callable(value) and not isinstance(value, StrictUndefined)):
@@ -182,4 +184,4 @@ def _unknown_column(name: str, available: Sequence[str]) -> tuple[str]:
 
 def blank(value: Any) -> bool:
     """Whether a value says nothing: null, or text without a visible character."""
-    return value is None or (isinstance(value, str) and not value.strip())
+    return value is None or (isinstance(value, str) and (not value or value.isspace()))

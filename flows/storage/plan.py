@@ -35,7 +35,11 @@ VALUE = "value:"  # prefix of the columns that the prompt uses
 LONGEST_ID = "x" * 40  # stands for a custom_id when a request is measured
 FRESH_ROWS = 1_000_000  # new requests whose keys are in memory at once: 24 bytes each
 SAMPLES_A_WINDOW = 24  # prompts whose tokens are estimated piece by piece
+MANY_SAMPLES = 240  # from so many on, one a window
 NOT_SELECTED = "not selected by --where"
+
+Numbers = np.ndarray[Any, np.dtype[np.int64]]
+Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
 ROWS_SCHEMA = pa.schema(
     [
@@ -174,6 +178,7 @@ class _Planner:
         self.rows_file = rows_file
         self.db = db
         self.scratch = scratch
+        self.samples = 0
         self.sampled_tokens = 0.0
         self.sampled_bytes = 0
         self.first_prompt: str | None = None
@@ -190,7 +195,7 @@ class _Planner:
 
     # --- first pass: rows → keys
 
-    def _unselected(self) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
+    def _unselected(self) -> Flags | None:
         """Which rows `--where` leaves out."""
         if self.question.where is None:
             return None
@@ -199,7 +204,7 @@ class _Planner:
         mask[selected] = False
         return mask
 
-    def _read_keys(self, unselected: np.ndarray[Any, np.dtype[np.bool_]] | None) -> None:
+    def _read_keys(self, unselected: Flags | None) -> None:
         question, names = self.question, self.question.prompt.columns
         needed = list(dict.fromkeys([*names, *question.skip_empty]))
         row = 0
@@ -309,7 +314,7 @@ class _Planner:
                 "request": pa.array(np.arange(number, number + count, dtype=np.int64)),
                 "hi": pa.array(high[good]),
                 "lo": pa.array(low[good]),
-                "bytes": pa.array(np.array(sizes, dtype=np.int64)[good]),
+                "bytes": pa.array(sizes[good]),
             } | {f"{VALUE}{name}": kept.column(name) for name in kept.schema.names}
             writer.write(pa.table(columns))
         return number + count
@@ -317,27 +322,30 @@ class _Planner:
     def _render(self, taken: pa.Table) -> list[str | Unrenderable]:
         return self.question.prompt.render([column_values(column) for column in taken.columns])
 
-    def _measure(self, prompts: list[str | Unrenderable]) -> tuple[list[int], list[str | None]]:
-        most = self.question.max_request_bytes
-        sizes: list[int] = []
-        problems: list[str | None] = []
-        for prompt in prompts:
-            if isinstance(prompt, Unrenderable):
-                sizes.append(0)
-                problems.append(prompt.reason)
-                continue
-            size = len(self.question.format.encode(LONGEST_ID, prompt)) + len(self.question.format.separator)
-            sizes.append(size)
-            too_large = most is not None and size > most
-            problems.append(f"the request has {size:,} bytes, the provider takes {most:,}" if too_large else None)
-        return sizes, problems
+    def _measure(self, prompts: list[str | Unrenderable]) -> tuple[Numbers, list[str | None]]:
+        """The size of each request, 0 for one without a prompt; and why it can't be sent, if it can't."""
+        encode, separator, most = (
+            self.question.format.encode,
+            self.question.format.separator,
+            self.question.max_request_bytes,
+        )
+        sizes = [0 if isinstance(prompt, Unrenderable) else len(encode(LONGEST_ID, prompt)) for prompt in prompts]
+        measured = np.array(sizes, dtype=np.int64)
+        measured[measured > 0] += len(separator)
+        problems = [prompt.reason if isinstance(prompt, Unrenderable) else None for prompt in prompts]
+        if most is not None:
+            for index in np.flatnonzero(measured > most):
+                problems[index] = f"the request has {measured[index]:,} bytes, the provider takes {most:,}"
+        return measured, problems
 
     def _sample(self, prompts: list[str]) -> None:
         if self.first_prompt is None and prompts:
             self.first_prompt = prompts[0]
-        step = max(1, len(prompts) // SAMPLES_A_WINDOW)
-        for prompt in prompts[::step][:SAMPLES_A_WINDOW]:
+        most = SAMPLES_A_WINDOW if self.samples < MANY_SAMPLES else 1
+        step = max(1, len(prompts) // most)
+        for prompt in prompts[::step][:most]:
             encoded = self.question.format.encode(LONGEST_ID, prompt[:20_000])
+            self.samples += 1
             self.sampled_tokens += estimate_tokens(_inner_text(encoded)) + OVERHEAD
             self.sampled_bytes += len(encoded)
 
@@ -376,7 +384,7 @@ class _Planner:
             writer.close({"identity": self.question.identity, "plan": orjson.dumps(values).decode()})
         return plan
 
-    def _summary(self, counts: Counter[str], seen: np.ndarray[Any, np.dtype[np.bool_]], start: int, stop: int) -> Plan:
+    def _summary(self, counts: Counter[str], seen: Flags, start: int, stop: int) -> Plan:
         wanted = int(seen.sum())
         return Plan(
             rows=counts["rows"],
@@ -393,7 +401,7 @@ class _Planner:
             first_problem=self.first_problem,
         )
 
-    def _bytes_of(self, wanted: np.ndarray[Any, np.dtype[np.bool_]]) -> int:
+    def _bytes_of(self, wanted: Flags) -> int:
         total = 0
         for path in sorted({*self.frozen, *generations(self.new)}):
             with pq.ParquetFile(path, pre_buffer=False) as file:
@@ -412,9 +420,7 @@ class _Planner:
         return 0.25
 
 
-def _first_of_each(
-    requests: pa.ChunkedArray, seen: np.ndarray[Any, np.dtype[np.bool_]]
-) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def _first_of_each(requests: pa.ChunkedArray, seen: Flags) -> Flags:
     """Which of these rows are the first that ask for their request; `seen` is brought up to date."""
     numbers = requests.fill_null(-1).to_numpy()
     found, at = np.unique(numbers, return_index=True)
@@ -425,7 +431,7 @@ def _first_of_each(
     return first
 
 
-def selected_rows(source: Source, where: str, *, only_check: bool = False) -> np.ndarray[Any, np.dtype[np.int64]]:
+def selected_rows(source: Source, where: str, *, only_check: bool = False) -> Numbers:
     """The numbers of the rows for which a SQL condition holds, evaluated by DuckDB over the input alone."""
     found, offset = [np.zeros(0, dtype=np.int64)], 0
     with duckdb.connect(config={"memory_limit": "256MB"}) as db:
@@ -438,9 +444,7 @@ def selected_rows(source: Source, where: str, *, only_check: bool = False) -> np
     return np.concatenate(found)
 
 
-def _selected_in(
-    db: duckdb.DuckDBPyConnection, file: SourceFile, where: str, order: str
-) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _selected_in(db: duckdb.DuckDBPyConnection, file: SourceFile, where: str, order: str) -> Numbers:
     """The row numbers within one file; what stands in the names of its folders can be asked for like a column."""
     values = "".join(
         f", {'NULL' if value is None else _quoted(value)} AS {_name(key)}" for key, value in file.partition.items()
@@ -457,7 +461,7 @@ def _selected_in(
             f"--where is not a condition on the input's rows: {str(error).splitlines()[0]}",
             next_step="write it as SQL would after WHERE, for example --where \"language = 'de'\"",
         ) from error
-    numbers: np.ndarray[Any, np.dtype[np.int64]] = found.column(0).to_numpy()
+    numbers: Numbers = found.column(0).to_numpy()
     return numbers
 
 
