@@ -60,17 +60,19 @@ def gather(order: Order, provider: BatchProvider) -> Gathered:
 
 
 def helpers_for(requests: int) -> int:
-    """How many helpers a run of so many requests may have: one core is this process's own."""
+    """How many helpers a run with so many open requests may have: one core is this process's own."""
     spare = (os.cpu_count() or 1) - 1
     return min(spare, MOST_HELPERS) if requests >= WORTH_A_HELPER else 0
 
 
 class Helpers:
-    """Processes that gather batches; started when they are needed, ended with this one."""
+    """Processes that gather batches, ended with this one. The first begins at once: it takes most of a second."""
 
     def __init__(self, most: int) -> None:
         self._idle: queue.SimpleQueue[_Helper] = queue.SimpleQueue()
-        self._all: list[_Helper] = []
+        self._all = [_Helper()] if most else []
+        for helper in self._all:
+            self._idle.put(helper)
         self._most = most
         self._lock = threading.Lock()
 

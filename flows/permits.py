@@ -7,13 +7,13 @@ from collections.abc import Callable
 from contextvars import copy_context
 
 MOST = 8  # asked for at once; each request for them is a call to Prefect's server
-FEW = 2  # when no more than so many are left, the next ones are asked for
+FEW = 4  # when no more than so many are left, the next ones are asked for
 
 Ask = Callable[[int], None]  # blocks until so many calls may be made
 
 
 class Permits:
-    """A stock of them, for several lanes. No more are asked for than are going to be used."""
+    """A stock of them, for several lanes. No more are asked for than may be used."""
 
     def __init__(self, ask: Ask, most: int = MOST) -> None:
         self._ask = ask
@@ -25,7 +25,7 @@ class Permits:
         self._changed = threading.Condition()
 
     def expect(self, count: int) -> None:
-        """Ask for some that are going to be used, and don't wait."""
+        """Ask for some that may be used soon, and don't wait."""
         with self._changed:
             self._order(count)
 

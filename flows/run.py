@@ -211,6 +211,7 @@ def opened(checked: Checked, expect: Callable[[], None]) -> Iterator[Run]:
         journal = stack.enter_context(Journal(state.journal))
         ledger = ledgers.replay(journal.events)
         plan = planned(checked, journal, ledger, expect)
+        wanted = wanted_requests(state.rows, checked.settings.memory_limit) if plan.requests else Ranges()
         run = Run(
             checked=checked,
             id=run_id,
@@ -218,15 +219,21 @@ def opened(checked: Checked, expect: Callable[[], None]) -> Iterator[Run]:
             ledger=ledger,
             providers=Providers(stack, state.path),
             plan=plan,
-            wanted=wanted_requests(state.rows, checked.settings.memory_limit) if plan.requests else Ranges(),
+            wanted=wanted,
             requests=FrozenRequests(generations(state.requests)),
-            helpers=stack.enter_context(closing(Helpers(helpers_for(plan.requests)))),
+            helpers=stack.enter_context(closing(Helpers(helpers_for(_open_requests(ledger, wanted))))),
             began=began,
         )
         if checked.settings.retry_failed and ledger.final:
             run.record(Reopened(at=now(), slices=ledger.reopened()))
         run.answered_before = run.answered()
         yield run
+
+
+def _open_requests(ledger: Ledger, wanted: Ranges) -> int:
+    """Those that are to be sent, and those that are with the provider."""
+    unsent = sum(part.requests for part in ledger.backlog(wanted))
+    return unsent + sum(batch.requests for batch in ledger.in_flight())
 
 
 def planned(checked: Checked, journal: Journal, ledger: Ledger, expect: Callable[[], None]) -> Plan:

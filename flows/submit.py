@@ -46,11 +46,11 @@ class Outbox:
         self._bound.wait(timeout=LINGER)
         return self._run
 
-    def begin_lane(self) -> None:
-        """Count a lane that is begun before there is anything to send, and ask for what lanes need to send."""
+    def begin_lane(self, batches: int) -> None:
+        """Count a lane that is begun before there is anything to send; there may be so many batches."""
         with self._lock:
             self._lanes += 1
-        self._permits.expect(self._most_lanes)
+        self._permits.expect(batches)
 
     def put(self, number: int) -> None:
         """Add a batch."""

@@ -51,10 +51,13 @@ def call(folder: Path, **more: Any) -> dict[str, Any]:
     return {**usual, **more}
 
 
-def test_the_output_is_the_same(tmp_path: Path, started: list[_Helper], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_output_is_the_same(
+    tmp_path: Path, started: list[_Helper], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """With failures, invalid answers and missing ones, which go again with the reason."""
     with_helpers = enrich(**call(tmp_path / "with"))
     assert started
+    assert "a helper process ended" not in caplog.text  # which would have been done without
     monkeypatch.setattr("flows.run.helpers_for", lambda _: 0)
     alone = enrich(**call(tmp_path / "alone"))
     outputs: list[pa.Table] = [pq.read_table(tmp_path / name / "out.parquet") for name in ("with", "alone")]

@@ -61,7 +61,7 @@ def test_a_lane_that_is_begun_before_the_plan_sends_what_it_finds(tmp_path: Path
             return threads.start(function, *arguments)
 
         def expect() -> None:
-            outbox.begin_lane()
+            outbox.begin_lane(1)
             start(submit_batches, outbox)
 
         parameters = {
@@ -81,7 +81,7 @@ def test_a_lane_that_is_begun_before_the_plan_sends_what_it_finds(tmp_path: Path
 def test_a_lane_without_a_run_ends_when_there_will_be_none() -> None:
     """The plan failed, or there is nothing to send."""
     outbox = Outbox(Permits(lambda _: None))
-    outbox.begin_lane()
+    outbox.begin_lane(1)
     with Threads() as threads:
         lane = threads.start(submit_batches, outbox)
         outbox.close()
