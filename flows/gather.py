@@ -24,6 +24,7 @@ from blocks.catalog import Reach
 from blocks.errors import ProviderError, system_error
 from flows.domain.events import Slice
 from flows.domain.ledger import Batch, State
+from flows.garbage import searched_rarely
 from flows.storage.results import Gathered, Gatherer, ResultsStore
 from flows.storage.state import StateDirectory
 from flows.terms import Terms
@@ -226,12 +227,13 @@ def main() -> None:
     kept = _Kept()
     logging.getLogger("batchwerk").addHandler(kept)
     clients: dict[bytes, BatchProvider] = {}
-    for line in sys.stdin.buffer:
-        kept.records.clear()
-        answer = _answer(line, clients)
-        answer["said"] = kept.records
-        sys.stdout.buffer.write(orjson.dumps(answer, default=list) + b"\n")
-        sys.stdout.buffer.flush()
+    with searched_rarely():
+        for line in sys.stdin.buffer:
+            kept.records.clear()
+            answer = _answer(line, clients)
+            answer["said"] = kept.records
+            sys.stdout.buffer.write(orjson.dumps(answer, default=list) + b"\n")
+            sys.stdout.buffer.flush()
 
 
 def _answer(line: bytes, clients: dict[bytes, BatchProvider]) -> dict[str, Any]:

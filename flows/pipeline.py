@@ -12,6 +12,7 @@ import pyarrow as pa
 from blocks.errors import AuthenticationFailed, BatchwerkError, StateError, UsageError, system_error
 from flows.collect import restore_results
 from flows.compact import compact_results
+from flows.garbage import searched_rarely
 from flows.preflight import Checked
 from flows.publish import publish
 from flows.report.figures import Exit, Figures, estimate_backlog, figures_of
@@ -47,7 +48,7 @@ def _run(checked: Checked, work: Work, announce: Callable[[Figures], None], expe
     logging.getLogger("batchwerk").setLevel(logging.INFO)
     logging.getLogger("stamina").setLevel(logging.ERROR)  # our own warnings say the same
     started = time.monotonic()
-    with opened(checked, expect) as run, stopped_by_signals(run):
+    with searched_rarely(), opened(checked, expect) as run, stopped_by_signals(run):
         restore_results(run)
         expected = estimate_backlog(checked, run.plan, run.ledger, run.wanted, run.requests)
         stopped, trouble = _try(run, work)

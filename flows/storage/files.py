@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar, cast
 from uuid import uuid4
 
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+T = TypeVar("T")
 
 NUMBERED_ROWS = 16_384  # rows of a row group in our own files: what one read by number brings in
 
@@ -57,6 +60,35 @@ def write_part(path: Path, table: pa.Table) -> None:
         pq.write_table(table, temporary, compression="zstd", row_group_size=NUMBERED_ROWS, write_page_checksum=True)
 
 
+def ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items; a thread makes the next one meanwhile, which pays where it is Arrow that makes it."""
+    end = object()
+    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as thread:
+        upcoming = thread.submit(next, items, end)
+        while (item := upcoming.result()) is not end:
+            upcoming = thread.submit(next, items, end)
+            yield cast("T", item)
+
+
+class Behind:
+    """Calls a function in a thread, one call after another; the caller waits only for the call before."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="behind")
+        self._last: Future[Any] | None = None
+
+    def call(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> None:
+        """Begin a call. Raises what the one before raised."""
+        self.wait()
+        self._last = self._thread.submit(function, *arguments, **options)
+
+    def wait(self) -> None:
+        """Until nothing is under way. Raises what the last call raised."""
+        last, self._last = self._last, None
+        if last is not None:
+            last.result()
+
+
 class NumberedTable:
     """One of our Parquet files, read by row number; all row groups but the last have `NUMBERED_ROWS` rows."""
 
@@ -99,6 +131,7 @@ class NumberedWriter:
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._writer = pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True)
+        self._behind = Behind()
         self._schema = schema
         self._pending: list[pa.Table] = []
         self._rows = 0
@@ -111,12 +144,13 @@ class NumberedWriter:
             return
         whole = pa.concat_tables(self._pending)
         full = self._rows - self._rows % NUMBERED_ROWS
-        self._writer.write_table(whole.slice(0, full), row_group_size=NUMBERED_ROWS)
+        self._behind.call(self._writer.write_table, whole.slice(0, full), row_group_size=NUMBERED_ROWS)
         rest = whole.slice(full)
         self._pending, self._rows = ([rest] if rest.num_rows else []), rest.num_rows
 
     def close(self, metadata: Mapping[str, str]) -> None:
         """Write what is left, and the file's metadata."""
+        self._behind.wait()
         if self._pending:
             self._writer.write_table(pa.concat_tables(self._pending), row_group_size=NUMBERED_ROWS)
         self._writer.add_key_value_metadata(dict(metadata))

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from flows.domain.ledger import Ledger
 from flows.domain.outcomes import Outcome
 from flows.domain.schema import OutputSchema
-from flows.storage.files import NumberedTable, replacing
+from flows.storage.files import Behind, NumberedTable, replacing
 from flows.storage.results import ResultsStore, answer_type, compacted_schema, reading
 from flows.storage.source import Source, SourceFile
 
@@ -166,6 +166,7 @@ class _RowGroups:
 
     def __init__(self, path: Path, schema: pa.Schema, publication: Publication) -> None:
         self._writer = pq.ParquetWriter(path, schema, compression=publication.compression)
+        self._behind = Behind()
         self._most = publication.row_group_rows
         self._pending: list[pa.Table] = []
 
@@ -181,7 +182,7 @@ class _RowGroups:
             self._pending = []
 
     def _flush(self, table: pa.Table) -> None:
-        self._writer.write_table(table, row_group_size=self._most)
+        self._behind.call(self._writer.write_table, table, row_group_size=self._most)
 
     def __enter__(self) -> _RowGroups:
         return self
@@ -189,7 +190,10 @@ class _RowGroups:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None and self._pending:
             self._flush(pa.concat_tables(self._pending))
-        self._writer.close()
+        try:
+            self._behind.wait()
+        finally:
+            self._writer.close()
 
 
 class _Answers:

@@ -5,7 +5,6 @@ Where they grow many, small ones are replaced by one compacted part: all their r
 
 from __future__ import annotations
 
-import gc
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -115,18 +114,6 @@ class _Verdict(NamedTuple):
     raw: str | None = None
 
 
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Thousands of young dicts make the collector look at them over and over; collected once at the end instead."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
 class Gatherer:
     """Takes the answers of one batch, in any order, and makes its results part."""
 
@@ -140,13 +127,12 @@ class Gatherer:
 
     def take(self, answers: Iterable[Answer]) -> None:
         """Judge answers; only their typed values are kept."""
-        with _no_garbage_collection():
-            for answer in answers:
-                number = self._number(answer.custom_id)
-                if number is None or number in self._rows:
-                    self._strays += 1
-                else:
-                    self._rows[number] = self._verdict(answer)
+        for answer in answers:
+            number = self._number(answer.custom_id)
+            if number is None or number in self._rows:
+                self._strays += 1
+            else:
+                self._rows[number] = self._verdict(answer)
 
     def take_copy(self, answers: Iterable[Answer]) -> None:
         """Answers of another batch with the same requests: they are paid as well, and fill in for what failed."""

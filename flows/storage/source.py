@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from blocks.errors import UsageError
+from flows.storage.files import ahead
 
 WINDOW_BYTES = 8 * 1024 * 1024  # uncompressed; what one window of rows may take in memory
 WINDOW_ROWS = 8_192
@@ -63,7 +64,7 @@ class SourceFile:
         left = self.rows if limit is None else min(limit, self.rows)
         own = None if columns is None else [name for name in columns if name not in self.partition]
         with pq.ParquetFile(self.path, pre_buffer=False) as file:
-            for batch in file.iter_batches(self._fitting_rows(file, own), columns=own, use_threads=False):
+            for batch in ahead(file.iter_batches(self._fitting_rows(file, own), columns=own, use_threads=False)):
                 if left <= 0:
                     return
                 table = pa.Table.from_batches([batch[:left]])
