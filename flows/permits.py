@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextvars import copy_context
 
 MOST = 8  # asked for at once; each request for them is a call to Prefect's server
+MOMENT = 0.2  # seconds; SQLite refuses a write that meets another, and Prefect tries again seconds later
 FEW = 4  # when no more than so many are left, the next ones are asked for
 
 Ask = Callable[[int], None]  # blocks until so many calls may be made
@@ -25,9 +26,10 @@ class Permits:
         self._changed = threading.Condition()
 
     def expect(self, count: int) -> None:
-        """Ask for some that may be used soon, and don't wait."""
+        """Ask for some that may be used soon; waits a moment at most, so that what is asked next does not collide."""
         with self._changed:
             self._order(count)
+            self._changed.wait(timeout=MOMENT)
 
     def take(self, soon: Callable[[], int]) -> bool:
         """Wait for one; False where none is needed any more. `soon`: how many others are going to be used."""

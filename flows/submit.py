@@ -48,9 +48,9 @@ class Outbox:
 
     def begin_lane(self, batches: int) -> None:
         """Count a lane that is begun before there is anything to send; there may be so many batches."""
+        self._permits.expect(batches)
         with self._lock:
             self._lanes += 1
-        self._permits.expect(batches)
 
     def put(self, number: int) -> None:
         """Add a batch."""
