@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 import time
 from contextvars import ContextVar
-from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -142,7 +141,7 @@ class PrefectWork:
     def prepare(self) -> None:
         """Ask for the first slot and for permits: it takes Prefect seconds to give them on SQLite."""
         self._outbox = self._new_outbox()
-        self._outbox.begin_lane(self._most_batches())
+        self._outbox.begin_lane(self._checked.settings.batches_of(self._checked.source.rows))
         self._begun.append(self._start(submit_batches, self._outbox))
 
     def work(self, run: Run) -> str:
@@ -150,11 +149,6 @@ class PrefectWork:
         outbox = self._outbox or self._new_outbox()
         report_progress = ProgressReporter(in_background(progress_artifact(run.checked.settings.output)))
         return Loop(run, self._start, outbox, report_progress).work()
-
-    def _most_batches(self) -> int:
-        """How many there are if all rows ask for something; what `auto` begins with is counted as the default."""
-        size = self._checked.settings.batch_size
-        return ceil(self._checked.source.rows / (DEFAULT_BATCH_SIZE if size == "auto" else size))
 
     def _new_outbox(self) -> Outbox:
         allowed = ensure_limits(self._provider, self._checked.terms.limits)

@@ -109,6 +109,12 @@ class Run:
         open_or_failed = sum(size(self.wanted.overlap(part.start, part.stop)) for part in parts)
         return self.plan.requests - unsent - open_or_failed
 
+    def batches_to_come(self) -> int:
+        """About how many batches are not decided yet."""
+        with self.lock:
+            unsent = sum(part.requests for part in self.ledger.backlog(self.wanted))
+        return self.checked.settings.batches_of(unsent)
+
     def has_work(self) -> bool:
         """Whether anything is to be sent or still with the provider."""
         return bool(self.ledger.in_flight()) or next(self.ledger.backlog(self.wanted), None) is not None

@@ -84,7 +84,11 @@ class Outbox:
 
     def may_send(self) -> bool:
         """Wait until one more batch may be sent; False where nothing is to be sent any more."""
-        return self._permits.take(soon=self._numbers.qsize)
+        return self._permits.take(self._to_come)
+
+    def _to_come(self) -> int:
+        """About how many batches are going to be sent, decided or not."""
+        return self._numbers.qsize() + (self._run.batches_to_come() if self._run else 0)
 
 
 def submit_batches(outbox: Outbox) -> int:
