@@ -6,7 +6,7 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-YOUNG = 100_000  # new objects between two searches; the answers of a batch are many, and hardly one is garbage
+YOUNG = 20_000  # new objects between two searches: what is in a cycle may hold a batch, so not too many
 
 
 @contextmanager

@@ -32,7 +32,7 @@ from flows.terms import Terms
 log = logging.getLogger("batchwerk")
 
 WORTH_A_HELPER = 50_000  # requests of a run: for fewer, starting a process takes longer than it saves
-MOST_HELPERS = 4
+MOST_HELPERS = 2  # each takes some 150 MB
 
 
 class Order(NamedTuple):
@@ -74,7 +74,7 @@ class Helpers:
         self._all = [_Helper()] if most else []
         for helper in self._all:
             self._idle.put(helper)
-        self._most = most
+        self.most = most
         self._lock = threading.Lock()
 
     def gather(self, order: Order, provider: BatchProvider) -> Gathered:
@@ -100,7 +100,7 @@ class Helpers:
         except queue.Empty:
             pass
         with self._lock:
-            if len(self._all) >= self._most:
+            if len(self._all) >= self.most:
                 return None
             self._all.append(_Helper())
             return self._all[-1]

@@ -19,7 +19,7 @@ from flows.domain.pacing import auto_batch_size, deadline
 from flows.run import Run
 from flows.submit import LANES, Outbox, submit_batches
 
-COLLECTORS = 2  # batches whose answers are in memory at once
+COLLECTORS = 2  # batches whose answers are in memory at once, where no helpers collect
 POLLERS = 4
 LONGEST_NAP = 1.0  # seconds between two looks, so that the progress shown is never old
 
@@ -192,7 +192,7 @@ class Loop:
             max_queued_requests=limits.max_queued_requests,
             max_queued_bytes=self._queued_bytes(limits.max_queued_tokens),
             queue_pause=self._polling.longest,
-            collectors=COLLECTORS,
+            collectors=self._run.helpers.most or COLLECTORS,
             gather=self._polling.longest,
             let_go_at=None if settings.wait is None else self._began + settings.wait,
             give_up_after=settings.give_up_after,

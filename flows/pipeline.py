@@ -76,6 +76,8 @@ def _try(run: Run, work: Work) -> tuple[str, BatchwerkError | None]:
             raise
         run.failure = None
         return "", error
+    finally:
+        run.helpers.close()  # their memory is for publishing
 
 
 def _raise_as_usage(run: Run, error: BatchwerkError) -> None:

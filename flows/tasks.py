@@ -56,7 +56,10 @@ class _Submitted:
 
     def trouble(self) -> str:
         """Why it ended badly; empty where it did not."""
-        self._future.wait()  # has the state from the thread that worked, not from the server
+        try:
+            self._future.wait()  # has the state from the thread that worked, not from the server
+        except Exception as error:  # noqa: BLE001  # whatever kept Prefect from running it
+            return f"{type(error).__name__}: {error}"
         state = self._future.state
         return f"{state.name}: {state.message}" if state.is_failed() or state.is_crashed() else ""
 

@@ -1,0 +1,82 @@
+"""Reading ahead and writing behind: nothing is lost, and what goes wrong in the thread is told."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from flows.storage.files import NUMBERED_ROWS, Behind, NumberedTable, NumberedWriter, ahead
+
+SOON = 5.0
+
+
+def test_all_items_come_in_order() -> None:
+    assert list(ahead(iter(range(100)))) == list(range(100))
+    assert list(ahead(iter([]))) == []
+
+
+def test_the_next_item_is_made_while_one_is_used() -> None:
+    made = threading.Semaphore(0)
+
+    def items() -> Iterator[int]:
+        for number in range(3):
+            made.release()
+            yield number
+
+    taken = ahead(items())
+    assert next(taken) == 0
+    assert made.acquire(timeout=SOON)
+    assert made.acquire(timeout=SOON)  # the second, which nobody has asked for
+    assert list(taken) == [1, 2]
+
+
+def test_what_goes_wrong_while_reading_ahead_is_raised_in_its_place() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise OSError("the disk is gone")
+
+    taken = ahead(items())
+    assert next(taken) == 1
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(taken)
+
+
+def test_what_goes_wrong_while_writing_behind_is_raised_by_the_next_call() -> None:
+    def full() -> None:
+        raise OSError("no space left")
+
+    behind = Behind()
+    behind.call(full)
+    with pytest.raises(OSError, match="no space left"):
+        behind.call(print)
+    behind.call(full)
+    with pytest.raises(OSError, match="no space left"):
+        behind.wait()
+    behind.wait()  # told once
+
+
+def test_calls_do_not_overtake_each_other() -> None:
+    behind, order = Behind(), list[int]()
+    for number in range(50):
+        behind.call(order.append, number)
+    behind.wait()
+    assert order == list(range(50))
+
+
+@pytest.mark.parametrize("rows", [0, 1, NUMBERED_ROWS - 1, NUMBERED_ROWS, NUMBERED_ROWS + 1, 3 * NUMBERED_ROWS])
+def test_numbered_rows_are_where_they_were_written(tmp_path: Path, rows: int) -> None:
+    schema, path = pa.schema([("n", pa.int64())]), tmp_path / "numbered.pq"
+    writer = NumberedWriter(path, schema)
+    for start in range(0, rows, 5_000):
+        writer.write(pa.table({"n": range(start, min(rows, start + 5_000))}, schema=schema))
+    writer.close({"name": "value"})
+    with NumberedTable(path) as table:
+        assert table.rows == rows
+        assert table.metadata[b"name"] == b"value"
+        found: list[Any] = table.read(0, rows).column("n").to_pylist() if rows else []
+    assert found == list(range(rows))
