@@ -29,7 +29,8 @@ class Permits:
         """Ask for some that may be used soon; waits a moment at most, so that what is asked next does not collide."""
         with self._changed:
             self._order(count)
-            self._changed.wait(timeout=MOMENT)
+            if self._is_asking:
+                self._changed.wait(timeout=MOMENT)
 
     def take(self, soon: Callable[[], int]) -> bool:
         """Wait for one; False where none is needed any more. `soon`: how many others are going to be used."""

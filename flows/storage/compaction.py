@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from blocks.errors import StateError
 from flows.domain.schema import OutputSchema
-from flows.storage.files import NUMBERED_ROWS, NumberedTable, NumberedWriter, replacing
+from flows.storage.files import NUMBERED_ROWS, NumberedTable, NumberedWriter, Numbers, replacing
 from flows.storage.results import Part, compacted_schema, reading
 
 WINDOW_ROWS = NUMBERED_ROWS  # results that are merged at once
-
-Numbers = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def merge_parts(parts: Sequence[Part], target: Path, schema: OutputSchema) -> None:

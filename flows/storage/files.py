@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any, Self, TypeVar, cast
 from uuid import uuid4
 
+import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 T = TypeVar("T")
+Numbers = np.ndarray[Any, np.dtype[np.int64]]  # of rows or of requests
 
 NUMBERED_ROWS = 16_384  # rows of a row group in our own files: what one read by number brings in
 

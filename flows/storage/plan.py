@@ -28,7 +28,7 @@ from flows.domain.keys import row_keys
 from flows.domain.prompts import Prompt, Unrenderable, blank
 from flows.domain.ranges import Ranges
 from flows.domain.tokens import OVERHEAD, estimate_tokens
-from flows.storage.files import NumberedTable, NumberedWriter, replacing
+from flows.storage.files import NumberedTable, NumberedWriter, Numbers, replacing
 from flows.storage.source import Source, SourceFile, column_values
 
 VALUE = "value:"  # prefix of the columns that the prompt uses
@@ -38,7 +38,6 @@ SAMPLES_A_WINDOW = 24  # prompts whose tokens are estimated piece by piece
 MANY_SAMPLES = 240  # from so many on, one a window
 NOT_SELECTED = "not selected by --where"
 
-Numbers = np.ndarray[Any, np.dtype[np.int64]]
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
 ROWS_SCHEMA = pa.schema(
@@ -324,19 +323,15 @@ class _Planner:
 
     def _measure(self, prompts: list[str | Unrenderable]) -> tuple[Numbers, list[str | None]]:
         """The size of each request, 0 for one without a prompt; and why it can't be sent, if it can't."""
-        encode, separator, most = (
-            self.question.format.encode,
-            self.question.format.separator,
-            self.question.max_request_bytes,
-        )
-        sizes = [0 if isinstance(prompt, Unrenderable) else len(encode(LONGEST_ID, prompt)) for prompt in prompts]
-        measured = np.array(sizes, dtype=np.int64)
-        measured[measured > 0] += len(separator)
+        encode, most = self.question.format.encode, self.question.max_request_bytes
+        lengths = [0 if isinstance(prompt, Unrenderable) else len(encode(LONGEST_ID, prompt)) for prompt in prompts]
+        sizes = np.array(lengths, dtype=np.int64)
+        sizes[sizes > 0] += len(self.question.format.separator)
         problems = [prompt.reason if isinstance(prompt, Unrenderable) else None for prompt in prompts]
         if most is not None:
-            for index in np.flatnonzero(measured > most):
-                problems[index] = f"the request has {measured[index]:,} bytes, the provider takes {most:,}"
-        return measured, problems
+            for index in np.flatnonzero(sizes > most):
+                problems[index] = f"the request has {sizes[index]:,} bytes, the provider takes {most:,}"
+        return sizes, problems
 
     def _sample(self, prompts: list[str]) -> None:
         if self.first_prompt is None and prompts:

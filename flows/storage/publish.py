@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from flows.domain.ledger import Ledger
 from flows.domain.outcomes import Outcome
 from flows.domain.schema import OutputSchema
-from flows.storage.files import Behind, NumberedTable, replacing
+from flows.storage.files import Behind, NumberedTable, Numbers, replacing
 from flows.storage.results import ResultsStore, answer_type, compacted_schema, reading
 from flows.storage.source import Source, SourceFile
 
@@ -42,8 +42,6 @@ LOST = "its answer was lost; --retry-failed asks for it again"  # a failure that
 CACHED_GROUPS = 4  # row groups of parts that neighbouring windows share
 COMPARED_ROWS = 1_000_000  # of the plan, that are in memory at once when a file is compared with what it holds
 ROW_GROUP_BYTES = 64 * 1024 * 1024  # in memory; a row group is written when either is reached
-
-Numbers = np.ndarray[Any, np.dtype[np.int64]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from functools import lru_cache
 from hashlib import sha256
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,12 +19,11 @@ from blocks.batch import BatchFormat, EncodedBatch
 from blocks.errors import StateError
 from flows.domain.events import Slice
 from flows.domain.prompts import Prompt, Unrenderable
-from flows.storage.files import NUMBERED_ROWS, NumberedTable
+from flows.storage.files import NUMBERED_ROWS, NumberedTable, Numbers
 from flows.storage.plan import VALUE
 from flows.storage.source import column_values
 
 Numbered = tuple[int, Slice]  # a request and the slice that it is part of
-Numbers = np.ndarray[Any, np.dtype[np.int64]]
 CACHED_GROUPS = 64  # whose single sizes are in memory: 128 KB each
 Corrections = Callable[[int], Mapping[int, str]]  # by batch: by request, what was wrong with its answer
 _NONE: dict[int, str] = {}
