@@ -15,6 +15,7 @@ from flows.domain.ledger import Ledger, replay
 from flows.domain.money import show_usd
 from flows.domain.pacing import auto_batch_size
 from flows.domain.ranges import Ranges
+from flows.garbage import searched_rarely
 from flows.preflight import Checked
 from flows.report.figures import estimate_backlog, usd
 from flows.storage.journal import read_events
@@ -79,7 +80,7 @@ def outline(checked: Checked) -> Outline:
     """Plan beside the state, not in it. Nothing is sent, nothing is kept."""
     state = checked.state
     ledger = replay(read_events(state.journal))
-    with TemporaryDirectory(prefix="batchwerk-plan-") as scratch:
+    with searched_rarely(), TemporaryDirectory(prefix="batchwerk-plan-") as scratch:
         plan, rows = read_plan(state.rows, checked.question), state.rows
         frozen = generations(state.requests)
         new = Path(scratch) / "requests"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from threading import Event
 from typing import Any
@@ -17,6 +18,16 @@ from blocks.errors import BatchwerkError
 from flows.collect import collect_batch
 from flows.limits import tag_for
 from flows.submit import submit_batches
+
+
+def _without_empty_traceback(record: logging.LogRecord) -> bool:
+    """Prefect asks for the traceback of each task that failed; where there was no exception it would be `None`."""
+    if record.exc_info == (None, None, None):
+        record.exc_info = None
+    return True
+
+
+logging.getLogger("prefect.task_runs").addFilter(_without_empty_traceback)
 
 
 def _as_task(function: Callable[..., Any], name: str) -> Task[..., Any]:

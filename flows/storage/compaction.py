@@ -32,7 +32,7 @@ def check_part(path: Path, batches: Mapping[int, int]) -> None:
     found: Counter[int] = Counter()
     last = (-1, -1)
     with NumberedTable(path) as table:
-        for group in range(-(-table.rows // NUMBERED_ROWS)):
+        for group in range(table.groups):
             rows = table.read_group(group)
             request, batch = (rows.column(name).to_numpy() for name in ("request", "batch"))
             if (int(request[0]), int(batch[0])) <= last or not _ascends(request, batch):

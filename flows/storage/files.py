@@ -18,7 +18,9 @@ import pyarrow.parquet as pq
 T = TypeVar("T")
 Numbers = np.ndarray[Any, np.dtype[np.int64]]  # of rows or of requests
 
-NUMBERED_ROWS = 16_384  # rows of a row group in our own files: what one read by number brings in
+# What a row group of our own files has at most: reading by number brings in a whole one.
+NUMBERED_ROWS = 16_384
+NUMBERED_BYTES = 16 * 1024 * 1024  # in memory
 
 
 @contextmanager
@@ -59,7 +61,15 @@ def write_text(path: Path, text: str) -> None:
 def write_part(path: Path, table: pa.Table) -> None:
     """Replace one of our own Parquet files."""
     with replacing(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd", row_group_size=NUMBERED_ROWS, write_page_checksum=True)
+        pq.write_table(
+            table, temporary, compression="zstd", row_group_size=_group_rows(table), write_page_checksum=True
+        )
+
+
+def _group_rows(table: pa.Table) -> int:
+    """How many rows of this table a row group has."""
+    fitting: int = table.num_rows * NUMBERED_BYTES // max(1, table.nbytes)
+    return max(1, min(NUMBERED_ROWS, fitting))
 
 
 def ahead(items: Iterator[T]) -> Iterator[T]:
@@ -92,19 +102,21 @@ class Behind:
 
 
 class NumberedTable:
-    """One of our Parquet files, read by row number; all row groups but the last have `NUMBERED_ROWS` rows."""
+    """One of our Parquet files, read by row number."""
 
     def __init__(self, path: Path) -> None:
         self._file = pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True)
         self.rows = self._file.metadata.num_rows
+        self.groups = self._file.metadata.num_row_groups
+        sizes = [self._file.metadata.row_group(group).num_rows for group in range(self.groups)]
+        self._starts = np.cumsum([0, *sizes])
         self.metadata: Mapping[bytes, bytes] = self._file.metadata.metadata or {}
 
     def read(self, start: int, stop: int, columns: Sequence[str] | None = None) -> pa.Table:
         """Rows from `start` up to `stop`."""
-        first, last = start // NUMBERED_ROWS, (stop - 1) // NUMBERED_ROWS
-        groups = list(range(first, last + 1))
-        table = self._file.read_row_groups(groups, columns=columns, use_threads=False)
-        return table.slice(start - first * NUMBERED_ROWS, stop - start)
+        first, last = np.searchsorted(self._starts, [start, stop - 1], side="right") - 1
+        table = self._file.read_row_groups(range(first, last + 1), columns=columns, use_threads=False)
+        return table.slice(start - self._starts[first], stop - start)
 
     def read_group(self, group: int, columns: Sequence[str] | None = None) -> pa.Table:
         """One row group."""
@@ -113,8 +125,7 @@ class NumberedTable:
     def spans(self, column: str) -> list[tuple[int, int]]:
         """The lowest and highest value of a column in each row group, from the file's statistics."""
         index = self._file.schema_arrow.names.index(column)  # a flat column before any nested one
-        groups = range(self._file.metadata.num_row_groups)
-        statistics = [self._file.metadata.row_group(group).column(index).statistics for group in groups]
+        statistics = [self._file.metadata.row_group(group).column(index).statistics for group in range(self.groups)]
         return [(int(found.min), int(found.max)) for found in statistics]
 
     def close(self) -> None:
@@ -135,25 +146,21 @@ class NumberedWriter:
         self._writer = pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True)
         self._behind = Behind()
         self._schema = schema
-        self._pending: list[pa.Table] = []
-        self._rows = 0
+        self._pending = schema.empty_table()
 
     def write(self, table: pa.Table) -> None:
         """Append rows."""
-        self._pending.append(table.cast(self._schema))
-        self._rows += table.num_rows
-        if self._rows < NUMBERED_ROWS:
-            return
-        whole = pa.concat_tables(self._pending)
-        full = self._rows - self._rows % NUMBERED_ROWS
-        self._behind.call(self._writer.write_table, whole.slice(0, full), row_group_size=NUMBERED_ROWS)
-        rest = whole.slice(full)
-        self._pending, self._rows = ([rest] if rest.num_rows else []), rest.num_rows
+        self._pending = pa.concat_tables([self._pending, table.cast(self._schema)])
+        group_rows = _group_rows(self._pending)
+        full = self._pending.num_rows - self._pending.num_rows % group_rows
+        if full:
+            whole, self._pending = self._pending.slice(0, full), self._pending.slice(full)
+            self._behind.call(self._writer.write_table, whole, row_group_size=group_rows)
 
     def close(self, metadata: Mapping[str, str]) -> None:
         """Write what is left, and the file's metadata."""
         self._behind.wait()
-        if self._pending:
-            self._writer.write_table(pa.concat_tables(self._pending), row_group_size=NUMBERED_ROWS)
+        if self._pending.num_rows:
+            self._writer.write_table(self._pending, row_group_size=NUMBERED_ROWS)
         self._writer.add_key_value_metadata(dict(metadata))
         self._writer.close()

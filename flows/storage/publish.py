@@ -41,7 +41,7 @@ OK, FAILED, SKIPPED, PENDING = "ok", "failed", "skipped", "pending"
 LOST = "its answer was lost; --retry-failed asks for it again"  # a failure that has no result to say why
 CACHED_GROUPS = 4  # row groups of parts that neighbouring windows share
 COMPARED_ROWS = 1_000_000  # of the plan, that are in memory at once when a file is compared with what it holds
-ROW_GROUP_BYTES = 64 * 1024 * 1024  # in memory; a row group is written when either is reached
+ROW_GROUP_BYTES = 48 * 1024 * 1024  # in memory; a row group is written when either is reached
 
 
 @dataclass(frozen=True, slots=True)

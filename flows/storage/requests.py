@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from hashlib import sha256
@@ -19,7 +18,7 @@ from blocks.batch import BatchFormat, EncodedBatch
 from blocks.errors import StateError
 from flows.domain.events import Slice
 from flows.domain.prompts import Prompt, Unrenderable
-from flows.storage.files import NUMBERED_ROWS, NumberedTable, Numbers
+from flows.storage.files import NumberedTable, Numbers
 from flows.storage.plan import VALUE
 from flows.storage.source import column_values
 
@@ -53,43 +52,43 @@ class FrozenRequests:
 
     def _before(self, request: int) -> int:
         """Bytes of all requests below this one."""
-        group = int(np.searchsorted(self._groups.start, request, side="right")) - 1
+        group = self._group_of(request)
         first = int(self._groups.start[group])
         return int(self._groups.before[group]) + (int(self._within(group)[request - first]) if request > first else 0)
 
     def columns(self, request: int) -> list[str]:
         """The names of the columns that a request was frozen with."""
-        starts = [start for start, _ in self._generations]
-        _, path = self._generations[bisect_right(starts, request) - 1]
-        names = pq.read_schema(path).names
+        names = pq.read_schema(self._path(self._group_of(request))).names
         return [name.removeprefix(VALUE) for name in names if name.startswith(VALUE)]
 
     def gather(self, slices: list[Slice], columns: list[str]) -> Iterator[tuple[pa.Table, list[Numbered]]]:
         """The frozen values of the slices' requests, in their order, with whose they are."""
         names = [f"{VALUE}{name}" for name in columns]
-        for (generation, group), members in groupby(self._pieces(slices), key=lambda piece: piece[0]):
-            first, path = self._generations[generation]
+        for group, members in groupby(self._pieces(slices), key=lambda piece: piece[0]):
             numbered = [(number, part) for _, part in members for number in range(part.start, part.stop)]
-            with NumberedTable(path) as table:
-                rows = table.read_group(group, names).select(names)  # in the order that the prompt takes them
-            offset = first + group * NUMBERED_ROWS
+            with NumberedTable(self._path(group)) as table:
+                rows = table.read_group(int(self._groups.group[group]), names)
+            rows, offset = rows.select(names), int(self._groups.start[group])  # in the order that the prompt takes them
             step = max(1, min(len(numbered), CHUNK_BYTES * rows.num_rows // max(1, rows.nbytes)))
             for start in range(0, len(numbered), step):
                 chunk = numbered[start : start + step]
                 yield rows.take(pa.array([number - offset for number, _ in chunk])), chunk
 
-    def _pieces(self, slices: list[Slice]) -> Iterator[tuple[tuple[int, int], Slice]]:
-        """The slices cut where row groups end, each with its generation and row group."""
-        starts = [start for start, _ in self._generations]
-        ends = [*starts[1:], int(self._groups.start[-1])]
+    def _pieces(self, slices: list[Slice]) -> Iterator[tuple[int, Slice]]:
+        """The slices cut where row groups end, each with its row group."""
         for part in slices:
             start = part.start
             while start < part.stop:
-                generation = bisect_right(starts, start) - 1
-                group = (start - starts[generation]) // NUMBERED_ROWS
-                stop = min(part.stop, ends[generation], starts[generation] + (group + 1) * NUMBERED_ROWS)
-                yield (generation, group), part._replace(start=start, stop=stop)
+                group = self._group_of(start)
+                stop = min(part.stop, int(self._groups.start[group + 1]))
+                yield group, part._replace(start=start, stop=stop)
                 start = stop
+
+    def _group_of(self, request: int) -> int:
+        return int(np.searchsorted(self._groups.start, request, side="right")) - 1
+
+    def _path(self, group: int) -> Path:
+        return self._generations[int(self._groups.generation[group])][1]
 
     def _read_groups(self) -> _Groups:
         found, number, size = [(0, 0, 0, 0)], 0, 0
@@ -106,14 +105,13 @@ class FrozenRequests:
 
     def _read_within(self, group: int) -> Numbers:
         """At n, the bytes of the group's first n requests."""
-        _, path = self._generations[self._groups.generation[group]]
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(self._path(group)) as file:
             sizes = file.read_row_group(int(self._groups.group[group]), columns=["bytes"]).column(0).to_numpy()
         return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(sizes)])
 
 
 class _Groups(NamedTuple):
-    """The row groups of all generations, in order, and the end as one more of them: a few bytes for 16,384 requests."""
+    """The row groups of all generations, in order, and the end as one more of them: a few bytes for each."""
 
     start: Numbers  # number of the first request
     before: Numbers  # bytes of all requests below it

@@ -67,7 +67,7 @@ def _arguments() -> argparse.Namespace:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "batchwerk-bench"
     parser.add_argument("--only", nargs="+", choices=SECTIONS, metavar="SECTION", help=f"of {', '.join(SECTIONS)}")
     parser.add_argument("--sizes", nargs="+", type=int, metavar="ROWS", help=f"default {SIZES}; nightly: the largest")
-    parser.add_argument("--runs", type=int, help=f"of each size (default {RUNS}); a fifth from a million rows on")
+    parser.add_argument("--runs", type=int, help=f"of each size (default {RUNS})")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the same tables there as Markdown")
     parser.add_argument("--cache", type=Path, default=cache, metavar="FOLDER", help="keeps the peers' environments")
     parser.add_argument("--quick", action="store_true", help="small, to see that it works; the figures mean nothing")

@@ -10,8 +10,6 @@ from rich.console import Console
 
 from tests.bench.rows import write_rows
 
-LARGE = 1_000_000  # rows; such sizes run a fifth as often
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -33,10 +31,6 @@ class Plan:
     def batch_size(self) -> int:
         """Rows in a batch."""
         return 500 if self.quick else 10_000
-
-    def runs_of(self, rows: int) -> int:
-        """How often a size is run."""
-        return self.runs if rows < LARGE else max(1, self.runs // 5)
 
     def source(self, rows: int) -> Path:
         """A file of so many rows, written once."""

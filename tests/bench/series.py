@@ -43,9 +43,8 @@ class Series:
         """Every size, its contestants in turn."""
         run_nothing(self._server)  # the first one finds neither its files nor the server's tables in memory
         for rows in self._plan.sizes:
-            times = self._plan.runs_of(rows)
-            for run in range(times):
-                self._plan.say(f"{rows:,} rows, run {run + 1} of {times}")
+            for run in range(self._plan.runs):
+                self._plan.say(f"{rows:,} rows, run {run + 1} of {self._plan.runs}")
                 self._one(OURS, rows, lambda task: run_ours(task, self._server))
                 self._one(LOOP, rows, run_loop)
                 self.starts[NOTHING].append(run_nothing(self._server))

@@ -364,6 +364,7 @@ def test_the_command_at_debug_level_gives_nothing_away(env: dict[str, str], tmp_
         arguments[2], arguments[arguments.index("--base-url") + 1] = str(tmp_path / "other.parquet"), server.url
         refused = batchwerk(*arguments, env={**env, **LOUD, ENTRIES[provider].key_variable: key})
     assert (refused.status, "401" in refused.err) == (2, True), refused.err
+    assert "NoneType" not in refused.err  # a traceback of nothing
     nothing_given_away(env, tmp_path, called, key)
     nothing_given_away(env, tmp_path, refused, key)
 

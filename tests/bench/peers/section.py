@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 from tests.bench.contestants import Task, run_loop, run_loop_with_nothing, run_nothing, run_ours
@@ -22,7 +23,7 @@ from tests.bench.running import Measured, RunFailed, measure
 from tests.bench.sheets import Sheet, factor
 from tests.bench.surroundings import Unavailable, emulator, prefect_on_sqlite
 
-ROWS, BATCH_SIZE, POLL = 20_000, 5_000, 1.0
+SIZES, BATCH_SIZE, POLL = (20_000, 200_000), 5_000, 1.0
 FAILURE_RATES = {"clean": 0.0, "10 % fail once": 0.1}
 DRIVERS = Path(__file__).parent
 PEERS = {
@@ -58,12 +59,11 @@ class Delivery:
 
 
 def peers(plan: Plan) -> Iterator[Sheet]:
-    """The same rows through each, clean and with failures."""
-    rows = 1_000 if plan.quick else ROWS
+    """The same rows through each, few and many, clean and with failures."""
     missing: list[str] = []
     with prefect_on_sqlite() as server:
         contestants = [*_own(server), *_others(plan, missing)]
-        for title, rate in FAILURE_RATES.items():
+        for rows, (title, rate) in product((1_000,) if plan.quick else SIZES, FAILURE_RATES.items()):
             found = {each.name: _delivery(plan, each, rows, rate, missing) for each in contestants}
             yield _sheet(title, rows, {name: each for name, each in found.items() if each is not None})
     if missing:
@@ -146,4 +146,4 @@ def _sheet(title: str, rows: int, found: Mapping[str, Delivery]) -> Sheet:
         for name, each in found.items()
     ]
     note = f"{rows:,} rows, batches of {min(BATCH_SIZE, rows // 4):,}, polled every {POLL:.0f} s; one run each."
-    return Sheet(f"Peers, {title}", columns, lines, note)
+    return Sheet(f"Peers, {rows:,} rows, {title}", columns, lines, note)

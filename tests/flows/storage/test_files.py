@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from flows.storage.files import NUMBERED_ROWS, Behind, NumberedTable, NumberedWriter, ahead
+from flows.storage.files import NUMBERED_BYTES, NUMBERED_ROWS, Behind, NumberedTable, NumberedWriter, ahead, write_part
 
 SOON = 5.0
 
@@ -80,3 +80,27 @@ def test_numbered_rows_are_where_they_were_written(tmp_path: Path, rows: int) ->
         assert table.metadata[b"name"] == b"value"
         found: list[Any] = table.read(0, rows).column("n").to_pylist() if rows else []
     assert found == list(range(rows))
+
+
+MILLION = 1024 * 1024
+WIDE = [0, 3, 9 * MILLION, 1, 7 * MILLION, 40 * MILLION, 5, 5, MILLION, *[600_000] * 60, 2]  # characters of the texts
+
+
+def test_row_groups_of_wide_rows_are_small_and_rows_are_still_found(tmp_path: Path) -> None:
+    """What is read by number is bounded by its size, but for a single row that is larger."""
+    texts = [f"{n}{'x' * length}" for n, length in enumerate(WIDE)]
+    table = pa.table({"n": range(len(texts)), "text": texts})
+    piecemeal, at_once = tmp_path / "piecemeal.pq", tmp_path / "at_once.pq"
+    writer = NumberedWriter(piecemeal, table.schema)
+    for row in range(table.num_rows):
+        writer.write(table.slice(row, 1))
+    writer.close({})
+    write_part(at_once, table)
+    for path in (piecemeal, at_once):
+        with NumberedTable(path) as found:
+            sizes = [found.read_group(group).nbytes for group in range(found.groups)]
+            assert found.read(0, len(texts)).column("text").to_pylist() == texts
+            for start, stop in ((0, 1), (4, 7), (8, 69), (len(texts) - 1, len(texts)), (5, 5)):
+                assert found.read(start, stop, ["n"]).column("n").to_pylist() == list(range(start, stop))
+        assert found.groups > 2
+        assert path is at_once or max(sizes) <= NUMBERED_BYTES + 40 * MILLION

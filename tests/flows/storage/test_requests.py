@@ -12,6 +12,7 @@ from blocks.catalog import ENTRIES
 from blocks.errors import StateError
 from blocks.providers.holysheep import HolySheepFormat
 from flows.domain.events import Slice
+from flows.storage.files import NumberedTable
 from flows.storage.plan import LONGEST_ID, generations
 from flows.storage.requests import BatchWriter, FrozenRequests, custom_id
 from tests.flows.storage.building import RUN, Collecting, Work, answer, parquet
@@ -53,6 +54,22 @@ def test_a_body_holds_the_requests_of_its_slices(job: Work) -> None:
     for prompt, text in zip(prompts, ["e" * 50, "a", 'b"\n', "", "ü🙂"], strict=True):
         assert prompt.startswith(f"Be brief.\n\n{text}\n\nAnswer with one JSON object")
     assert (batch.requests, batch.bytes, batch.tag) == (5, batch.path.stat().st_size, f"{RUN}-1")
+
+
+def test_a_body_holds_requests_of_row_groups_of_different_sizes(tmp_path: Path) -> None:
+    """Wide rows are frozen in small row groups; each request is still found by its number."""
+    texts = [f"{n} " + "x" * (900_000 if n % 3 else 5) for n in range(70)]
+    job = Work(tmp_path, parquet(tmp_path / "in.parquet", {"text": texts}))
+    job.ask()
+    with NumberedTable(*generations(job.state.requests)) as stored:
+        assert stored.groups > 2
+    numbers = [69, *range(3, 40), 0]
+    batch = write(job, Slice(69, 70), Slice(3, 40), Slice(0, 1))
+    for item, number in zip(body(batch), numbers, strict=True):
+        assert item["custom_id"] == f"{RUN}-1-{number}-1"
+        assert texts[number] in item["prompt"]
+    frozen = job.frozen()
+    assert [frozen.fit(0, 70, frozen.total(0, stop)) for stop in range(71)] == list(range(71))
 
 
 def test_the_same_slices_are_the_same_bytes(job: Work) -> None:
