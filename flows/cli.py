@@ -54,7 +54,7 @@ RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Send again wh
 InputMoved = Annotated[bool, typer.Option("--input-moved", help="The output's input has a new path.")]
 Compression = Annotated[str, typer.Option(metavar="zstd|snappy|gzip|none", help="Of the output.")]
 RowGroup = Annotated[
-    int, typer.Option(metavar="ROWS", help="Rows of a row group of the output; fewer where they take more than 48 MB.")
+    int, typer.Option(metavar="ROWS", help="Rows of a row group of the output; fewer where they take more than 32 MB.")
 ]
 Memory = Annotated[str, typer.Option(metavar="SIZE", help="For sorting and joining keys; the rest goes to disk.")]
 Options = Annotated[list[str] | None, typer.Option("--option", metavar="KEY=VALUE", help="What a block would set.")]

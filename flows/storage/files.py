@@ -101,6 +101,17 @@ class Behind:
             last.result()
 
 
+def decoded_bytes(table: pa.Table) -> int:
+    """What the rows take in memory if each has its own value; of a dictionary, few rows hold as much as many."""
+    return sum(_decoded_bytes(chunk) for column in table.columns for chunk in column.chunks)
+
+
+def _decoded_bytes(values: pa.Array) -> int:
+    if not pa.types.is_dictionary(values.type):
+        return int(values.nbytes)
+    return int(values.indices.nbytes + values.dictionary.nbytes * len(values) // max(1, len(values.dictionary)))
+
+
 class NumberedTable:
     """One of our Parquet files, read by row number."""
 

@@ -295,7 +295,7 @@ class _Planner:
         self, window: pa.Table, offset: int, fresh: list[np.ndarray[Any, Any]], number: int, writer: NumberedWriter
     ) -> int:
         rows, high, low = fresh
-        taken = without_views(window.select(self.question.prompt.columns)).take(pa.array(rows - offset))
+        taken = plain(window.select(self.question.prompt.columns)).take(pa.array(rows - offset))
         prompts = self._render(taken)
         sizes, problems = self._measure(prompts)
         good = np.array([problem is None for problem in problems], dtype=np.bool_)
@@ -492,8 +492,8 @@ def _requests_schema(source: pa.Schema, names: list[str]) -> pa.Schema:
     return pa.schema([*fields, *(pa.field(f"{VALUE}{name}", _plain(source.field(name).type)) for name in names)])
 
 
-def without_views(table: pa.Table) -> pa.Table:
-    """The same values in types that rows can be taken from; Arrow has no `take` for views."""
+def plain(table: pa.Table) -> pa.Table:
+    """The same values in types that rows can be taken from; no views, which Arrow can't take from, no dictionaries."""
     return table.cast(pa.schema([pa.field(field.name, _plain(field.type)) for field in table.schema]))
 
 
@@ -502,6 +502,8 @@ def _plain(kind: pa.DataType) -> pa.DataType:
         return pa.large_string()
     if pa.types.is_binary_view(kind):
         return pa.large_binary()
+    if pa.types.is_dictionary(kind):
+        return _plain(kind.value_type)
     if pa.types.is_list(kind):
         return pa.list_(kind.value_field.with_type(_plain(kind.value_type)))
     if pa.types.is_large_list(kind):

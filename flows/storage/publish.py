@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from flows.domain.ledger import Ledger
 from flows.domain.outcomes import Outcome
 from flows.domain.schema import OutputSchema
-from flows.storage.files import Behind, NumberedTable, Numbers, replacing
+from flows.storage.files import Behind, NumberedTable, Numbers, decoded_bytes, replacing
 from flows.storage.results import ResultsStore, answer_type, compacted_schema, reading
 from flows.storage.source import Source, SourceFile
 
@@ -41,7 +41,7 @@ OK, FAILED, SKIPPED, PENDING = "ok", "failed", "skipped", "pending"
 LOST = "its answer was lost; --retry-failed asks for it again"  # a failure that has no result to say why
 CACHED_GROUPS = 4  # row groups of parts that neighbouring windows share
 COMPARED_ROWS = 1_000_000  # of the plan, that are in memory at once when a file is compared with what it holds
-ROW_GROUP_BYTES = 48 * 1024 * 1024  # in memory; a row group is written when either is reached
+ROW_GROUP_BYTES = 32 * 1024 * 1024  # in memory; a row group is written when either is reached
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +175,7 @@ class _RowGroups:
             whole = pa.concat_tables(self._pending)
             self._flush(whole.slice(0, self._most))
             self._pending = [whole.slice(self._most)] if whole.num_rows > self._most else []
-        if sum(part.nbytes for part in self._pending) >= ROW_GROUP_BYTES:
+        if sum(map(decoded_bytes, self._pending)) >= ROW_GROUP_BYTES:
             self._flush(pa.concat_tables(self._pending))
             self._pending = []
 

@@ -15,6 +15,7 @@ from blocks.batch import Answer, Failure, FailureKind, Usage
 from flows.domain.events import Slice
 from flows.domain.money import to_usd
 from flows.domain.schema import OutputSchema
+from flows.storage.plan import generations
 from flows.storage.publish import STATUS_COLUMNS, Publication, output_schema
 from tests.flows.domain import histories
 from tests.flows.storage.building import LABEL, Collecting, Work, answer, parquet
@@ -369,3 +370,19 @@ def test_a_final_request_that_was_reopened_is_pending(tmp_path: Path) -> None:
     collecting.events.append(histories.reopened(*[part._replace(attempt=2, used=0) for part in gathered.final]))
     collecting.publish(job)
     assert [(row["_status"], row["_error"]) for row in output(job)] == [("pending", "content_policy: refused")]
+
+
+def test_a_large_dictionary_makes_neither_small_windows_nor_small_row_groups(tmp_path: Path) -> None:
+    """Every piece of a dictionary column has the whole dictionary: it counts for what its rows use of it."""
+    rows, entries = 40_000, [f"{n} {'x' * 190}" for n in range(4_000)]
+    texts = pa.DictionaryArray.from_arrays(pa.array([n * 7 % len(entries) for n in range(rows)], pa.int32()), entries)
+    job = work(tmp_path, text=texts)
+    plan = job.ask()
+    assert len(list(job.question.source.windows(["text"]))) <= 5
+    assert plan.requests == len(entries)
+    assert pq.read_metadata(*generations(job.state.requests)).num_row_groups == 1
+    Collecting(job.state).publish(job)
+    with pq.ParquetFile(job.state.output) as written:
+        assert written.num_row_groups == 1
+        assert written.schema_arrow.field("text").type == texts.type
+        assert written.read(["text"]).column("text").to_pylist() == texts.to_pylist()
