@@ -153,7 +153,8 @@ class BatchWriter:
 
     def _encoded(self, tag: str, slices: list[Slice]) -> Iterator[list[bytes]]:
         encode = self._format.encode
-        corrections = {part.after: self._corrections(part.after) for part in slices if part.after is not None}
+        before = {part.after for part in slices if part.after is not None}  # few, and each is a file to read
+        corrections = {batch: self._corrections(batch) for batch in before}
         for table, numbered in self._requests.gather(slices, self._prompt.columns):
             prompts = self._prompts(table)
             yield [

@@ -72,6 +72,22 @@ def test_a_body_holds_requests_of_row_groups_of_different_sizes(tmp_path: Path) 
     assert [frozen.fit(0, 70, frozen.total(0, stop)) for stop in range(71)] == list(range(71))
 
 
+def test_what_was_wrong_is_read_once_for_each_batch_that_failed(job: Work) -> None:
+    """However many slices of it go again: a tenth of a batch is hundreds of them."""
+    read: list[int] = []
+
+    def corrections(batch: int) -> dict[int, str]:
+        read.append(batch)
+        return {0: "no label", 4: "no stars"} if batch == 1 else {2: "not JSON"}
+
+    writer = BatchWriter(job.frozen(), corrections, job.question.prompt, FORM)
+    slices = [Slice(0, 1, 2, after=1), Slice(2, 3, 2, after=2), Slice(4, 5, 2, after=1), Slice(5, 6)]
+    found = body(writer.write(job.folder / "body", f"{RUN}-1", slices))
+    assert sorted(read) == [1, 2]
+    said = [[why for why in ("no label", "not JSON", "no stars") if why in item["prompt"]] for item in found]
+    assert said == [["no label"], ["not JSON"], ["no stars"], []]
+
+
 def test_the_same_slices_are_the_same_bytes(job: Work) -> None:
     """A batch that is sent again after a crash can be recognised."""
     slices = [Slice(0, 2), Slice(3, 6, 3, 2)]
