@@ -111,7 +111,7 @@ def enrich(
         retry_failed: Give requests that failed for good a new allowance.
         input_moved: The output's input has a new path.
         compression: Of the output.
-        row_group_rows: Rows of a row group of the output.
+        row_group_rows: Rows of a row group of the output; fewer where they take more than 32 MB.
         memory_limit: For sorting and joining keys, such as 100MB; what does not fit goes to disk.
         options: What a block would set, by name.
     """
