@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, TypeVar, cast
 from uuid import uuid4
@@ -68,8 +69,7 @@ def write_part(path: Path, table: pa.Table) -> None:
 
 def _group_rows(table: pa.Table) -> int:
     """How many rows of this table a row group has."""
-    fitting: int = table.num_rows * NUMBERED_BYTES // max(1, table.nbytes)
-    return max(1, min(NUMBERED_ROWS, fitting))
+    return min(NUMBERED_ROWS, fitting_rows(table, NUMBERED_BYTES))
 
 
 def ahead(items: Iterator[T]) -> Iterator[T]:
@@ -106,6 +106,12 @@ def decoded_bytes(table: pa.Table) -> int:
     return sum(_decoded_bytes(chunk) for column in table.columns for chunk in column.chunks)
 
 
+def fitting_rows(table: pa.Table, most: int) -> int:
+    """How many rows like these fit into so many bytes; one at least."""
+    fitting: int = table.num_rows * most // max(1, decoded_bytes(table))
+    return max(1, fitting)
+
+
 def _decoded_bytes(values: pa.Array) -> int:
     if not pa.types.is_dictionary(values.type):
         return int(values.nbytes)
@@ -119,9 +125,13 @@ class NumberedTable:
         self._file = pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True)
         self.rows = self._file.metadata.num_rows
         self.groups = self._file.metadata.num_row_groups
-        sizes = [self._file.metadata.row_group(group).num_rows for group in range(self.groups)]
-        self._starts = np.cumsum([0, *sizes])
         self.metadata: Mapping[bytes, bytes] = self._file.metadata.metadata or {}
+
+    @cached_property
+    def _starts(self) -> Numbers:
+        """The number of each row group's first row, and how many rows there are."""
+        sizes = [self._file.metadata.row_group(group).num_rows for group in range(self.groups)]
+        return np.cumsum([0, *sizes], dtype=np.int64)
 
     def read(self, start: int, stop: int, columns: Sequence[str] | None = None) -> pa.Table:
         """Rows from `start` up to `stop`."""

@@ -18,7 +18,7 @@ from blocks.batch import BatchFormat, EncodedBatch
 from blocks.errors import StateError
 from flows.domain.events import Slice
 from flows.domain.prompts import Prompt, Unrenderable
-from flows.storage.files import NumberedTable, Numbers
+from flows.storage.files import NumberedTable, Numbers, fitting_rows
 from flows.storage.plan import VALUE
 from flows.storage.source import column_values
 
@@ -69,7 +69,7 @@ class FrozenRequests:
             with NumberedTable(self._path(group)) as table:
                 rows = table.read_group(int(self._groups.group[group]), names)
             rows, offset = rows.select(names), int(self._groups.start[group])  # in the order that the prompt takes them
-            step = max(1, min(len(numbered), CHUNK_BYTES * rows.num_rows // max(1, rows.nbytes)))
+            step = fitting_rows(rows, CHUNK_BYTES)
             for start in range(0, len(numbered), step):
                 chunk = numbered[start : start + step]
                 yield rows.take(pa.array([number - offset for number, _ in chunk])), chunk
@@ -153,8 +153,8 @@ class BatchWriter:
 
     def _encoded(self, tag: str, slices: list[Slice]) -> Iterator[list[bytes]]:
         encode = self._format.encode
-        before = {part.after for part in slices if part.after is not None}  # few, and each is a file to read
-        corrections = {batch: self._corrections(batch) for batch in before}
+        failed = {part.after for part in slices if part.after is not None}  # few, and each is a file to read
+        corrections = {batch: self._corrections(batch) for batch in failed}
         for table, numbered in self._requests.gather(slices, self._prompt.columns):
             prompts = self._prompts(table)
             yield [

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from blocks.errors import UsageError
-from flows.storage.files import ahead, decoded_bytes
+from flows.storage.files import ahead, fitting_rows
 
 WINDOW_BYTES = 8 * 1024 * 1024  # uncompressed; what one window of rows may take in memory
 WINDOW_ROWS = 8_192
@@ -75,9 +75,7 @@ class SourceFile:
         """Rows a window, by the footer and by a look: of a text that repeats the footer counts one copy."""
         rows = self.window_rows(columns)
         for batch in file.iter_batches(_PEEKED_ROWS, columns=columns, use_threads=False):
-            if size := decoded_bytes(pa.Table.from_batches([batch])):
-                rows = min(rows, max(1, WINDOW_BYTES * batch.num_rows // size))
-            break
+            return min(rows, fitting_rows(pa.Table.from_batches([batch]), WINDOW_BYTES))
         return rows
 
     def _with_partition(self, table: pa.Table, columns: Sequence[str]) -> pa.Table:
