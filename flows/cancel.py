@@ -3,42 +3,71 @@
 from __future__ import annotations
 
 import logging
+import time
+from dataclasses import replace
 from pathlib import Path
 
 from blocks.errors import UsageError
+from flows.batches.collect import restore_results
+from flows.batches.loop import send_and_collect
+from flows.batches.orchestrator import Threads
+from flows.batches.outbox import Outbox
 from flows.domain.ledger import State
-from flows.loop import Loop, Threads
-from flows.permits import Permits
-from flows.pipeline import run_pipeline
-from flows.preflight import check
+from flows.engine.opening import open_run
+from flows.engine.recorder import open_recorder
+from flows.engine.run import Run
+from flows.engine.translating import readable_errors
+from flows.pipeline import plan_requests, publish_and_report
+from flows.preflight import RunConfig, check
 from flows.report.figures import Figures
-from flows.run import Run
+from flows.report.forecast import estimate_run
+from flows.report.verdict import Ending
 from flows.settings import read_settings
 from flows.storage.state import StateDirectory
-from flows.submit import Outbox
 
 log = logging.getLogger("batchwerk")
 
 
 def cancel_output(output: Path) -> Figures:
-    """Cancel whatever the output has with its provider, under the parameters of its newest run.
+    """Cancel whatever the output has with its provider, wait for what the batches end with, publish it.
 
-    Even if that let go at once, this waits for what the batches end with, and gives no failed row a new allowance.
+    Raises what kept it from doing so, after publishing what was collected.
     """
+    config, started = _last_config(output), time.monotonic()
+    with (
+        readable_errors(config.state),
+        open_recorder(config) as recorder,
+        Threads() as threads,
+        Outbox(threads) as outbox,
+        open_run(config, recorder, plan_requests(config, recorder, outbox)) as run,
+    ):
+        restore_results(run)
+        forecast = estimate_run(run)
+        cancel_batches(run)
+        ending = send_and_collect(run, outbox, threads, submit=False)
+        figures = publish_and_report(run, _with_unknown(run, ending), forecast, started)
+    if ending.error is not None:
+        raise ending.error
+    return figures
+
+
+def _last_config(output: Path) -> RunConfig:
+    """The parameters of the newest run; even if that let go at once, this waits, and it retries nothing."""
     state = StateDirectory(output)
     if state.read_run() is None:
         raise UsageError(f"{output} was not written by Batchwerk", next_step="name the OUTPUT that you gave to `run`")
-    settings = {**state.last_settings(), "wait": None, "retry_failed": False}
-    return run_pipeline(check(read_settings(settings)), cancel_batches, lambda _: None)
+    return check(read_settings({**state.last_settings(), "wait": None, "retry_failed": False}))
 
 
-def cancel_batches(run: Run) -> str:
-    """Ask the provider to stop every batch, then wait for what they end with. Nothing new is sent."""
-    for batch in list(run.ledger.in_state(State.SUBMITTED)):
+def cancel_batches(run: Run) -> None:
+    """Ask the provider to stop every batch that it is known to have."""
+    for batch in run.recorder.query(lambda ledger: list(ledger.in_state(State.SUBMITTED))):
         assert batch.id is not None  # noqa: S101  # the ledger's submitted batches have one
-        status = run.provider_of(batch).cancel(batch.id)
+        status = run.clients.client_of(batch).cancel(batch.id)
         log.info("batch %d: %s", batch.number, status.wording)
-    for batch in run.ledger.in_state(State.UNKNOWN):
-        run.unresolved[batch.number] = f"whether batch {batch.number} was accepted is not known; the next run asks"
-    with Threads() as threads:
-        return Loop(run, threads.start, Outbox(Permits(lambda _: None)), lambda _: None, submit=False).work()
+
+
+def _with_unknown(run: Run, ending: Ending) -> Ending:
+    unknown = run.recorder.query(lambda ledger: [batch.number for batch in ledger.in_state(State.UNKNOWN)])
+    reasons = {number: f"whether batch {number} was accepted is not known; the next run asks" for number in unknown}
+    return replace(ending, unresolved={**ending.unresolved, **reasons})

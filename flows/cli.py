@@ -215,7 +215,7 @@ def _cancel(output: Path, *, as_json: bool) -> int:
 
 
 def _show(figures: Figures, *, as_json: bool) -> int:
-    from flows.report.words import headline  # noqa: PLC0415
+    from flows.report.markdown import headline  # noqa: PLC0415
 
     typer.echo(headline(figures), err=as_json)
     if figures.message:
@@ -233,14 +233,15 @@ def _run_flow(parameters: dict[str, Any]) -> Figures:
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
     if sys.stderr.isatty():  # the live line is there instead
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    from flows.enrich import enrich, outcomes  # noqa: PLC0415  # Prefect takes seconds to import
-    from flows.report.live import shown  # noqa: PLC0415
-    from flows.stopping import hold_back_interrupts  # noqa: PLC0415
+    from flows.engine.stopping import block_interrupts  # noqa: PLC0415
+    from flows.enrich import display, enrich, outcomes  # noqa: PLC0415  # Prefect takes seconds to import
+    from flows.report.live import live_display  # noqa: PLC0415
 
-    hold_back_interrupts()
+    block_interrupts()
     told: list[Figures | BatchwerkError] = []
     outcomes.set(told)
-    with shown():
+    with live_display() as watcher:
+        display.set(watcher)
         state = enrich(**parameters, return_state=True)
     if not told:
         raise BatchwerkError(
@@ -253,11 +254,11 @@ def _run_flow(parameters: dict[str, Any]) -> Figures:
 
 
 def _plan(parameters: dict[str, Any], *, as_json: bool) -> int:
-    from flows.outline import outline  # noqa: PLC0415
     from flows.preflight import check  # noqa: PLC0415
+    from flows.report.preview import preview  # noqa: PLC0415
     from flows.settings import read_settings  # noqa: PLC0415
 
-    found = outline(check(read_settings(parameters)))
+    found = preview(check(read_settings(parameters)))
     if as_json:
         typer.echo(orjson.dumps(found.summary()).decode())
     else:
@@ -266,9 +267,9 @@ def _plan(parameters: dict[str, Any], *, as_json: bool) -> int:
 
 
 def _status(output: Path, *, as_json: bool) -> int:
-    from flows.outline import standing  # noqa: PLC0415
+    from flows.report.status import read_status  # noqa: PLC0415
 
-    found = standing(output)
+    found = read_status(output)
     typer.echo(orjson.dumps(found.summary()).decode() if as_json else found.text())
     return 0
 
@@ -289,7 +290,7 @@ def _setup() -> int:
     for name, value in PREFECT_DEFAULTS.items():
         os.environ.setdefault(name, value)
     from blocks.credentials import BLOCKS  # noqa: PLC0415
-    from flows.limits import ensure_all_limits  # noqa: PLC0415
+    from flows.orchestration.limits import ensure_all_limits  # noqa: PLC0415
 
     for block in BLOCKS.values():
         block.register_type_and_schema()

@@ -19,19 +19,15 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from blocks.errors import BatchwerkError, StateError
+from flows.batches.orchestrator import COLLECTORS, MAX_LANES
 from flows.cancel import cancel_output
-from flows.limits import asking, ensure_limits
-from flows.loop import COLLECTORS, Loop, Started
-from flows.permits import Permits
+from flows.orchestration.orchestrator import PrefectOrchestrator
 from flows.pipeline import run_pipeline
-from flows.preflight import Checked, check
-from flows.report.artifacts import progress_artifact, publish_artifacts
-from flows.report.figures import Exit, Figures
-from flows.report.progress import ProgressReporter, in_background
-from flows.run import Run
+from flows.preflight import check
+from flows.report.figures import Figures
+from flows.report.progress import Watcher, log_watcher
+from flows.report.verdict import Exit
 from flows.settings import DEFAULT_BATCH_SIZE, DEFAULT_IN_FLIGHT, DEFAULT_MEMORY, DEFAULT_ROW_GROUP, read_settings
-from flows.submit import LANES, Outbox, submit_batches
-from flows.tasks import starter
 
 LOCK_TRIES = 60  # seconds
 STATE_NAMES = {Exit.ROWS_FAILED: "RowsFailed", Exit.WAITING: "Waiting"}
@@ -41,6 +37,7 @@ Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(ge=0)]
 # What a flow ended with, for whoever runs it in this process: a Failed state with an error in it prints a traceback.
 outcomes: ContextVar[list[Figures | BatchwerkError]] = ContextVar("outcomes")
+display: ContextVar[Watcher] = ContextVar("display")
 
 
 def cancel_at_provider(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001  # Prefect's names
@@ -59,7 +56,7 @@ def cancel_at_provider(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any
     name="enrich",
     description="Adds columns to a Parquet file that a language model fills, through its provider's batch API.",
     flow_run_name="{output}",
-    task_runner=ThreadPoolTaskRunner(max_workers=LANES + COLLECTORS + 1),  # type: ignore[arg-type]  # Prefect's own default
+    task_runner=ThreadPoolTaskRunner(max_workers=MAX_LANES + COLLECTORS + 1),  # type: ignore[arg-type]  # Prefect's own default
     validate_parameters=True,
     persist_result=False,
     on_cancellation=[cancel_at_provider],
@@ -119,49 +116,12 @@ def enrich(
     told = outcomes.get([])
     try:
         checked = check(read_settings(parameters))
-        with PrefectWork(checked) as tasks:
-            figures = run_pipeline(checked, tasks.work, publish_artifacts, tasks.prepare)
+        figures = run_pipeline(checked, PrefectOrchestrator(checked, display.get(log_watcher())))
     except BatchwerkError as error:
         told.append(error)
         return Failed(message=str(error))
     told.append(figures)
     return Completed(name=STATE_NAMES.get(figures.exit, "Completed"), message=figures.message or None, data=figures)
-
-
-class PrefectWork:
-    """Submitting, waiting and collecting as Prefect tasks under Prefect's limits."""
-
-    def __init__(self, checked: Checked) -> None:
-        self._checked = checked
-        self._provider = checked.terms.connection.limits_name
-        self._start = starter(self._provider)
-        self._outbox: Outbox | None = None
-        self._begun: list[Started] = []
-
-    def prepare(self) -> None:
-        """Ask for the first slot and for permits: it takes Prefect seconds to give them on SQLite."""
-        self._outbox = self._new_outbox()
-        self._outbox.begin_lane(self._checked.settings.batches_of(self._checked.source.rows))
-        self._begun.append(self._start(submit_batches, self._outbox))
-
-    def work(self, run: Run) -> str:
-        """Work on the run; returns why it stopped early, if it did."""
-        outbox = self._outbox or self._new_outbox()
-        report_progress = ProgressReporter(in_background(progress_artifact(run.checked.settings.output)))
-        return Loop(run, self._start, outbox, report_progress).work()
-
-    def _new_outbox(self) -> Outbox:
-        allowed = ensure_limits(self._provider, self._checked.terms.limits)
-        return Outbox(Permits(asking(self._provider), allowed.permits), allowed.lanes)
-
-    def __enter__(self) -> PrefectWork:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._outbox is not None:
-            self._outbox.close()
-        for started in self._begun:
-            started.wait()
 
 
 if __name__ == "__main__":

@@ -1,100 +1,67 @@
-"""The story: plan what the rows ask for, work until it is answered, publish, report, tidy up."""
+"""The story: plan what the rows ask for, send it and collect the answers, publish, report, tidy up."""
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable
 
-import duckdb
-import pyarrow as pa
-
-from blocks.errors import AuthenticationFailed, BatchwerkError, StateError, UsageError, system_error
-from flows.collect import restore_results
-from flows.compact import compact_results
-from flows.garbage import searched_rarely
-from flows.preflight import Checked
-from flows.publish import publish
-from flows.report.figures import Exit, Figures, estimate_backlog, figures_of
+from flows.batches.collect import restore_results
+from flows.batches.loop import send_and_collect
+from flows.batches.orchestrator import Orchestrator
+from flows.batches.outbox import Outbox
+from flows.domain.estimate import Estimate
+from flows.domain.sizing import batch_limit
+from flows.engine.compact import compact_results
+from flows.engine.memory import rare_garbage_collection
+from flows.engine.opening import current_plan, make_new_plan, open_run
+from flows.engine.publish import publish
+from flows.engine.recorder import Recorder, open_recorder
+from flows.engine.run import Run
+from flows.engine.translating import readable_errors
+from flows.preflight import RunConfig
+from flows.report.figures import Figures, figures_of
 from flows.report.files import write_report
-from flows.run import Run, opened
-from flows.stopping import stopped_by_signals
-from flows.storage.publish import FAILED, PENDING, Published
-
-Work = Callable[[Run], str]  # submits, waits, collects; returns why it stopped before all was done, if it did
+from flows.report.forecast import estimate_run
+from flows.report.verdict import Ending, verdict
+from flows.storage.plan import Plan
 
 
-def run_pipeline(
-    checked: Checked, work: Work, announce: Callable[[Figures], None], expect: Callable[[], None] = lambda: None
-) -> Figures:
-    """Enrich the input. What was collected is published also when the run stops on an error, which is then raised.
-
-    `expect` is called when there may be work soon, while it is still being planned.
-    """
-    try:
-        return _run(checked, work, announce, expect)
-    except OSError as error:
-        raise system_error(error) from error
-    except duckdb.Error as error:
-        raise StateError(f"the plan could not be made: {str(error).splitlines()[0]}") from error
-    except pa.ArrowInvalid as error:
-        raise StateError(
-            f"a file of {checked.state.path} is damaged: {str(error).splitlines()[0]}",
-            next_step="restore the state directory from a backup; nothing was sent",
-        ) from error
-
-
-def _run(checked: Checked, work: Work, announce: Callable[[Figures], None], expect: Callable[[], None]) -> Figures:
-    logging.getLogger("batchwerk").setLevel(logging.INFO)
-    logging.getLogger("stamina").setLevel(logging.ERROR)  # our own warnings say the same
+def run_pipeline(config: RunConfig, orchestrator: Orchestrator) -> Figures:
+    """Enrich the input that was checked. Raises what stopped the run, after publishing what was collected."""
     started = time.monotonic()
-    with searched_rarely(), opened(checked, expect) as run, stopped_by_signals(run):
-        restore_results(run)
-        expected = estimate_backlog(checked, run.plan, run.ledger, run.wanted, run.requests)
-        stopped, trouble = _try(run, work)
-        published = publish(run)
-        status, message = _verdict(run, published, stopped, trouble)
-        figures = figures_of(run, published, expected, time.monotonic() - started, status, message)
-        write_report(checked.state, figures)
-        announce(figures)
-        if trouble is None:
+    with (
+        readable_errors(config.state),
+        rare_garbage_collection(),
+        open_recorder(config) as recorder,
+        Outbox(orchestrator) as outbox,
+    ):
+        plan = plan_requests(config, recorder, outbox)
+        with open_run(config, recorder, plan) as run:
+            restore_results(run)
+            forecast = estimate_run(run)
+            ending = send_and_collect(run, outbox, orchestrator)
+            figures = publish_and_report(run, ending, forecast, started)
+            orchestrator.show_report(figures)
             compact_results(run)
-    if trouble is not None:
-        raise trouble
+    if ending.error is not None:
+        raise ending.error
     return figures
 
 
-def _try(run: Run, work: Work) -> tuple[str, BatchwerkError | None]:
-    """Work; an error is kept for later if there is something to publish, and raised at once if there is not."""
-    if not run.has_work():
-        return "", None
-    try:
-        return work(run), None
-    except BatchwerkError as error:
-        if not run.collected_here():
-            _raise_as_usage(run, error)
-            raise
-        run.failure = None
-        return "", error
-    finally:
-        run.helpers.close()  # their memory is for publishing
+def plan_requests(config: RunConfig, recorder: Recorder, outbox: Outbox) -> Plan:
+    """The plan on disk or a new one, and meanwhile a first lane for what it will find."""
+    plan = current_plan(config)
+    if plan is not None:
+        return plan
+    limit = recorder.query(lambda ledger: batch_limit(config.settings.batch_size, config.spec.limits, ledger, 0.0))
+    outbox.expect(limit.batches_of(config.source.rows))
+    outbox.open_first_lane()
+    return make_new_plan(config, recorder)
 
 
-def _raise_as_usage(run: Run, error: BatchwerkError) -> None:
-    """A wrong key that was found out before anything was accepted is a wrong call."""
-    accepted = any(batch.id for batch in run.written())
-    if isinstance(error, AuthenticationFailed) and not accepted:
-        raise UsageError(error.message, next_step=error.next_step) from error
-
-
-def _verdict(run: Run, published: Published, stopped: str, trouble: BatchwerkError | None) -> tuple[Exit, str]:
-    if trouble is not None:
-        return Exit.ERROR, str(trouble)
-    if run.unresolved:
-        return Exit.ERROR, "; ".join(why for _, why in sorted(run.unresolved.items()))
-    if published.statuses[PENDING]:
-        return Exit.WAITING, f"{stopped}; the same command goes on from here"
-    failed, rows = published.statuses[FAILED], published.rows
-    if failed > run.checked.settings.max_failed * rows:
-        return Exit.ROWS_FAILED, f"{failed:,} of {rows:,} rows failed; the column _error says why"
-    return Exit.DONE, ""
+def publish_and_report(run: Run, ending: Ending, forecast: Estimate, started: float) -> Figures:
+    """Write the output, then the report; what is pending or failed is in both."""
+    published = publish(run)
+    status, message = verdict(published, ending, run.config.settings.max_failed)
+    figures = figures_of(run, published, forecast, time.monotonic() - started, status, message)
+    write_report(run.config.state, figures)
+    return figures

@@ -15,19 +15,19 @@ from flows.domain.job import Job, parse_job
 from flows.domain.prompts import Prompt
 from flows.domain.schema import OutputSchema
 from flows.settings import Settings
+from flows.spec import Spec
 from flows.storage.plan import Question, selected_rows
 from flows.storage.publish import STATUS_COLUMNS, Publication
 from flows.storage.source import Source, identity_of
 from flows.storage.state import StateDirectory, check_belongs
-from flows.terms import Terms
 
 
 @dataclass(frozen=True)
-class Checked:
-    """A run whose parts were all found right."""
+class RunConfig:
+    """What a run was asked to do, read and checked."""
 
     settings: Settings
-    terms: Terms
+    spec: Spec
     question: Question
     publication: Publication
     state: StateDirectory
@@ -38,7 +38,7 @@ class Checked:
         return self.question.source
 
 
-def check(settings: Settings) -> Checked:
+def check(settings: Settings) -> RunConfig:
     """Look at input, job, columns, provider, key and paths. Raises UsageError for the first thing that is wrong."""
     job = _read_job(settings.job)
     schema = OutputSchema(job.output)
@@ -47,8 +47,8 @@ def check(settings: Settings) -> Checked:
     _check_columns(job, schema, source)
     source.check_columns([*prompt.columns, *job.skip_empty])
     connection = connection_for(settings.provider, settings.base_url, settings.options)
-    terms = Terms(job, settings.model or job.model, connection)
-    shown_model = f"emulated:{terms.model}" if connection.emulated else terms.model
+    spec = Spec(job, settings.model or job.model, connection)
+    shown_model = f"emulated:{spec.model}" if connection.emulated else spec.model
     publication = Publication(schema, job.rename, shown_model, settings.compression, settings.row_group_rows)
     _check_new_columns(source, publication)
     state = StateDirectory(settings.output)
@@ -58,14 +58,14 @@ def check(settings: Settings) -> Checked:
     question = Question(
         source=source,
         prompt=prompt,
-        digest=job.digest(terms.form, connection.endpoint),
-        format=terms.format,
+        digest=job.digest(spec.form, connection.endpoint),
+        format=spec.codec,
         skip_empty=job.skip_empty,
-        max_request_bytes=terms.limits.max_request_bytes,
+        max_request_bytes=spec.limits.max_request_bytes,
         limit=settings.limit,
         where=settings.where,
     )
-    return Checked(settings, terms, question, publication, state)
+    return RunConfig(settings, spec, question, publication, state)
 
 
 def _read_job(path: Path) -> Job:

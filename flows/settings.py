@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -52,10 +51,6 @@ class Settings(BaseModel):
     row_group_rows: int = Field(default=DEFAULT_ROW_GROUP, ge=1)
     memory_limit: Annotated[str, Field(pattern=r"^\d+ ?[KMGT]i?B$")] = DEFAULT_MEMORY
     options: dict[str, str] = Field(default_factory=dict)
-
-    def batches_of(self, requests: int) -> int:
-        """About how many batches so many requests make; `auto` is counted as the default."""
-        return ceil(requests / (DEFAULT_BATCH_SIZE if self.batch_size == "auto" else self.batch_size))
 
 
 def read_settings(parameters: Mapping[str, Any]) -> Settings:

@@ -18,9 +18,9 @@ HTTPX = {"blocks/transport.py"}
 PREFECT = {
     "blocks/credentials.py",
     "flows/enrich.py",
-    "flows/tasks.py",
-    "flows/limits.py",
-    "flows/report/artifacts.py",
+    "flows/orchestration/tasks.py",
+    "flows/orchestration/limits.py",
+    "flows/orchestration/artifacts.py",
 }
 NOT_IN_DOMAIN = {
     "prefect",
@@ -122,7 +122,7 @@ def loaded_after(statement: str) -> set[str]:
     return set(json.loads(done.stdout))
 
 
-@pytest.mark.parametrize("module", ["flows.preflight", "flows.cli", "flows.outline"])
+@pytest.mark.parametrize("module", ["flows.preflight", "flows.cli", "flows.report.preview"])
 def test_a_mistake_is_answered_before_prefect_is_imported(module: str) -> None:
     """Prefect and pandas take seconds to import: checking a call needs neither."""
     loaded = loaded_after(f"import {module}")

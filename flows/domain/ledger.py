@@ -1,8 +1,8 @@
 """The ledger: what was sent, what came back, what was paid. Replayed from the journal, never guessed.
 
-    planned → submitting → submitted → ended → collected            (and from submitting: refused | unknown | ended)
+    reserved → submitting → submitted → ended → collected            (and from submitting: refused | unknown | ended)
 
-A batch is `planned` only in memory, between the decision and the intent. `unknown` is a batch whose submission had
+A batch is `reserved` only in memory, between the decision and the intent. `unknown` is a batch whose submission had
 no answer, also one that a dead process left in `submitting`: the provider is asked, nothing is sent blindly. Some
 providers accept a batch first and refuse it later: then `refused` follows `submitted`.
 """
@@ -33,13 +33,13 @@ from flows.domain.events import (
     Submitting,
     Unknown,
 )
-from flows.domain.ranges import Range, Ranges
+from flows.domain.ranges import Range, Ranges, size
 
 
 class State(StrEnum):
     """Where a batch stands with us."""
 
-    PLANNED = "planned"
+    RESERVED = "reserved"
     SUBMITTING = "submitting"
     UNKNOWN = "unknown"
     SUBMITTED = "submitted"
@@ -50,7 +50,7 @@ class State(StrEnum):
 
 RESTORE = "the journal was changed by hand or damaged; restore the state directory from a backup"
 _Step = Submitted | Refused | Unknown | Ended | Collected | Lost  # what happens to a batch that was sent
-IN_FLIGHT = {State.PLANNED, State.SUBMITTING, State.UNKNOWN, State.SUBMITTED, State.ENDED}
+IN_FLIGHT = {State.RESERVED, State.SUBMITTING, State.UNKNOWN, State.SUBMITTED, State.ENDED}
 _MAY_FOLLOW: dict[type, set[State]] = {
     Submitted: {State.SUBMITTING, State.UNKNOWN},
     Refused: {State.SUBMITTING, State.UNKNOWN, State.SUBMITTED},
@@ -98,24 +98,39 @@ class Batch:
         return min(part.start for part in self.slices), max(part.stop for part in self.slices)
 
 
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Requests that the rows ask for, by how far they are."""
+
+    wanted: int
+    unsent: int
+    in_flight: int
+    failed: int  # for good
+
+    @property
+    def answered(self) -> int:
+        """Those with a good answer."""
+        return self.wanted - self.unsent - self.in_flight - self.failed
+
+
 @dataclass(slots=True)
 class Ledger:
     """All batches of an output, the requests that may go again, and those that are final."""
 
     batches: dict[int, Batch] = field(default_factory=dict)
     sent: Ranges = field(default_factory=Ranges)  # requests that are, or were, part of an accepted or open batch
-    again: list[Slice] = field(default_factory=list)
-    again_since: float = 0.0  # when the oldest of `again` was put there
+    retries: list[Slice] = field(default_factory=list)
+    retries_since: float = 0.0  # when the oldest of `retries` was put there
     final: list[Slice] = field(default_factory=list)
     frozen: int = 0  # requests that have a number
-    largest: int | None = None  # requests a batch may have since the provider called a larger one too large
+    max_requests: int | None = None  # of a batch, since the provider called a larger one too large
     queue_full_since: float | None = None  # since when the provider takes no more until another batch ends
     compactions: int = 0  # so far, over all schemas
 
     def reserve(self, slices: list[Slice]) -> Batch:
         """Number a batch and take its requests, before anything is written down."""
         number = max(self.batches, default=0) + 1
-        batch = Batch(number, slices, State.PLANNED)
+        batch = Batch(number, slices, State.RESERVED)
         self.batches[number] = batch
         self._take(batch)
         return batch
@@ -148,14 +163,32 @@ class Ledger:
         """Batches whose results are not yet with us."""
         return [batch for batch in self.batches.values() if batch.state in IN_FLIGHT]
 
-    def backlog(self, wanted: Ranges) -> Iterator[Slice]:
-        """What the rows ask for and what is neither answered, final nor with the provider: repeats first."""
-        for part in self.again:
-            for start, stop in wanted.overlap(part.start, part.stop):
-                yield part._replace(start=start, stop=stop)
+    def unsent(self, wanted: Ranges) -> Iterator[Slice]:
+        """What the rows ask for and what is neither answered, final nor with the provider: retries first."""
+        for piece in self.retries:
+            for start, stop in wanted.overlap(piece.start, piece.stop):
+                yield piece._replace(start=start, stop=stop)
         for start, stop in wanted:
             for first, last in self.sent.missing_from(start, stop):
                 yield Slice(first, last)
+
+    def has_work(self, wanted: Ranges) -> bool:
+        """Whether anything is to be sent or still to be collected."""
+        return bool(self.in_flight()) or next(self.unsent(wanted), None) is not None
+
+    def tally(self, wanted: Ranges) -> Tally:
+        """How far the requests are that the rows ask for."""
+        in_flight = [piece for batch in self.in_flight() for piece in batch.slices]
+        return Tally(
+            wanted=len(wanted),
+            unsent=sum(piece.requests for piece in self.unsent(wanted)),
+            in_flight=_overlap(wanted, in_flight),
+            failed=_overlap(wanted, self.final),
+        )
+
+    def ids(self) -> frozenset[str]:
+        """The provider's ids of all batches that are known to be ours."""
+        return frozenset(batch.id for batch in self.batches.values() if batch.id is not None)
 
     def next_part(self) -> str:
         """The name of the next compacted part: no other has it, save one whose compaction a dead process began."""
@@ -211,9 +244,9 @@ class Ledger:
     def _submitting(self, event: Submitting, at: float) -> None:
         batch = self.batches.get(event.batch)
         if batch is None:
-            batch = self.batches[event.batch] = Batch(event.batch, event.slices, State.PLANNED)
+            batch = self.batches[event.batch] = Batch(event.batch, event.slices, State.RESERVED)
             self._take(batch)
-        elif batch.state is not State.PLANNED or batch.slices != event.slices:
+        elif batch.state is not State.RESERVED or batch.slices != event.slices:
             raise StateError(f"the journal sends batch {event.batch} twice", next_step=RESTORE)
         batch.state, batch.intended_at = State.SUBMITTING, at
         batch.tag, batch.sha256, batch.spec, batch.bytes = event.tag, event.sha256, event.spec, event.bytes
@@ -223,7 +256,7 @@ class Ledger:
         self._put_back(batch.slices, at)
         if event.too_large:
             half = max(1, batch.requests // 2)
-            self.largest = min(half, self.largest or half)
+            self.max_requests = min(half, self.max_requests or half)
         if event.queue_full:
             self.queue_full_since = at
 
@@ -268,16 +301,20 @@ class Ledger:
         taken = Ranges((part.start, part.stop) for part in batch.slices)
         for start, stop in taken:
             self.sent.add(start, stop)
-        self.again = [
+        self.retries = [
             part._replace(start=start, stop=stop)
-            for part in self.again
+            for part in self.retries
             for start, stop in taken.missing_from(part.start, part.stop)
         ]
 
     def _put_back(self, slices: list[Slice], at: float) -> None:
-        if slices and not self.again:
-            self.again_since = at
-        self.again = sorted([*self.again, *slices])
+        if slices and not self.retries:
+            self.retries_since = at
+        self.retries = sorted([*self.retries, *slices])
+
+
+def _overlap(wanted: Ranges, slices: Iterable[Slice]) -> int:
+    return sum(size(wanted.overlap(piece.start, piece.stop)) for piece in slices)
 
 
 def replay(events: Iterable[Event]) -> Ledger:

@@ -5,33 +5,18 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any
 
 import orjson
 
 from flows.domain import money
-from flows.domain.estimate import Estimate, estimate
+from flows.domain.estimate import Estimate
 from flows.domain.events import Collected
-from flows.domain.ledger import Batch, Ledger
+from flows.domain.ledger import Batch
 from flows.domain.money import PICO
-from flows.domain.ranges import Ranges, size
-from flows.domain.tokens import expected_output_tokens
-from flows.preflight import Checked
-from flows.run import Run
-from flows.storage.plan import Plan
+from flows.engine.run import Run
+from flows.report.verdict import Exit
 from flows.storage.publish import FAILED, OK, PENDING, SKIPPED, Published
-from flows.storage.requests import FrozenRequests
-
-
-class Exit(IntEnum):
-    """Exit statuses of the command."""
-
-    DONE = 0
-    ERROR = 1
-    USAGE = 2
-    ROWS_FAILED = 3
-    WAITING = 4
 
 
 @dataclass(frozen=True)
@@ -137,65 +122,53 @@ def usd(pico: int | None) -> orjson.Fragment | None:
     return orjson.Fragment(f"-{digits}" if pico < 0 else digits)
 
 
-def estimate_backlog(
-    checked: Checked, plan: Plan, ledger: Ledger, wanted: Ranges, requests: FrozenRequests
-) -> Estimate:
-    """What a run would send as things stand."""
-    backlog = [(part.start, part.stop) for part in ledger.backlog(wanted)]
-    return estimate(
-        requests=size(backlog),
-        size=sum(requests.total(start, stop) for start, stop in backlog),
-        tokens_per_byte=plan.tokens_per_byte,
-        output_tokens=expected_output_tokens(checked.terms.form.schema, checked.terms.form.max_output_tokens),
-        price=checked.terms.price,
-        ledger=ledger,
-    )
-
-
 def figures_of(
-    run: Run, published: Published, expected: Estimate, seconds: float, exit_status: Exit, message: str
+    run: Run, published: Published, forecast: Estimate, seconds: float, exit_status: Exit, message: str
 ) -> Figures:
     """Everything about a run that has ended."""
-    since = run.began.timestamp()
-    every = run.ledger.collected()
-    here = [b.result for b in run.ledger.batches.values() if b.result is not None and b.collected_at >= since]
-    written = run.written()
+    config, since = run.config, run.recorder.began.timestamp()
+    sent = run.recorder.sent_here()
+    with run.recorder.reading() as ledger:
+        every = ledger.collected()
+        here = [b.result for b in ledger.batches.values() if b.result is not None and b.collected_at >= since]
+        outcomes = dict(sorted(ledger.outcomes().items()))
+        table = [_line(batch) for _, batch in sorted(ledger.batches.items())]
     return Figures(
-        job=run.checked.terms.job.name,
-        model=run.checked.publication.model,
-        provider=run.checked.settings.provider,
-        dialect=run.checked.terms.connection.provider,
-        emulated=run.checked.terms.connection.emulated,
-        input=str(run.checked.settings.input),
-        output=str(run.checked.settings.output),
-        run=run.id,
+        job=config.spec.job.name,
+        model=config.publication.model,
+        provider=config.settings.provider,
+        dialect=config.spec.connection.provider,
+        emulated=config.spec.connection.emulated,
+        input=str(config.settings.input),
+        output=str(config.settings.output),
+        run=run.recorder.run_id,
         rows=dict(published.statuses),
         selected=(run.plan.rows, run.plan.total_rows),
         requests=run.plan.requests,
         deduplicated=run.plan.duplicates,
         reused=run.answered_before,
-        batches=len(written),
-        attempts=sum(batch.requests for batch in written),
+        batches=len(sent),
+        attempts=sum(batch.requests for batch in sent),
         input_tokens=sum(result.input_tokens for result in here),
         output_tokens=sum(result.output_tokens for result in here),
         cached_tokens=sum(result.cached_tokens for result in here),
         unmetered=sum(result.unmetered for result in every),
-        money=_money(every, here, published, expected),
-        outcomes=dict(sorted(run.ledger.outcomes().items())),
-        table=[_line(batch) for _, batch in sorted(run.ledger.batches.items())],
+        money=_money(every, here, published, forecast),
+        outcomes=outcomes,
+        table=table,
         seconds=seconds,
         exit=exit_status,
         message=message,
     )
 
 
-def _money(every: list[Collected], here: list[Collected], published: Published, expected: Estimate) -> Money:
+def _money(every: list[Collected], here: list[Collected], published: Published, forecast: Estimate) -> Money:
     total, this_call = _sum(r.cost for r in every), _sum(r.cost for r in here)
     return Money(
         this_call=this_call,
         total=total,
         single=_sum(r.single_cost for r in every),
-        estimate=expected.cost,
+        estimate=forecast.cost,
         rejected=_sum(r.rejected_cost for r in every),
         shared=published.shared_cost,
         reused=None if total is None or this_call is None else total - this_call,

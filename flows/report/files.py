@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flows.report.figures import Figures
-from flows.report.words import markdown
+from flows.report.markdown import markdown
 from flows.storage.files import write_json, write_text
 from flows.storage.state import StateDirectory
 

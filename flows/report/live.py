@@ -13,30 +13,29 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from flows.domain.money import show_usd
-from flows.report.progress import Progress, clock, terminal
+from flows.report.progress import Progress, Watcher, clock, log_watcher
 
 log = logging.getLogger("batchwerk")
 
 
 @contextmanager
-def shown() -> Iterator[None]:
-    """A live line on a terminal, with warnings above it. Elsewhere the log says the same in lines of its own."""
+def live_display() -> Iterator[Watcher]:
+    """A line that is kept up to date on a terminal, with warnings above it; elsewhere lines of the log."""
     if not sys.stderr.isatty():
-        yield
+        yield log_watcher()
         return
     columns = (TextColumn("rows"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rest]}"))
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("rows", total=None, rest="starting Prefect …")
 
-        def watch(progress: Progress) -> None:
+        def show(progress: Progress) -> None:
             left = "" if progress.seconds_left is None else f"  {clock(progress.seconds_left)} left"
             rest = f"{progress.in_flight} batches in flight  {show_usd(progress.spent)} so far{left}"
             bar.update(task, total=progress.rows, completed=progress.rows_done, rest=rest)
 
-        token, handler = terminal.set(watch), RichHandler(logging.WARNING, bar.console, show_path=False)
+        handler = RichHandler(logging.WARNING, bar.console, show_path=False)
         log.addHandler(handler)
         try:
-            yield
+            yield Watcher(0.0, show)
         finally:
             log.removeHandler(handler)
-            terminal.reset(token)

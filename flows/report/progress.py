@@ -1,22 +1,21 @@
-"""Progress while a run works: a live line on a terminal, log lines elsewhere, an artifact in Prefect."""
+"""Progress while a run works: measured as often as somebody wants to see it."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Callable
-from contextvars import ContextVar, copy_context
+from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from flows.domain.money import show_usd
-from flows.domain.ranges import size
-from flows.run import Run
+from flows.engine.run import Run
 
 log = logging.getLogger("batchwerk")
 
 LOG_EVERY = 10.0  # seconds
-ARTIFACT_EVERY = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,68 +38,74 @@ class Progress:
         )
 
 
-Watcher = Callable[[Progress], None]
-terminal: ContextVar[Watcher | None] = ContextVar("terminal", default=None)  # set by the command line
+Show = Callable[[Progress], None]
 
 
-def in_background(watch: Watcher) -> Watcher:
-    """The run does not wait for what tells of it; what comes while the one before is still being told is left out."""
-    telling = threading.Lock()
+class Watcher(NamedTuple):
+    """Somebody who is shown progress."""
 
-    def tell(progress: Progress) -> None:
+    every: float  # seconds; 0: each time that the loop looks
+    show: Show
+
+
+def log_watcher() -> Watcher:
+    """Shows progress as lines of the log."""
+    return Watcher(LOG_EVERY, lambda progress: log.info(progress.sentence()))
+
+
+def in_background(show: Show) -> Show:
+    """The run does not wait until progress is shown; what comes while the last is still being shown is left out."""
+    showing = threading.Lock()
+
+    def try_to_show(progress: Progress) -> None:
         try:
-            watch(progress)
+            show(progress)
         except Exception as error:  # noqa: BLE001  # whatever keeps progress from being shown, the run goes on
             log.warning("progress can't be shown: %s", str(error).splitlines()[0])
         finally:
-            telling.release()
+            showing.release()
 
     def start(progress: Progress) -> None:
-        if telling.acquire(blocking=False):
-            threading.Thread(target=copy_context().run, args=(tell, progress), daemon=True, name="progress").start()
+        if showing.acquire(blocking=False):
+            work = threading.Thread(target=copy_context().run, args=(try_to_show, progress), daemon=True)
+            work.start()
 
     return start
 
 
 class ProgressReporter:
-    """Looks at a run each time the loop does and tells whoever wants to know, not too often."""
+    """Looks at a run each time that the loop does and shows what it sees, to each watcher as often as it wants."""
 
-    def __init__(self, artifact: Watcher | None = None) -> None:
-        self._artifact = artifact
+    def __init__(self, run: Run, watchers: Sequence[Watcher]) -> None:
+        self._run = run
         self._began = time.monotonic()
         self._done_before: int | None = None
-        self._logged = self._drawn = self._began
+        self._next = dict.fromkeys(watchers, 0.0)
+        for watcher in watchers:
+            self._next[watcher] = self._began + watcher.every
 
-    def __call__(self, run: Run) -> None:
-        """Look now."""
+    def look(self) -> None:
+        """Measure and show, if anybody wants to see it now."""
         moment = time.monotonic()
-        watcher = terminal.get()
-        if watcher is None and moment - self._logged < LOG_EVERY and moment - self._drawn < ARTIFACT_EVERY:
+        waiting = [watcher for watcher, due in self._next.items() if moment >= due]
+        if not waiting:
             return
-        progress = self._measure(run, moment)
-        if watcher is not None:
-            watcher(progress)
-        elif moment - self._logged >= LOG_EVERY:
-            self._logged = moment
-            log.info(progress.sentence())
-        if self._artifact is not None and moment - self._drawn >= ARTIFACT_EVERY:
-            self._drawn = moment
-            self._artifact(progress)
+        progress = self._measure(moment)
+        for watcher in waiting:
+            self._next[watcher] = moment + watcher.every
+            watcher.show(progress)
 
-    def _measure(self, run: Run, moment: float) -> Progress:
-        with run.lock:
-            unsent = size((part.start, part.stop) for part in run.ledger.backlog(run.wanted))
-            open_batches = run.ledger.in_flight()
-            spent = run.ledger.spent()
-        with_provider = sum(batch.requests for batch in open_batches)
-        wanted = max(1, run.plan.requests)
-        done = max(0, run.plan.requests - unsent - with_provider)
+    def _measure(self, moment: float) -> Progress:
+        plan = self._run.plan
+        with self._run.recorder.reading() as ledger:
+            tally, in_flight, spent = ledger.tally(self._run.wanted), len(ledger.in_flight()), ledger.spent()
+        done = tally.answered + tally.failed
         if self._done_before is None:
             self._done_before = done
         gained = done - self._done_before
-        left = (moment - self._began) / gained * (run.plan.requests - done) if gained > 0 else None
-        rows_done = run.plan.rows if done == run.plan.requests else run.plan.rows * done // wanted
-        return Progress(run.plan.rows, rows_done, len(open_batches), with_provider, spent, left)
+        left = (moment - self._began) / gained * (tally.wanted - done) if gained > 0 else None
+        rows_done = plan.rows if done == tally.wanted else plan.rows * done // tally.wanted
+        return Progress(plan.rows, rows_done, in_flight, tally.in_flight, spent, left)
 
 
 def clock(seconds: float) -> str:

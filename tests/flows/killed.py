@@ -19,10 +19,10 @@ from typing import Any
 import orjson
 
 from blocks import transport
-from flows import compact
 from flows.cli import main as command
 from flows.domain import compaction
 from flows.domain.events import EVENTS, Compacted, Event
+from flows.engine import compact
 from flows.storage import compaction as merging
 from flows.storage.files import NumberedWriter
 from flows.storage.journal import Journal

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from flows.report.figures import Exit
+from flows.report.verdict import Exit
 from flows.storage.journal import read_events
 from flows.storage.state import StateDirectory
 from tests.flows.undecorated import emulator_ledger, enrich, reviews, write_job, write_texts
@@ -109,7 +109,7 @@ def test_a_merging_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytes
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("flows.compact.merge_parts", full)
+        patch.setattr("flows.engine.compact.merge_parts", full)
         assert enrich(**parameters).exit is Exit.DONE
     assert parts(parameters) == ["000001.pq", "000002.pq"]
     assert enrich(**parameters).exit is Exit.DONE

@@ -25,7 +25,8 @@ from blocks.transport import ATTEMPTS, Transport
 from flows.cancel import cancel_output
 from flows.domain.events import Collected, Event, Refused, Submitting
 from flows.domain.ledger import Ledger, State
-from flows.report.figures import Exit, Figures
+from flows.report.figures import Figures
+from flows.report.verdict import Exit
 from flows.storage.journal import read_events
 from flows.storage.state import StateDirectory
 from tests.flows.command import ROOT

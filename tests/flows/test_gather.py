@@ -12,10 +12,10 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from flows.gather import Helpers, _Helper
 
 from blocks.errors import NotFound
 from flows import gather
-from flows.gather import Helpers, _Helper
 from flows.storage.results import Gathered
 from tests.flows.undecorated import enrich, reviews, write_job, write_texts
 

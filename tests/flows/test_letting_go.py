@@ -18,7 +18,7 @@ import pytest
 from blocks.emulator import EmulatorOptions, running_emulator
 from blocks.errors import UsageError
 from flows.cancel import cancel_output
-from flows.report.figures import Exit
+from flows.report.verdict import Exit
 from flows.storage.journal import read_events
 from flows.storage.state import StateDirectory
 from tests.flows.command import ROOT, batchwerk
@@ -230,7 +230,7 @@ def test_batches_are_judged_under_the_terms_they_were_sent_under(tmp_path: Path)
 
 def test_a_batch_that_takes_too_long_is_let_go_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The adaptive time-out ends the waiting, never the batch."""
-    monkeypatch.setattr("flows.loop.deadline", lambda *_: 0.5)
+    monkeypatch.setattr("flows.domain.agenda.patience", lambda *_: 0.5)
     parameters = call(tmp_path, options={"latency": "3"})
     figures = enrich(**parameters)
     assert figures.exit is Exit.WAITING
@@ -384,7 +384,7 @@ def test_a_flipped_byte_in_the_results_is_noticed(tmp_path: Path) -> None:
 
 def test_results_that_are_gone_before_they_were_read_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They were paid: their rows come out failed with the reason, their cost is unknown, and the run goes on."""
-    monkeypatch.setattr("flows.collect.INVISIBLE", 0.0)
+    monkeypatch.setattr("flows.batches.collect.INVISIBLE", 0.0)
     parameters = call(tmp_path)
     parameters["options"] = {**parameters.get("options", {}), "dialect": "anthropic", "gone_after": "0.001"}
     figures = enrich(**parameters)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from concurrent.futures import Future
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -13,14 +16,13 @@ import pytest
 
 from blocks.emulator import EmulatorOptions, running_emulator
 from blocks.errors import BatchRefused, StateError, UsageError
+from flows.batches.orchestrator import Threads
 from flows.pipeline import run_pipeline
 from flows.preflight import check
-from flows.report.figures import Exit
-from flows.run import Run
+from flows.report.verdict import Exit
 from flows.settings import read_settings
 from flows.storage.journal import read_events
 from flows.storage.state import StateDirectory
-from tests.flows import undecorated
 from tests.flows.undecorated import JOB, emulator_ledger, enrich, reviews, write_job, write_texts
 
 PAID_AGAIN = """SELECT count(*) FROM billed AS later JOIN billed AS earlier
@@ -386,12 +388,14 @@ def test_an_input_that_changes_under_the_run_is_not_published(tmp_path: Path) ->
         {"provider": "local", "options": {"latency": "0"}, "input": source, "output": output, "job": job}
     )
 
-    def work(run: Run) -> str:
-        write_texts(tmp_path, ["another text", *reviews(3)])
-        return undecorated.work(run)
+    class ChangingInput(Threads):
+        def start(self, name: str, work: Callable[[int], Any], number: int) -> Future[Any]:
+            if name == "collect batch":
+                write_texts(tmp_path, ["another text", *reviews(3)])
+            return super().start(name, work, number)
 
-    with pytest.raises(StateError, match="changed while the run"):
-        run_pipeline(check(settings), work, lambda _: None)
+    with ChangingInput() as threads, pytest.raises(StateError, match="changed while the run"):
+        run_pipeline(check(settings), threads)
     assert not output.exists()
     figures = enrich(input=source, output=output, job=job)
     assert (figures.rows, figures.attempts) == ({"ok": 4}, 1)

@@ -27,7 +27,7 @@ from rich.traceback import Traceback
 from blocks.catalog import ENTRIES
 from blocks.emulator import EmulatorOptions, running_emulator
 from blocks.errors import BatchwerkError, UsageError
-from flows.report.figures import Exit
+from flows.report.verdict import Exit
 from flows.storage.state import StateDirectory
 from tests.blocks.scripted import Drop, Say, Step, serving
 from tests.flows.command import ROOT, Called, batchwerk
@@ -224,7 +224,7 @@ def test_what_rows_and_batches_failed_of_is_kept_without_the_key(
 
     Also where processes that help to collect are given the key.
     """
-    monkeypatch.setattr("flows.run.helpers_for", lambda _: helpers)
+    monkeypatch.setattr("flows.batches.loop.collectors_for", lambda _: helpers)
     key = KEYS[provider]
     monkeypatch.setenv(ENTRIES[provider].key_variable, key)
     options = EmulatorOptions(dialect=provider, key=key, **TROUBLED)  # type: ignore[arg-type]

@@ -11,14 +11,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flows.loop import Loop, Threads
-from flows.permits import Permits
+from flows.batches.orchestrator import Threads
 from flows.pipeline import run_pipeline
 from flows.preflight import check
 from flows.report.figures import Figures
-from flows.run import Run
 from flows.settings import read_settings
-from flows.submit import Outbox
 
 JOB = """\
 name: test
@@ -30,19 +27,14 @@ output:
 """
 
 
-def work(run: Run) -> str:
-    """What `flows.enrich.work` does, without tasks, limits and artifacts."""
-    with Threads() as threads:
-        return Loop(run, threads.start, Outbox(Permits(lambda _: None)), lambda _: None).work()
-
-
 def enrich(**parameters: Any) -> Figures:
     """Run the pipeline; fast emulator unless told otherwise."""
     parameters = {"provider": "local", "options": {}, **parameters}
     if parameters["provider"] == "local":
         parameters["options"] = {"latency": "0", **parameters["options"]}
     settings = read_settings(parameters)
-    return run_pipeline(check(settings), work, lambda _: None)
+    with Threads() as threads:
+        return run_pipeline(check(settings), threads)
 
 
 def write_job(folder: Path, text: str = JOB) -> Path:

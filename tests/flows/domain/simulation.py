@@ -1,16 +1,21 @@
 """A provider and a process that both fail at random, driven by the decisions under test."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from itertools import count
 from random import Random
 from typing import Any
 
-from blocks.batch import FailureKind
-from flows.domain.actions import Action, Agenda, Collect, Finish, Poll, Reconcile, Rules, Submit, Wait, next_actions
+from blocks.batch import FailureKind, Limits
+from flows.domain.actions import Action, Collect, Finish, Poll, Reconcile, Rules, Submit, Wait, next_actions
+from flows.domain.agenda import Agenda
 from flows.domain.events import Collected, Event, Refused, Reopened, Slice, Submitting
-from flows.domain.ledger import Ledger, State, replay
+from flows.domain.ledger import Batch, Ledger, State, replay
 from flows.domain.outcomes import after_failure, merged
 from flows.domain.ranges import Ranges
+from flows.domain.sizing import batch_limit
 from tests.flows.domain import histories
+
+RulesFor = Callable[[Ledger], Rules]
 
 
 class Even:
@@ -53,7 +58,7 @@ def taken(events: Iterable[Event]) -> set[int]:
 class Simulation:
     """Works until there is nothing left to do; `trouble` is the share of calls that go wrong."""
 
-    def __init__(self, requests: int, rules: Rules, seed: int, trouble: float, max_attempts: int = 3) -> None:
+    def __init__(self, requests: int, rules: RulesFor, seed: int, trouble: float, max_attempts: int = 3) -> None:
         self.chance = Random(seed)  # noqa: S311  # a test's dice
         self.wanted = Ranges([(0, requests)])
         self.rules = rules
@@ -62,7 +67,7 @@ class Simulation:
         self.now = histories.AT.timestamp()  # events carry the hour they begin in
         self.events: list[Event] = [histories.planned(requests)]
         self.ledger = replay(self.events)
-        self.agenda = Agenda.empty()
+        self.agenda = Agenda()
         self.accepted: dict[int, list[Slice]] = {}  # what the provider really has, by batch
         self.answered: set[int] = set()
         self.final: set[int] = set()
@@ -95,7 +100,7 @@ class Simulation:
         raise AssertionError("it never ends")
 
     def decide(self) -> list[Action]:
-        return next_actions(self.ledger, self.wanted, Even(), self.rules, self.agenda, self.now)
+        return next_actions(self.ledger, self.wanted, Even(), self.rules(self.ledger), self.agenda, self.now)
 
     def act(self, action: Action) -> bool:
         """Do it; False when the process died on the way."""
@@ -111,7 +116,7 @@ class Simulation:
         return True
 
     def crash(self) -> bool:
-        self.ledger, self.agenda = replay(self.events), Agenda.empty()
+        self.ledger, self.agenda = replay(self.events), Agenda()
         return False
 
     def submit(self, slices: list[Slice]) -> bool:
@@ -148,7 +153,7 @@ class Simulation:
 
     def reconcile(self, number: int) -> None:
         if self.wrong():
-            self.agenda.poll_at[number] = self.now + 5
+            self.agenda.due[number] = self.now + 5
             self.record(histories.unknown(number))
             return
         self.accept(number, self.ledger.batches[number].slices)
@@ -156,7 +161,7 @@ class Simulation:
 
     def poll(self, number: int) -> None:
         if self.chance.random() < 0.5:
-            self.agenda.poll_at[number] = self.now + 5
+            self.agenda.due[number] = self.now + 5
             return
         if self.wrong(0.2):  # accepted at first, refused later: nothing ran
             del self.accepted[number]
@@ -189,11 +194,33 @@ def rules(
     max_in_flight: int = 3,
     max_bytes: int | None = None,
     collectors: int = 2,
-    gather: float = 10.0,
-    **queue: Any,
-) -> Rules:
-    return Rules(batch_size, max_in_flight, max_bytes, collectors, gather, **queue)
+    retry_linger: float = 10.0,
+    max_queued_requests: int | None = None,
+    max_queued_bytes: int | None = None,
+    **others: Any,
+) -> RulesFor:
+    """What a run keeps to, as it depends on the ledger; a byte stands for a token."""
+    limits = Limits(10_000, max_bytes, max_queued_requests=max_queued_requests, max_queued_tokens=max_queued_bytes)
+
+    def rules_for(ledger: Ledger) -> Rules:
+        return Rules(batch_limit(batch_size, limits, ledger, 1.0), max_in_flight, collectors, retry_linger, **others)
+
+    return rules_for
 
 
 def empty_ledger(requests: int) -> Ledger:
     return replay([histories.planned(requests)])
+
+
+def ledger_of(*batches: tuple[int, float, int], tokens: tuple[int, int] = (0, 0)) -> Ledger:
+    """Collected batches as (requests, seconds at the provider, answers that were good)."""
+    ledger, start = Ledger(), count(0, 10_000)
+    for number, (requests, seconds, ok) in enumerate(batches, 1):
+        first = next(start)
+        batch = Batch(number, [Slice(first, first + requests)], State.COLLECTED, bytes=requests * 100)
+        batch.submitted_at, batch.ended_at = 1000.0, 1000.0 + seconds
+        batch.result = histories.collected(
+            number, ok=ok, input_tokens=requests * tokens[0], output_tokens=ok * tokens[1]
+        )
+        ledger.batches[number] = batch
+    return ledger

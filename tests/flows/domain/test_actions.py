@@ -1,24 +1,20 @@
-"""What to do next: how batches are cut, what waits, and when it is over."""
+"""What to do next: what is sent, what waits, and when it is over."""
 
-from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from flows.domain.actions import (
     Action,
-    Agenda,
     Collect,
     Finish,
     Poll,
     Reconcile,
     Submit,
     Wait,
-    cut_batches,
     next_actions,
 )
+from flows.domain.agenda import Agenda
 from flows.domain.events import Event, Slice
 from flows.domain.ledger import Ledger, replay
 from flows.domain.ranges import Ranges
@@ -28,90 +24,11 @@ from tests.flows.domain.simulation import Even, empty_ledger, rules
 THEN = AT.timestamp()
 
 
-class Uneven:
-    """Requests of sizes that are given one by one."""
-
-    def __init__(self, *sizes: int) -> None:
-        self._sizes = sizes
-
-    def fit(self, start: int, stop: int, size: int) -> int:
-        while start < stop and size >= self._sizes[start]:
-            size -= self._sizes[start]
-            start += 1
-        return start
-
-    def total(self, start: int, stop: int) -> int:
-        return sum(self._sizes[start:stop])
-
-
-def cut(backlog: list[Slice], sizes: Even | Uneven, rows: int, most: int | None) -> list[tuple[list[Slice], bool]]:
-    return list(cut_batches(iter(backlog), sizes, rows, most))
-
-
-def test_batches_are_cut_by_rows() -> None:
-    """Full ones, and what is left over."""
-    assert cut([Slice(0, 7)], Even(), 3, None) == [
-        ([Slice(0, 3)], True),
-        ([Slice(3, 6)], True),
-        ([Slice(6, 7)], False),
-    ]
-    assert cut([Slice(0, 6)], Even(), 3, None) == [([Slice(0, 3)], True), ([Slice(3, 6)], True)]
-    assert cut([], Even(), 3, None) == []
-
-
-def test_batches_are_cut_by_bytes() -> None:
-    """No batch is larger than the provider takes."""
-    assert cut([Slice(0, 5)], Uneven(4, 4, 4, 9, 1), 99, 10) == [
-        ([Slice(0, 2)], True),
-        ([Slice(2, 3)], True),
-        ([Slice(3, 5)], False),
-    ]
-
-
-def test_a_request_that_fits_nowhere_goes_alone() -> None:
-    """The provider is the judge of it, and it takes no other with it."""
-    assert cut([Slice(0, 4)], Uneven(1, 50, 1, 1), 99, 10) == [
-        ([Slice(0, 1)], True),
-        ([Slice(1, 2)], True),
-        ([Slice(2, 4)], False),
-    ]
-    assert cut([Slice(0, 2), Slice(5, 6, 2)], Uneven(50, 50, 0, 0, 0, 1), 99, 10) == [
-        ([Slice(0, 1)], True),
-        ([Slice(1, 2)], True),
-        ([Slice(5, 6, 2)], False),
-    ]
-
-
-def test_repeats_and_new_ones_share_a_batch() -> None:
-    """A batch is filled from several slices, each with its own attempt."""
-    backlog = [Slice(3, 4, 2, 1, 1), Slice(7, 9, 3, 2, 2), Slice(20, 30)]
-    assert cut(backlog, Even(), 5, None)[0] == ([*backlog[:2], Slice(20, 22)], True)
-
-
-@given(
-    st.lists(st.integers(1, 12), min_size=1, max_size=30),
-    st.integers(1, 7),
-    st.none() | st.integers(1, 25),
-    st.lists(st.integers(1, 29), max_size=4),
-)
-def test_cutting_keeps_every_request_in_order(sizes: list[int], rows: int, most: int | None, cuts: list[int]) -> None:
-    """Whatever the limits, each request is in one batch, in order; batches keep to both limits."""
-    edges = sorted({0, len(sizes), *(at for at in cuts if at < len(sizes))})
-    backlog = [Slice(start, stop) for start, stop in pairwise(edges)]
-    batches = cut(backlog, Uneven(*sizes), rows, most)
-    numbers = [[n for part in slices for n in range(part.start, part.stop)] for slices, _ in batches]
-    assert [n for batch in numbers for n in batch] == list(range(len(sizes)))
-    for batch in numbers:
-        assert 1 <= len(batch) <= rows
-        assert most is None or len(batch) == 1 or sum(sizes[n] for n in batch) <= most
-    assert all(full for _, full in batches[:-1])
-
-
 def decide(
     ledger: Ledger, requests: int, agenda: Agenda | None = None, now: float = THEN, **limits: int | float | None
 ) -> list[Action]:
-    chosen = rules(**limits)  # type: ignore[arg-type]  # each is given as its own type
-    return next_actions(ledger, Ranges([(0, requests)]), Even(), chosen, agenda or Agenda.empty(), now)
+    chosen = rules(**limits)(ledger)  # type: ignore[arg-type]  # each is given as its own type
+    return next_actions(ledger, Ranges([(0, requests)]), Even(), chosen, agenda or Agenda(), now)
 
 
 def sent(*batches: list[Slice]) -> list[Event]:
@@ -132,7 +49,7 @@ def test_no_more_batches_than_allowed_are_with_the_provider() -> None:
     assert len(decide(empty_ledger(100), 100, max_in_flight=3)) == 3
     events = [*sent([Slice(0, 5)], [Slice(5, 10)]), submitting(3, Slice(10, 15)), unknown(3), ended(2)]
     ledger = replay(events)
-    agenda = Agenda(busy={1, 2, 3}, collecting=set(), poll_at={}, deadline={})
+    agenda = Agenda(busy={1, 2, 3})
     assert decide(ledger, 100, agenda, max_in_flight=2) == [Wait(30.0)]
     assert decide(ledger, 100, agenda, max_in_flight=3) == [Submit([Slice(15, 20)])]
 
@@ -145,13 +62,13 @@ def test_each_batch_gets_what_its_state_asks_for() -> None:
 
 def test_a_batch_that_somebody_works_on_is_left_alone() -> None:
     """Nothing is done twice at a time."""
-    agenda = Agenda(busy={1}, collecting=set(), poll_at={}, deadline={})
+    agenda = Agenda(busy={1})
     assert decide(replay(sent([Slice(0, 5)], [Slice(5, 10)])), 10, agenda) == [Poll(2)]
 
 
 def test_a_batch_is_asked_after_when_it_is_time() -> None:
     """Not before, and the wait is as long as that takes."""
-    agenda = Agenda(busy=set(), collecting=set(), poll_at={1: THEN + 7, 2: THEN + 9}, deadline={})
+    agenda = Agenda(due={1: THEN + 7, 2: THEN + 9})
     ledger = replay(sent([Slice(0, 5)], [Slice(5, 10)]))
     assert decide(ledger, 10, agenda) == [Wait(7.0)]
     assert decide(ledger, 10, agenda, now=THEN + 7) == [Poll(1)]
@@ -164,7 +81,7 @@ def test_waiting_for_work_under_way_takes_time(busy: object) -> None:
     events = sent([Slice(0, 5)])
     if busy is ended:
         events.append(ended(1))
-    agenda = Agenda(busy={1}, collecting={1} if busy is ended else set(), poll_at={1: THEN - 5}, deadline={})
+    agenda = Agenda(busy={1}, collecting={1} if busy is ended else set(), due={1: THEN - 5})
     assert decide(replay(events), 5, agenda) == [Wait(30.0)]
 
 
@@ -172,9 +89,9 @@ def test_only_so_many_batches_are_collected_at_once() -> None:
     """Their answers are in memory."""
     events = [*sent([Slice(0, 5)], [Slice(5, 10)], [Slice(10, 15)]), ended(1), ended(2), ended(3)]
     assert decide(replay(events), 15, collectors=2) == [Collect(1), Collect(2)]
-    agenda = Agenda(busy={1, 2}, collecting={1, 2}, poll_at={}, deadline={})
+    agenda = Agenda(busy={1, 2}, collecting={1, 2})
     assert decide(replay(events), 15, agenda, collectors=2) == [Wait(30.0)]
-    agenda = Agenda(busy={1}, collecting={1}, poll_at={}, deadline={})
+    agenda = Agenda(busy={1}, collecting={1})
     assert decide(replay(events), 15, agenda, collectors=2) == [Collect(2)]
 
 
@@ -183,7 +100,7 @@ def test_batches_are_halved_until_they_fit() -> None:
     ledger = empty_ledger(8)
     seen = []
     for number in range(1, 6):
-        action = decide(ledger, 8, batch_size=8, max_in_flight=1, gather=0.0)[0]
+        action = decide(ledger, 8, batch_size=8, max_in_flight=1, retry_linger=0.0)[0]
         assert isinstance(action, Submit)
         seen.append(sum(part.requests for part in action.slices))
         ledger.apply(submitting(number, *action.slices))
@@ -195,19 +112,19 @@ def test_repeats_wait_for_company() -> None:
     """A few failed requests don't go as a batch of their own while others may join them, but not for ever."""
     events = [*sent([Slice(0, 5)], [Slice(5, 10)]), ended(1), collected(1, ok=4, again=[Slice(2, 3, 2, 1, 1)])]
     ledger, repeat = replay(events), Submit([Slice(2, 3, 2, 1, 1)])
-    agenda = Agenda(busy=set(), collecting=set(), poll_at={2: THEN + 100}, deadline={})
-    assert decide(ledger, 10, agenda, gather=10.0) == [Wait(10.0)]
-    assert decide(ledger, 10, agenda, now=THEN + 9.5, gather=10.0) == [Wait(0.5)]
-    assert decide(ledger, 10, agenda, now=THEN + 10, gather=10.0) == [repeat]
+    agenda = Agenda(due={2: THEN + 100})
+    assert decide(ledger, 10, agenda, retry_linger=10.0) == [Wait(10.0)]
+    assert decide(ledger, 10, agenda, now=THEN + 9.5, retry_linger=10.0) == [Wait(0.5)]
+    assert decide(ledger, 10, agenda, now=THEN + 10, retry_linger=10.0) == [repeat]
     for event in (ended(2), collected(2, ok=5)):
         ledger.apply(event)
-    assert decide(ledger, 10, agenda, gather=10.0) == [repeat]
+    assert decide(ledger, 10, agenda, retry_linger=10.0) == [repeat]
 
 
 def test_a_full_batch_of_repeats_goes_at_once() -> None:
     """It needs no company."""
     events = [*sent([Slice(0, 5)], [Slice(5, 10)]), ended(1), collected(1, again=[Slice(0, 5, 2, 1, 1)])]
-    agenda = Agenda(busy={2}, collecting=set(), poll_at={}, deadline={})
+    agenda = Agenda(busy={2})
     assert decide(replay(events), 10, agenda, batch_size=5) == [Submit([Slice(0, 5, 2, 1, 1)])]
 
 
@@ -220,7 +137,7 @@ def test_repeats_take_new_ones_with_them() -> None:
 
 def test_a_provider_that_takes_too_long_is_let_go_of() -> None:
     """Past its deadline a batch is left to the next call; the run says so."""
-    agenda = Agenda(busy=set(), collecting=set(), poll_at={1: THEN + 5}, deadline={1: THEN + 3})
+    agenda = Agenda(due={1: THEN + 5}, deadline={1: THEN + 3})
     ledger = replay(sent([Slice(0, 5)]))
     assert decide(ledger, 5, agenda) == [Wait(5.0)]
     assert decide(ledger, 5, agenda, now=THEN + 4) == [Finish("the provider takes longer than expected")]
@@ -228,7 +145,7 @@ def test_a_provider_that_takes_too_long_is_let_go_of() -> None:
 
 def test_one_slow_batch_does_not_end_the_others() -> None:
     """While one is still within its time the run goes on, and what may be sent is sent."""
-    agenda = Agenda(busy=set(), collecting=set(), poll_at={1: THEN + 9, 2: THEN + 9}, deadline={1: THEN - 1})
+    agenda = Agenda(due={1: THEN + 9, 2: THEN + 9}, deadline={1: THEN - 1})
     ledger = replay(sent([Slice(0, 5)], [Slice(5, 10)]))
     assert decide(ledger, 10, agenda) == [Wait(9.0)]
     assert decide(ledger, 12, agenda) == [Submit([Slice(10, 12)])]
@@ -236,14 +153,15 @@ def test_one_slow_batch_does_not_end_the_others() -> None:
 
 def test_work_under_way_is_never_let_go_of() -> None:
     """A batch that is being sent or collected is waited for, whatever the others' deadlines."""
-    agenda = Agenda(busy={2}, collecting=set(), poll_at={1: THEN + 9}, deadline={1: THEN - 1})
+    agenda = Agenda(busy={2}, due={1: THEN + 9}, deadline={1: THEN - 1})
     assert decide(replay(sent([Slice(0, 5)], [Slice(5, 10)])), 10, agenda) == [Wait(30.0)]
 
 
 def submits(events: list[Event], sizes: Even | None = None, *, now: float = THEN, **limits: Any) -> list[int]:
     """How many requests each batch has that is sent now; requests have 10 bytes each."""
-    rule = rules(batch_size=5, max_in_flight=9, **limits)
-    actions = next_actions(replay(events), Ranges([(0, 100)]), sizes or Even(), rule, Agenda.empty(), now)
+    ledger = replay(events)
+    rule = rules(batch_size=5, max_in_flight=9, **limits)(ledger)
+    actions = next_actions(ledger, Ranges([(0, 100)]), sizes or Even(), rule, Agenda(), now)
     return [sum(part.requests for part in action.slices) for action in actions if isinstance(action, Submit)]
 
 
@@ -279,15 +197,17 @@ def test_what_a_full_queue_refused_waits_for_another_batch_to_end() -> None:
     assert submits([*held, ended(1)], queue_pause=60) == [5] * 9
     assert submits(held, queue_pause=60, now=THEN + 61) == [5] * 8
     alone: list[Event] = [planned(5), submitting(1, Slice(0, 5)), submitted(1), refused(1, queue_full=True)]
-    rule = rules(queue_pause=60)
-    decided = next_actions(replay(alone), Ranges([(0, 5)]), Even(), rule, Agenda.empty(), THEN + 40)
+    rule = rules(queue_pause=60)(replay(alone))
+    decided = next_actions(replay(alone), Ranges([(0, 5)]), Even(), rule, Agenda(), THEN + 40)
     assert decided == [Wait(20)], "it does not end while requests are held back"
-    again = next_actions(replay(alone), Ranges([(0, 5)]), Even(), rule, Agenda.empty(), THEN + 61)
+    again = next_actions(replay(alone), Ranges([(0, 5)]), Even(), rule, Agenda(), THEN + 61)
     assert again == [Submit([Slice(0, 5)])]
 
 
 def test_a_cancelled_run_does_not_wait_for_a_full_queue() -> None:
     """It sends nothing more."""
     alone: list[Event] = [planned(5), submitting(1, Slice(0, 5)), submitted(1), refused(1, queue_full=True)]
-    decided = next_actions(replay(alone), Ranges([(0, 5)]), Even(), rules(max_in_flight=0), Agenda.empty(), THEN)
+    decided = next_actions(
+        replay(alone), Ranges([(0, 5)]), Even(), rules(max_in_flight=0)(replay(alone)), Agenda(), THEN
+    )
     assert decided == [Finish("nothing more is sent")]

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blocks.errors import StateError
-from flows.domain.actions import Agenda, Submit, next_actions
+from flows.domain.actions import Submit, next_actions
+from flows.domain.agenda import Agenda
 from flows.domain.events import EVENTS, Event, Slice
 from flows.domain.ledger import Batch, Ledger, State, replay
 from flows.domain.ranges import Ranges
@@ -105,19 +106,19 @@ def test_numbers_go_on_after_a_gap() -> None:
 def test_what_is_left_to_send(events: list[Event], left: list[Slice]) -> None:
     """What was never out, what was refused, what goes again; nothing else."""
     ledger = replay(events)
-    assert list(ledger.backlog(Ranges([(0, ledger.frozen)]))) == left
+    assert list(ledger.unsent(Ranges([(0, ledger.frozen)]))) == left
 
 
 def test_only_what_rows_ask_for_is_left() -> None:
     """Requests whose rows left the input are not sent, first ones and repeats alike."""
     ledger = replay([*WHOLE_WAY[:4], collected(1, again=[Slice(0, 10, 2, 1, 1)]), planned(20, start=10)])
-    assert list(ledger.backlog(Ranges([(4, 6), (15, 16)]))) == [Slice(4, 6, 2, 1, 1), Slice(15, 16)]
+    assert list(ledger.unsent(Ranges([(4, 6), (15, 16)]))) == [Slice(4, 6, 2, 1, 1), Slice(15, 16)]
 
 
 def test_repeats_go_before_new_ones() -> None:
     """A row that failed is not left behind by a million that were never sent."""
     ledger = replay([*WHOLE_WAY[:4], collected(1, again=[Slice(5, 6, 2, 1, 1)]), planned(99, start=10)])
-    assert next(ledger.backlog(Ranges([(0, 99)]))).start == 5
+    assert next(ledger.unsent(Ranges([(0, 99)]))).start == 5
 
 
 def test_whoever_was_submitting_when_the_process_died_is_unknown() -> None:
@@ -153,11 +154,11 @@ def test_a_batch_that_was_too_large_halves_all_that_follow() -> None:
         [planned(40), submitting(1, Slice(0, 8)), submitting(2, Slice(8, 12)), submitting(3, Slice(12, 20))]
     )
     ledger.apply(refused(1, too_large=True))
-    assert ledger.largest == 4
+    assert ledger.max_requests == 4
     ledger.apply(refused(2, too_large=True))
-    assert ledger.largest == 2
+    assert ledger.max_requests == 2
     ledger.apply(refused(3, too_large=True))
-    assert ledger.largest == 2
+    assert ledger.max_requests == 2
 
 
 def test_a_new_allowance_is_a_new_sending() -> None:
@@ -222,7 +223,7 @@ def test_every_prefix_of_a_history_is_safe(seed: int, requests: int, trouble: fl
     wanted = Ranges([(0, requests)])
     for end in range(1, len(history) + 1):
         ledger = replay(history[:end])
-        actions = next_actions(ledger, wanted, Even(), rules(size, flight, gather=0.0), Agenda.empty(), 1e12)
+        actions = next_actions(ledger, wanted, Even(), rules(size, flight, retry_linger=0.0)(ledger), Agenda(), 1e12)
         sent = [requests_in(action.slices) for action in actions if isinstance(action, Submit)]
         together = set().union(*sent)
         assert sum(map(len, sent)) == len(together)
@@ -247,7 +248,7 @@ def test_everything_ends_ok_or_final(
 
 def said(ledger: Ledger) -> list[Batch]:
     """All batches that were ever sent, without the words that are for the eye."""
-    return [replace(batch, reason="") for batch in ledger.batches.values() if batch.state is not State.PLANNED]
+    return [replace(batch, reason="") for batch in ledger.batches.values() if batch.state is not State.RESERVED]
 
 
 @settings(max_examples=20)
@@ -258,7 +259,7 @@ def test_a_ledger_that_was_replayed_is_the_one_that_lived(seed: int) -> None:
     lines = [EVENTS.dump_json(event) for event in end.events]
     again = replay(EVENTS.validate_json(line) for line in lines)
     assert said(again) == said(end.ledger)
-    assert sorted(again.again) == sorted(end.ledger.again)
+    assert sorted(again.retries) == sorted(end.ledger.retries)
     assert again.final == end.ledger.final
     assert list(again.sent) == list(end.ledger.sent)
-    assert again.largest == end.ledger.largest
+    assert again.max_requests == end.ledger.max_requests

@@ -1,0 +1,1 @@
+"""Batch mode: send batches, follow them at the provider, collect their answers."""

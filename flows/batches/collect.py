@@ -1,0 +1,74 @@
+"""Reading the answers of batches that ended into results parts, and fetching parts again that were lost."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+
+from blocks.errors import NotFound, Transient
+from flows.batches.answers import CollectorPool, Order, collect_answers
+from flows.batches.poll import INVISIBLE
+from flows.domain.events import Collected, Lost, Restored
+from flows.domain.ledger import Batch
+from flows.engine.recorder import now
+from flows.engine.run import Run
+from flows.storage.results import Gathered
+
+log = logging.getLogger("batchwerk")
+
+
+def collect_batch(run: Run, pool: CollectorPool, number: int) -> None:
+    """Read a batch's answers into its results part, which is on disk before the journal says so."""
+    started = time.monotonic()
+    with run.visiting(number):
+        batch = run.recorder.batch(number)
+        try:
+            result = pool.collect(_order(run, batch), run.clients.client_of(batch))
+        except NotFound as error:
+            result = _without_results(run, batch, error)
+        fields = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
+        run.recorder.record(Collected(at=now(), batch=number, schema_id=run.results_of(batch).schema_id, **fields))
+        retries = sum(piece.requests for piece in result.again)
+        log.info(
+            "batch %d: %s of %s answers good, %s to be retried, collected in %.1f s",
+            number, f"{result.ok:,}", f"{batch.requests:,}", f"{retries:,}", time.monotonic() - started,
+        )  # fmt: skip
+
+
+def _order(run: Run, batch: Batch) -> Order:
+    settings = run.config.settings
+    return Order(
+        run.clients.access_of(batch), run.clients.spec_of(batch), batch, settings.output, settings.max_attempts
+    )
+
+
+def _without_results(run: Run, batch: Batch, error: NotFound) -> Gathered:
+    """A batch that ended and whose results the provider does not have: not yet, or, after a while, not any more."""
+    if time.time() - batch.ended_at < INVISIBLE:
+        raise Transient(error.message, next_step=error.next_step, provider=error.provider) from error
+    log.warning("batch %d: %s; its answers were paid for and are lost", batch.number, error.message)
+    reason = f"{error.message}; --retry-failed asks again"
+    return collect_answers(_order(run, batch)._replace(gone=reason), run.clients.client_of(batch))
+
+
+def restore_results(run: Run) -> None:
+    """Fetch results parts that are gone or damaged once more; say which ones the provider no longer has."""
+    for part in run.recorder.query(run.results.parts):
+        if run.results.is_whole(part):
+            continue
+        log.warning("the results of %s are gone or damaged; fetching them again", part.label)
+        for batch in part.batches:
+            if not run.results.is_whole(run.results.own_part(batch)):  # fetched before a crash, or not yet deleted
+                _fetch_again(run, batch)
+        if part.is_compacted:
+            run.recorder.record(Restored(at=now(), schema_id=run.results.schema_id, part=part.path.stem))
+
+
+def _fetch_again(run: Run, batch: Batch) -> None:
+    try:
+        collect_answers(_order(run, batch), run.clients.client_of(batch))
+    except NotFound as error:
+        reason = f"the results of batch {batch.number} are gone and the provider no longer has them"
+        run.recorder.record(Lost(at=now(), batch=batch.number, reason=reason))
+        log.warning("%s (%s); --retry-failed asks for its rows again", reason, error.message)

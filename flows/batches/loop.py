@@ -1,0 +1,166 @@
+"""The loop: decide, start, wait. It knows no Prefect: whoever starts the work comes in as an argument."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from queue import Empty
+from typing import Any
+
+from blocks.batch import PollPlan
+from blocks.errors import AuthenticationFailed, BatchwerkError, UsageError
+from flows.batches.answers import CollectorPool, collectors_for
+from flows.batches.collect import collect_batch
+from flows.batches.orchestrator import COLLECTORS, Orchestrator
+from flows.batches.outbox import Outbox, raise_failure
+from flows.batches.poll import poll_batch
+from flows.batches.submit import submit_batch
+from flows.domain.actions import Action, Collect, Finish, Poll, Reconcile, Rules, Submit, Wait, next_actions
+from flows.domain.agenda import Agenda
+from flows.domain.ledger import Ledger
+from flows.engine.run import Run
+from flows.report.progress import ProgressReporter
+from flows.report.verdict import Ending
+
+POLLERS = 4
+MAX_NAP = 1.0  # seconds between two looks, so that the progress shown is never old
+
+
+def send_and_collect(run: Run, outbox: Outbox, orchestrator: Orchestrator, *, submit: bool = True) -> Ending:
+    """Work until every request has its answer, or until nothing more can be done now.
+
+    An error is kept in the ending where answers were collected, which are published first; else it is raised.
+    """
+    with outbox:  # lanes give their slots back before the output is published
+        if not run.recorder.has_work(run.wanted):
+            return Ending()
+        tally = run.tally()
+        with closing(CollectorPool(collectors_for(tally.unsent + tally.in_flight))) as pool:
+            return _ending_of(run, Loop(run, outbox, orchestrator, pool, submit=submit))
+
+
+def _ending_of(run: Run, loop: Loop) -> Ending:
+    try:
+        return loop.work()
+    except BatchwerkError as error:
+        if run.recorder.collected_here():
+            return Ending(error=error)
+        if isinstance(error, AuthenticationFailed) and not any(batch.id for batch in run.recorder.sent_here()):
+            raise UsageError(error.message, next_step=error.next_step) from error  # a wrong key is a wrong call
+        raise
+
+
+class Loop:
+    """Works on a run until there is nothing left to do, or nothing that can be done now."""
+
+    def __init__(
+        self, run: Run, outbox: Outbox, orchestrator: Orchestrator, pool: CollectorPool, *, submit: bool
+    ) -> None:
+        self._run = run
+        self._outbox = outbox
+        self._orchestrator = orchestrator
+        self._pool = pool
+        self._submit = submit
+        self._began = time.time()
+        self._agenda = Agenda(_poll_plan(run))
+        self._collections: list[Future[Any]] = []
+
+    def work(self) -> Ending:
+        """Returns why it stopped. Raises what stopped the run, once all that was begun has ended."""
+        switch, progress = self._run.switch, ProgressReporter(self._run, self._orchestrator.watchers)
+        with ThreadPoolExecutor(POLLERS, thread_name_prefix="poll") as pollers:
+            try:
+                reason = self._until_finished(pollers, progress)
+            except BaseException as error:
+                switch.fail(error)
+                raise
+            finally:
+                self._outbox.close()
+                for collection in self._collections:
+                    collection.exception()
+        if switch.failure is not None:
+            raise switch.failure
+        return Ending(reason, self._agenda.unresolved)
+
+    def _until_finished(self, pollers: ThreadPoolExecutor, progress: ProgressReporter) -> str:
+        switch = self._run.switch
+        while switch.active:
+            switch.changed.clear()
+            self._note_visits()
+            for action in self._decide():
+                match action:
+                    case Finish(reason):
+                        return reason
+                    case Wait(seconds):
+                        switch.changed.wait(min(seconds, MAX_NAP))
+                    case Submit(slices):
+                        self._send(self._run.recorder.reserve(slices).number)
+                    case Reconcile(number):
+                        self._send(number)
+                    case Poll(number):
+                        self._agenda.begin(number)
+                        pollers.submit(poll_batch, self._run, number)
+                    case Collect(number):
+                        self._collect(number)
+            self._outbox.open_lanes()
+            self._check_collections()
+            progress.look()
+        return switch.reason
+
+    def _send(self, number: int) -> None:
+        self._agenda.begin(number)
+        self._outbox.put(partial(submit_batch, self._run, number))
+
+    def _collect(self, number: int) -> None:
+        self._agenda.begin(number, collecting=True)
+        work = partial(collect_batch, self._run, self._pool)
+        self._collections.append(self._orchestrator.start("collect batch", work, number))
+
+    def _check_collections(self) -> None:
+        """One that never began says nothing itself: without this its batch would be waited for for ever."""
+        ended = [collection for collection in self._collections if collection.done()]
+        self._collections = [collection for collection in self._collections if collection not in ended]
+        for collection in ended if self._run.switch.active else ():
+            raise_failure(collection)
+
+    def _note_visits(self) -> None:
+        clock = time.time()
+        while True:
+            try:
+                visit = self._run.visits.get_nowait()
+            except Empty:
+                return
+            self._agenda.finish(visit, self._run.recorder.batch(visit.batch), clock)
+
+    def _decide(self) -> list[Action]:
+        run = self._run
+        self._agenda.breaker = run.switch.breaker
+        with run.recorder.reading() as ledger:
+            rules = self._rules(ledger)
+            actions = next_actions(ledger, run.wanted, run.requests, rules, self._agenda, time.time())
+            unsent = sum(piece.requests for piece in ledger.unsent(run.wanted))
+        submitting = sum(isinstance(action, Submit) for action in actions)
+        self._outbox.expect(max(0, rules.limit.batches_of(unsent) - submitting))
+        return actions
+
+    def _rules(self, ledger: Ledger) -> Rules:
+        settings, limits = self._run.config.settings, self._run.config.spec.limits
+        max_in_flight = min(settings.max_in_flight, limits.max_in_flight or settings.max_in_flight)
+        return Rules(
+            limit=self._run.batch_limit(ledger),
+            max_in_flight=max_in_flight if self._submit else 0,
+            collectors=self._pool.most or COLLECTORS,
+            retry_linger=self._agenda.polling.longest,
+            queue_pause=self._agenda.polling.longest,
+            let_go_at=None if settings.wait is None else self._began + settings.wait,
+            give_up_after=settings.give_up_after,
+        )
+
+
+def _poll_plan(run: Run) -> PollPlan:
+    """The provider's plan, or the user's interval, which does not grow."""
+    plan, interval = run.clients.current().polling, run.config.settings.poll_interval
+    return plan if interval is None else replace(plan, first=interval, longest=interval)

@@ -1,0 +1,61 @@
+"""Who is reached: each batch's spec, and the client of the service that has the batch."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+
+from blocks.batch import BatchProvider, Connection
+from blocks.catalog import Reach, reached
+from flows.domain.ledger import Batch
+from flows.spec import Spec
+from flows.storage.state import StateDirectory, read_json
+
+
+class Clients:
+    """The services that batches of an output are with: the one of this run, others when they are needed."""
+
+    def __init__(self, stack: ExitStack, state: StateDirectory, spec: Spec) -> None:
+        self._stack = stack
+        self._state = state
+        self._current = spec
+        self._specs = {"": spec, spec.fingerprint: spec}  # a batch that is not yet sent has no fingerprint
+        self._open: dict[object, tuple[Reach, BatchProvider]] = {}
+        self._lock = threading.Lock()
+
+    def spec_of(self, batch: Batch) -> Spec:
+        """What a batch was, or is about to be, sent under."""
+        with self._lock:
+            if batch.spec not in self._specs:
+                self._specs[batch.spec] = Spec.from_content(read_json(self._state.spec(batch.spec)))
+            return self._specs[batch.spec]
+
+    def current(self) -> BatchProvider:
+        """The client of this run's own provider."""
+        return self._opened(self._current.connection)[1]
+
+    def client_of(self, batch: Batch) -> BatchProvider:
+        """The client of whoever has the batch, opened once."""
+        return self._opened(self.spec_of(batch).connection)[1]
+
+    def access_of(self, batch: Batch) -> Reach:
+        """What another process needs to open a client of its own."""
+        return self._opened(self.spec_of(batch).connection)[0]
+
+    def _opened(self, connection: Connection) -> tuple[Reach, BatchProvider]:
+        # One emulator of a dialect has the state, whatever faults an earlier run switched on.
+        options = () if connection.emulated else tuple(sorted(connection.options.items()))
+        key = (connection.endpoint, connection.block, options)
+        with self._lock:
+            if key not in self._open:
+                access = self._stack.enter_context(reached(connection, self._state.path))
+                self._open[key] = access, self._stack.enter_context(closing(access.client()))
+            return self._open[key]
+
+
+@contextmanager
+def open_clients(state: StateDirectory, spec: Spec) -> Iterator[Clients]:
+    """Clients that are opened on first use and closed at the end."""
+    with ExitStack() as stack:
+        yield Clients(stack, state, spec)

@@ -1,0 +1,65 @@
+"""Beginning a run: plan what the rows ask for, then open what works on it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from flows.domain.events import Planned, Reopened
+from flows.domain.ranges import Ranges
+from flows.engine.clients import open_clients
+from flows.engine.recorder import Recorder, now
+from flows.engine.run import Run
+from flows.engine.stopping import StopSwitch, catching_signals
+from flows.preflight import RunConfig
+from flows.storage.files import write_json
+from flows.storage.plan import Plan, generations, make_plan, read_plan, wanted_requests
+from flows.storage.requests import FrozenRequests
+
+log = logging.getLogger("batchwerk")
+
+
+def current_plan(config: RunConfig) -> Plan | None:
+    """The plan on disk, if it answers this question about this input."""
+    return read_plan(config.state.rows, config.question)
+
+
+def make_new_plan(config: RunConfig, recorder: Recorder) -> Plan:
+    """Freeze what is new in the input as numbered requests."""
+    state, spec, started = config.state, config.spec, time.monotonic()
+    plan = make_plan(
+        config.question, generations(state.requests), state.requests, state.rows, config.settings.memory_limit
+    )
+    recorder.record(
+        Planned(at=now(), start=plan.start, stop=plan.stop, spec=spec.fingerprint, rows=plan.rows, wanted=plan.requests)
+    )
+    log.info(
+        "planned %s rows: %s requests, %s of them new, in %.1f s",
+        f"{plan.rows:,}", f"{plan.requests:,}", f"{plan.stop - plan.start:,}", time.monotonic() - started,
+    )  # fmt: skip
+    return plan
+
+
+@contextmanager
+def open_run(config: RunConfig, recorder: Recorder, plan: Plan) -> Iterator[Run]:
+    """A run that works on the plan until the end, an error or a signal."""
+    state, settings, spec = config.state, config.settings, config.spec
+    if not state.spec(spec.fingerprint).exists():
+        write_json(state.spec(spec.fingerprint), spec.content)
+    wanted = wanted_requests(state.rows, settings.memory_limit) if plan.requests else Ranges()
+    if settings.retry_failed and recorder.query(lambda ledger: bool(ledger.final)):
+        recorder.record(Reopened(at=now(), slices=recorder.query(lambda ledger: ledger.reopened())))
+    switch = StopSwitch()
+    with open_clients(state, spec) as clients, catching_signals(switch):
+        yield Run(
+            config=config,
+            recorder=recorder,
+            clients=clients,
+            switch=switch,
+            plan=plan,
+            wanted=wanted,
+            requests=FrozenRequests(generations(state.requests)),
+            answered_before=recorder.query(lambda ledger: ledger.tally(wanted).answered),
+        )

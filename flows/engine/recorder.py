@@ -1,0 +1,93 @@
+"""What a run records: the journal and the ledger that it replays to, under one lock."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from flows.domain.events import Event, Slice
+from flows.domain.ledger import Batch, Ledger, replay
+from flows.domain.ranges import Ranges
+from flows.preflight import RunConfig
+from flows.storage.journal import Journal
+
+T = TypeVar("T")
+
+
+def now() -> datetime:
+    """The time that events carry."""
+    return datetime.now(UTC)
+
+
+class Recorder:
+    """Writes events down, then acts as if they were true. May be used from any thread.
+
+    Nothing outside reads the ledger without the lock: use `query`, or `reading` for several questions at once.
+    """
+
+    def __init__(self, run_id: str, journal: Journal) -> None:
+        self.run_id = run_id
+        self.began = now()
+        self._journal = journal
+        self._ledger = replay(journal.events)
+        self._lock = threading.RLock()
+
+    def record(self, event: Event) -> None:
+        """The event is on disk when this returns."""
+        with self._lock:
+            self._journal.append(event)
+            self._ledger.apply(event)
+
+    @contextmanager
+    def reading(self) -> Iterator[Ledger]:
+        """The ledger, which does not change meanwhile. Not to be kept."""
+        with self._lock:
+            yield self._ledger
+
+    def query(self, question: Callable[[Ledger], T]) -> T:
+        """The answer to one question about the ledger."""
+        with self._lock:
+            return question(self._ledger)
+
+    def reserve(self, slices: list[Slice]) -> Batch:
+        """Number a batch and take its requests; in memory only, until its intent is recorded."""
+        with self._lock:
+            return self._ledger.reserve(slices)
+
+    def batch(self, number: int) -> Batch:
+        """A batch by its number."""
+        with self._lock:
+            return self._ledger.batches[number]
+
+    def has_work(self, wanted: Ranges) -> bool:
+        """Whether anything is to be sent or still to be collected."""
+        return self.query(lambda ledger: ledger.has_work(wanted))
+
+    def collected_here(self) -> bool:
+        """Whether this process collected anything: only then is there something new to publish."""
+        since = self.began.timestamp()
+        return self.query(lambda ledger: any(batch.collected_at >= since for batch in ledger.batches.values()))
+
+    def sent_here(self) -> list[Batch]:
+        """Batches that this process sent, in the order of their numbers."""
+        since = self.began.timestamp()
+        return self.query(lambda ledger: [b for _, b in sorted(ledger.batches.items()) if b.intended_at >= since])
+
+
+@contextmanager
+def open_recorder(config: RunConfig) -> Iterator[Recorder]:
+    """Take the output's state directory, which has one writer at a time, and replay its journal.
+
+    Raises StateError where another process holds it, or where the journal that says what was paid is missing.
+    """
+    state = config.state
+    with state.locked():
+        state.prepare()
+        run_id = state.open_run(config.source.path, input_moved=config.settings.input_moved)
+        state.remember(config.settings.model_dump(mode="json"))
+        state.check_journal()
+        with Journal(state.journal) as journal:
+            yield Recorder(run_id, journal)

@@ -1,0 +1,64 @@
+"""One process at work on one output."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from flows.domain.agenda import Visit
+from flows.domain.ledger import Batch, Ledger, Tally
+from flows.domain.ranges import Ranges
+from flows.domain.sizing import BatchLimit, batch_limit
+from flows.engine.clients import Clients
+from flows.engine.recorder import Recorder
+from flows.engine.stopping import StopSwitch
+from flows.preflight import RunConfig
+from flows.storage.plan import Plan
+from flows.storage.requests import FrozenRequests
+from flows.storage.results import ResultsStore
+
+
+@dataclass(frozen=True)
+class Run:
+    """What was asked, what its rows ask for, and the parts that work on it. May be used from any thread."""
+
+    config: RunConfig
+    recorder: Recorder
+    clients: Clients
+    switch: StopSwitch
+    plan: Plan
+    wanted: Ranges  # the requests that the plan's rows ask for
+    requests: FrozenRequests
+    answered_before: int  # requests of this plan that needed nothing when this process began
+    visits: queue.SimpleQueue[Visit] = field(default_factory=queue.SimpleQueue)  # that ended, for the loop
+
+    @contextmanager
+    def visiting(self, batch: int) -> Iterator[Visit]:
+        """Around work on one batch, in whatever thread; afterwards the loop may look at the batch again."""
+        visit = Visit(batch)
+        try:
+            with self.switch.guarding():
+                yield visit
+        finally:
+            self.visits.put(visit)
+            self.switch.changed.set()
+
+    def tally(self) -> Tally:
+        """How far the run is."""
+        return self.recorder.query(lambda ledger: ledger.tally(self.wanted))
+
+    def batch_limit(self, ledger: Ledger) -> BatchLimit:
+        """How large the next batch may be."""
+        limits = self.config.spec.limits
+        return batch_limit(self.config.settings.batch_size, limits, ledger, self.plan.tokens_per_byte)
+
+    def results_of(self, batch: Batch) -> ResultsStore:
+        """Where the batch's results are kept."""
+        return ResultsStore(self.config.state, self.clients.spec_of(batch).schema_id)
+
+    @property
+    def results(self) -> ResultsStore:
+        """The results that the output shows."""
+        return ResultsStore(self.config.state, self.config.spec.schema_id)

@@ -1,0 +1,1 @@
+"""All that knows Prefect: tasks, limits that all runs share, artifacts."""

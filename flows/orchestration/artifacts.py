@@ -1,0 +1,48 @@
+"""The report in Prefect: progress, the cost table and the whole text as artifacts of the flow run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import cast
+from uuid import UUID
+
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+
+from flows.report.figures import Figures
+from flows.report.markdown import cost_table, markdown
+from flows.report.progress import Progress, Watcher, in_background
+
+UPDATE_EVERY = 10.0  # seconds
+
+
+def publish_artifacts(figures: Figures) -> None:
+    """The cost table and the report; each output has keys of its own, so Prefect shows their history."""
+    name = _key(Path(figures.output))
+    create_table_artifact(cost_table(figures), key=f"cost-{name}", description=f"Cost of {figures.output}")
+    create_markdown_artifact(markdown(figures), key=f"report-{name}", description=f"Report of {figures.output}")
+
+
+def progress_watcher(output: Path) -> Watcher:
+    """Shows progress as an artifact that is created on first use and updated after."""
+    made: list[UUID] = []
+
+    def show(progress: Progress) -> None:
+        share = 100.0 * progress.rows_done / max(1, progress.rows)
+        if made:
+            update_progress_artifact(made[0], share, description=progress.sentence())
+        else:
+            created = create_progress_artifact(share, f"progress-{_key(output)}", progress.sentence())
+            made.append(cast("UUID", created))  # a coroutine in async code only
+
+    return Watcher(UPDATE_EVERY, in_background(show))
+
+
+def _key(output: Path) -> str:
+    """Prefect's artifact keys have lower-case letters, digits and dashes only."""
+    return re.sub(r"[^a-z0-9]+", "-", output.stem.lower()).strip("-") or "output"

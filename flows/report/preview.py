@@ -1,0 +1,97 @@
+"""What a run would do: the command `plan`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from flows.domain.estimate import Estimate
+from flows.domain.ledger import replay
+from flows.domain.money import show_usd
+from flows.domain.ranges import Ranges
+from flows.domain.sizing import batch_limit, cut_batches
+from flows.engine.memory import rare_garbage_collection
+from flows.preflight import RunConfig
+from flows.report.figures import usd
+from flows.report.forecast import estimate_unsent
+from flows.storage.journal import read_events
+from flows.storage.plan import Plan, generations, make_plan, read_plan, wanted_requests
+from flows.storage.requests import FrozenRequests
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a run would send, and what that would cost."""
+
+    plan: Plan
+    estimate: Estimate
+    batches: int
+    model: str
+    emulated: bool
+
+    def summary(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "rows": self.plan.rows,
+            "skipped": self.plan.skipped,
+            "unsendable": self.plan.unsendable,
+            "first_problem": self.plan.first_problem,
+            "requests": self.plan.requests,
+            "deduplicated": self.plan.duplicates,
+            "to_send": self.estimate.requests,
+            "batches": self.batches,
+            "input_tokens": self.estimate.input_tokens,
+            "output_tokens": self.estimate.output_tokens,
+            "estimate_usd": usd(self.estimate.cost),
+            "single_estimate_usd": usd(self.estimate.single_cost),
+            "model": self.model,
+            "first_prompt": self.plan.first_prompt,
+            "exit": 0,
+        }
+
+    def text(self) -> str:
+        """For people."""
+        plan, estimate = self.plan, self.estimate
+        unsendable = f", {plan.unsendable:,} can't be sent" if plan.unsendable else ""
+        lines = [
+            f"rows       {plan.rows:,} of {plan.total_rows:,} ({plan.skipped:,} skipped{unsendable})",
+            f"requests   {plan.requests:,} distinct ({plan.duplicates:,} rows share another row's)",
+            f"to send    {estimate.requests:,}, batches: {self.batches:,}",
+            f"tokens     about {estimate.input_tokens:,} in, {estimate.output_tokens:,} out ({self.model})",
+            f"cost       about {show_usd(estimate.cost)}, {show_usd(estimate.single_cost)} as single requests",
+        ]
+        if plan.first_problem is not None:
+            lines.insert(1, f"           {plan.first_problem}")
+        if estimate.cost is None:
+            lines[-1] = "cost       unpriced: the price table lacks this model"
+        if self.emulated:
+            lines.append("           the emulator answers, nothing is billed")
+        if plan.first_prompt is not None:
+            lines += ["", "first prompt:", plan.first_prompt]
+        return "\n".join(lines)
+
+
+def preview(config: RunConfig) -> Preview:
+    """Plan in a temporary folder, not in the state directory. Nothing is sent, nothing is kept."""
+    state, memory = config.state, config.settings.memory_limit
+    ledger = replay(read_events(state.journal))
+    with rare_garbage_collection(), TemporaryDirectory(prefix="batchwerk-plan-") as scratch:
+        plan, rows = read_plan(state.rows, config.question), state.rows
+        frozen = generations(state.requests)
+        new = Path(scratch) / "requests"
+        new.mkdir()
+        if plan is None:
+            rows = Path(scratch) / "rows.pq"
+            plan = make_plan(config.question, frozen, new, rows, memory)
+        wanted = wanted_requests(rows, memory) if plan.requests else Ranges()
+        requests = FrozenRequests([*frozen, *generations(new)])
+        limit = batch_limit(config.settings.batch_size, config.spec.limits, ledger, plan.tokens_per_byte)
+        return Preview(
+            plan=plan,
+            estimate=estimate_unsent(config.spec, plan, ledger, wanted, requests),
+            batches=sum(1 for _ in cut_batches(ledger, wanted, requests, limit)),
+            model=config.spec.model,
+            emulated=config.spec.connection.emulated,
+        )

@@ -1,0 +1,43 @@
+"""How a run ended: the command's exit status, and a sentence where not all is done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from blocks.errors import BatchwerkError
+from flows.storage.publish import FAILED, PENDING, Published
+
+
+class Exit(IntEnum):
+    """Exit statuses of the command."""
+
+    DONE = 0
+    ERROR = 1
+    USAGE = 2
+    ROWS_FAILED = 3
+    WAITING = 4
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Why work ended before all was done; empty when it did not."""
+
+    reason: str = ""
+    unresolved: Mapping[int, str] = field(default_factory=dict)  # batches that may have been accepted, and why
+    error: BatchwerkError | None = None
+
+
+def verdict(published: Published, ending: Ending, max_failed: float) -> tuple[Exit, str]:
+    """Exit status and message; `max_failed` is the share of rows that may fail."""
+    if ending.error is not None:
+        return Exit.ERROR, str(ending.error)
+    if ending.unresolved:
+        return Exit.ERROR, "; ".join(why for _, why in sorted(ending.unresolved.items()))
+    if published.statuses[PENDING]:
+        return Exit.WAITING, f"{ending.reason}; run the same command again to continue"
+    failed, rows = published.statuses[FAILED], published.rows
+    if failed > max_failed * rows:
+        return Exit.ROWS_FAILED, f"{failed:,} of {rows:,} rows failed; the column _error says why"
+    return Exit.DONE, ""

@@ -1,0 +1,90 @@
+"""What a batch is sent under: job, model and connection, without secrets.
+
+It is kept with each batch, which is polled, parsed, cancelled and resubmitted under it even if the job file changes.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from blocks.batch import BatchFormat, Connection, Limits, RequestForm
+from blocks.catalog import format_for, limits_for
+from flows.domain.job import Job
+from flows.domain.money import ModelPrice, price_of, read_prices
+from flows.domain.schema import OutputSchema
+from flows.storage.results import Judge
+
+
+@dataclass(frozen=True)
+class Spec:
+    """All that decides how requests are encoded and answers are judged."""
+
+    job: Job
+    model: str
+    connection: Connection
+
+    @cached_property
+    def schema(self) -> OutputSchema:
+        """The shape of answers. Raises UsageError for a schema that is not one."""
+        return OutputSchema(self.job.output)
+
+    @cached_property
+    def schema_id(self) -> str:
+        """Names the folder of results of this shape."""
+        return blake2b(orjson.dumps(self.schema.schema), digest_size=6).hexdigest()
+
+    @cached_property
+    def form(self) -> RequestForm:
+        """What all requests share."""
+        return self.job.form(self.schema, self.model)
+
+    @cached_property
+    def codec(self) -> BatchFormat:
+        """How requests become bytes."""
+        return format_for(self.connection, self.form)
+
+    @cached_property
+    def limits(self) -> Limits:
+        """What the provider accepts."""
+        return limits_for(self.connection)
+
+    @cached_property
+    def price(self) -> ModelPrice | None:
+        """What a token costs; None for a model that the price table lacks."""
+        return price_of(price_table(), self.connection.provider, self.model)
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """For the state directory."""
+        return {"job": self.job.model_dump(mode="json"), "model": self.model, "connection": asdict(self.connection)}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Names this spec in the journal."""
+        return blake2b(orjson.dumps(self.content, option=orjson.OPT_SORT_KEYS), digest_size=8).hexdigest()
+
+    @classmethod
+    def from_content(cls, content: Mapping[str, Any]) -> Spec:
+        """What `content` wrote down."""
+        return cls(Job.model_validate(content["job"]), content["model"], Connection(**content["connection"]))
+
+    def judge(self, max_attempts: int) -> Judge:
+        """What decides whether an answer is good, and what it costs."""
+        return Judge(self.schema, self.price, max_attempts)
+
+
+def price_table() -> dict[tuple[str, str], ModelPrice]:
+    """The price table: in `data/` of a checkout, inside the package when installed from a wheel."""
+    here = Path(__file__).parent
+    places = [here.parent / "data" / "prices.csv", here / "prices.csv"]
+    place = next(place for place in places if place.exists())
+    with place.open(newline="", encoding="utf-8") as file:
+        return read_prices(csv.DictReader(file))
