@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import time
 
 from blocks.batch import BatchPhase, BatchStatus, Obstacle
 from blocks.errors import NotFound, Transient
-from flows.domain.events import Collected, Ended, Lost, Refused, Restored
+from flows.domain.events import BatchResult, Collected, Ended, Lost, Refused, Restored
 from flows.domain.ledger import Batch
 from flows.gather import Order, gather
 from flows.run import Run, now
-from flows.storage.results import Gathered
 from flows.submit import refuse_too_large
 
 log = logging.getLogger("batchwerk")
@@ -60,16 +58,15 @@ def collect_batch(run: Run, number: int) -> None:
             gathered = _gather(run, batch)
         except NotFound as error:
             gathered = _without_results(run, batch, error)
-        fields = {field.name: getattr(gathered, field.name) for field in dataclasses.fields(gathered)}
-        run.record(Collected(at=now(), batch=number, schema_id=run.results_of(batch).schema_id, **fields))
-        again = sum(part.requests for part in gathered.again)
+        run.record(Collected(at=now(), batch=number, result=gathered))
+        again = sum(part.requests for part in gathered.retry)
         log.info(
             "batch %d: %s of %s answers good, %s go again, collected in %.1f s",
             number, f"{gathered.ok:,}", f"{batch.requests:,}", f"{again:,}", time.monotonic() - started,
         )  # fmt: skip
 
 
-def _gather(run: Run, batch: Batch) -> Gathered:
+def _gather(run: Run, batch: Batch) -> BatchResult:
     return run.helpers.gather(_order(run, batch), run.provider_of(batch))
 
 
@@ -78,7 +75,7 @@ def _order(run: Run, batch: Batch) -> Order:
     return Order(run.providers.reach(terms.connection), terms, batch, settings.output, settings.max_attempts)
 
 
-def _without_results(run: Run, batch: Batch, error: NotFound) -> Gathered:
+def _without_results(run: Run, batch: Batch, error: NotFound) -> BatchResult:
     """A batch that ended and whose results the provider does not have: not yet, or, after a while, not any more."""
     if time.time() - batch.ended_at < INVISIBLE:
         raise Transient(error.message, next_step=error.next_step, provider=error.provider) from error

@@ -17,7 +17,7 @@ from blocks.catalog import Reach, reached
 from blocks.errors import ProviderError, Transient, system_error
 from flows.domain import ledger as ledgers
 from flows.domain.breaker import Breaker
-from flows.domain.events import Event, Planned, Reopened, Submitting
+from flows.domain.events import Event, Frozen, Reopened, Submitting
 from flows.domain.ledger import Batch, Ledger
 from flows.domain.prompts import Prompt
 from flows.domain.ranges import Ranges, size
@@ -255,7 +255,7 @@ def planned(checked: Checked, journal: Journal, ledger: Ledger, expect: Callable
     plan = make_plan(
         checked.question, generations(state.requests), state.requests, state.rows, checked.settings.memory_limit
     )
-    event = Planned(
+    event = Frozen(
         at=now(), start=plan.start, stop=plan.stop, spec=terms.fingerprint, rows=plan.rows, wanted=plan.requests
     )
     journal.append(event)

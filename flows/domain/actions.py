@@ -182,7 +182,7 @@ class _Queue:
     def of(cls, ledger: Ledger, sizes: Sizes, rules: Rules) -> _Queue:
         queue = cls(0, 0, rules)
         if rules.max_queued_requests is not None or rules.max_queued_bytes is not None:
-            for batch in ledger.in_state(State.PLANNED, State.SUBMITTING, State.UNKNOWN, State.SUBMITTED):
+            for batch in ledger.in_state(State.RESERVED, State.SUBMITTING, State.UNKNOWN, State.SUBMITTED):
                 queue._add(batch.slices, sizes)
         return queue
 
@@ -202,7 +202,7 @@ class _Queue:
         self.bytes += sum(sizes.total(part.start, part.stop) for part in slices)
 
 
-_MAY_BRING_REPEATS = (State.PLANNED, State.SUBMITTING, State.SUBMITTED, State.ENDED)
+_MAY_BRING_REPEATS = (State.RESERVED, State.SUBMITTING, State.SUBMITTED, State.ENDED)
 
 
 def cut_batches(

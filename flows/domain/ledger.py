@@ -1,8 +1,8 @@
 """The ledger: what was sent, what came back, what was paid. Replayed from the journal, never guessed.
 
-    planned → submitting → submitted → ended → collected            (and from submitting: refused | unknown | ended)
+    reserved → submitting → submitted → ended → collected            (and from submitting: refused | unknown | ended)
 
-A batch is `planned` only in memory, between the decision and the intent. `unknown` is a batch whose submission had
+A batch is `reserved` only in memory, between the decision and the intent. `unknown` is a batch whose submission had
 no answer, also one that a dead process left in `submitting`: the provider is asked, nothing is sent blindly. Some
 providers accept a batch first and refuse it later: then `refused` follows `submitted`.
 """
@@ -18,12 +18,13 @@ from typing import assert_never
 from blocks.errors import StateError
 from flows.domain import money
 from flows.domain.events import (
+    BatchResult,
     Collected,
     Compacted,
     Ended,
     Event,
+    Frozen,
     Lost,
-    Planned,
     Published,
     Refused,
     Reopened,
@@ -39,7 +40,7 @@ from flows.domain.ranges import Range, Ranges
 class State(StrEnum):
     """Where a batch stands with us."""
 
-    PLANNED = "planned"
+    RESERVED = "reserved"
     SUBMITTING = "submitting"
     UNKNOWN = "unknown"
     SUBMITTED = "submitted"
@@ -50,7 +51,7 @@ class State(StrEnum):
 
 RESTORE = "the journal was changed by hand or damaged; restore the state directory from a backup"
 _Step = Submitted | Refused | Unknown | Ended | Collected | Lost  # what happens to a batch that was sent
-IN_FLIGHT = {State.PLANNED, State.SUBMITTING, State.UNKNOWN, State.SUBMITTED, State.ENDED}
+IN_FLIGHT = {State.RESERVED, State.SUBMITTING, State.UNKNOWN, State.SUBMITTED, State.ENDED}
 _MAY_FOLLOW: dict[type, set[State]] = {
     Submitted: {State.SUBMITTING, State.UNKNOWN},
     Refused: {State.SUBMITTING, State.UNKNOWN, State.SUBMITTED},
@@ -83,7 +84,7 @@ class Batch:
     early: bool = False  # it ended before all was run
     copies: tuple[str, ...] = ()  # other batches with the same requests, made by accident
     reason: str = ""
-    result: Collected | None = None
+    result: BatchResult | None = None
     lost: bool = False  # its results are gone
     compacted: str = ""  # the part that holds its results together with those of others; empty: it has one of its own
 
@@ -115,7 +116,7 @@ class Ledger:
     def reserve(self, slices: list[Slice]) -> Batch:
         """Number a batch and take its requests, before anything is written down."""
         number = max(self.batches, default=0) + 1
-        batch = Batch(number, slices, State.PLANNED)
+        batch = Batch(number, slices, State.RESERVED)
         self.batches[number] = batch
         self._take(batch)
         return batch
@@ -124,7 +125,7 @@ class Ledger:
         """Take in one event. Raises StateError for one that can't follow what was before."""
         at = event.at.timestamp()
         match event:
-            case Planned():
+            case Frozen():
                 self.frozen = max(self.frozen, event.stop)
             case Published():
                 pass
@@ -169,7 +170,7 @@ class Ledger:
         """The final requests with a new allowance, as they would go again."""
         return [part._replace(attempt=part.attempt + 1, used=0, excused=0) for part in self.final]
 
-    def collected(self) -> list[Collected]:
+    def collected(self) -> list[BatchResult]:
         """The results of all batches, in the order of their numbers."""
         return [b.result for _, b in sorted(self.batches.items()) if b.result is not None]
 
@@ -199,9 +200,9 @@ class Ledger:
                 batch.early = event.early
                 self.queue_full_since = None
             case Collected():
-                batch.state, batch.collected_at, batch.result = State.COLLECTED, at, event
-                self._put_back(event.again, at)
-                self.final = sorted([*self.final, *event.final])
+                batch.state, batch.collected_at, batch.result = State.COLLECTED, at, event.result
+                self._put_back(event.result.retry, at)
+                self.final = sorted([*self.final, *event.result.final])
             case Lost():
                 batch.lost, batch.reason = True, event.reason
                 self.final = sorted([*self.final, *self._good_answers(batch)])
@@ -211,9 +212,9 @@ class Ledger:
     def _submitting(self, event: Submitting, at: float) -> None:
         batch = self.batches.get(event.batch)
         if batch is None:
-            batch = self.batches[event.batch] = Batch(event.batch, event.slices, State.PLANNED)
+            batch = self.batches[event.batch] = Batch(event.batch, event.slices, State.RESERVED)
             self._take(batch)
-        elif batch.state is not State.PLANNED or batch.slices != event.slices:
+        elif batch.state is not State.RESERVED or batch.slices != event.slices:
             raise StateError(f"the journal sends batch {event.batch} twice", next_step=RESTORE)
         batch.state, batch.intended_at = State.SUBMITTING, at
         batch.tag, batch.sha256, batch.spec, batch.bytes = event.tag, event.sha256, event.spec, event.bytes
@@ -248,7 +249,7 @@ class Ledger:
     def _good_answers(self, batch: Batch) -> list[Slice]:
         """The requests of a collected batch that neither go again nor failed for good."""
         assert batch.result is not None  # noqa: S101  # only collected batches get here
-        others = Ranges((part.start, part.stop) for part in [*batch.result.again, *batch.result.final])
+        others = Ranges((part.start, part.stop) for part in [*batch.result.retry, *batch.result.final])
         return [
             part._replace(start=start, stop=stop, after=None)
             for part in batch.slices

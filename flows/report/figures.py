@@ -12,7 +12,7 @@ import orjson
 
 from flows.domain import money
 from flows.domain.estimate import Estimate, estimate
-from flows.domain.events import Collected
+from flows.domain.events import BatchResult
 from flows.domain.ledger import Batch, Ledger
 from flows.domain.money import PICO
 from flows.domain.ranges import Ranges, size
@@ -189,7 +189,7 @@ def figures_of(
     )
 
 
-def _money(every: list[Collected], here: list[Collected], published: Published, expected: Estimate) -> Money:
+def _money(every: list[BatchResult], here: list[BatchResult], published: Published, expected: Estimate) -> Money:
     total, this_call = _sum(r.cost for r in every), _sum(r.cost for r in here)
     return Money(
         this_call=this_call,

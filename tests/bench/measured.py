@@ -20,9 +20,10 @@ from typing import Any
 import orjson
 from prefect import flow
 
-from flows import enrich, loop, pipeline, run, submit
+from flows import enrich, gather, loop, pipeline, run, submit
+from flows.domain.judging import BatchAnswers
 from flows.report.figures import Figures
-from flows.storage.results import Gatherer, ResultsStore
+from flows.storage.results import ResultsStore
 
 
 class Stages:
@@ -60,8 +61,8 @@ def main(parameters: str) -> None:
     stages.count(run.Run, "write_body", "render and encode")
     stages.count(submit, "submit_batch", "submit")
     stages.count(loop, "poll_batch", "poll")
-    stages.count(Gatherer, "take", "download, parse, validate")
-    stages.count(Gatherer, "finish", "to Arrow")
+    stages.count(BatchAnswers, "take", "download, parse, validate")
+    stages.count(gather, "part_table", "to Arrow")
     stages.count(ResultsStore, "save", "write parts")
     stages.count(enrich, "publish_artifacts", "artifacts")
     stages.count(pipeline, "publish", "publish")

@@ -15,8 +15,8 @@ import pytest
 
 from blocks.errors import NotFound
 from flows import gather
+from flows.domain.events import BatchResult
 from flows.gather import Helpers, _Helper
-from flows.storage.results import Gathered
 from tests.flows.undecorated import enrich, reviews, write_job, write_texts
 
 OPTIONS = {"failure_rate": "0.2", "invalid_rate": "0.1", "missing_rate": "0.1"}
@@ -71,7 +71,7 @@ def test_a_helper_that_is_killed_is_done_without(
     """What it was doing is done again here; nothing is sent again."""
     ask = _Helper.gather
 
-    def killed_first(self: _Helper, order: gather.Order) -> Gathered:
+    def killed_first(self: _Helper, order: gather.Order) -> BatchResult:
         os.kill(self._process.pid, signal.SIGKILL)
         self._process.wait()
         return ask(self, order)
@@ -90,7 +90,7 @@ def test_what_a_provider_refuses_is_told_as_it_is(
     met: list[NotFound] = []
     ask = _Helper.gather
 
-    def noting(self: _Helper, order: gather.Order) -> Gathered:
+    def noting(self: _Helper, order: gather.Order) -> BatchResult:
         order.batch.id = "no-such-batch"
         try:
             return ask(self, order)
@@ -112,7 +112,7 @@ def test_the_key_is_on_no_command_line_and_in_no_environment(tmp_path: Path, sta
     seen: list[bytes] = []
     ask = _Helper.gather
 
-    def looking(self: _Helper, order: gather.Order) -> Gathered:
+    def looking(self: _Helper, order: gather.Order) -> BatchResult:
         place = Path(f"/proc/{self._process.pid}")
         seen.append((place / "cmdline").read_bytes() + (place / "environ").read_bytes())
         return ask(self, order)
@@ -138,7 +138,7 @@ def test_an_order_is_read_as_it_was_written(tmp_path: Path, monkeypatch: pytest.
     orders: list[gather.Order] = []
     ask = Helpers.gather
 
-    def noting(self: Helpers, order: gather.Order, provider: Any) -> Gathered:
+    def noting(self: Helpers, order: gather.Order, provider: Any) -> BatchResult:
         orders.append(order)
         return ask(self, order, provider)
 

@@ -8,7 +8,7 @@ from blocks.batch import FailureKind
 from flows.domain.actions import Action, Agenda, Collect, Finish, Poll, Reconcile, Rules, Submit, Wait, next_actions
 from flows.domain.events import Collected, Event, Refused, Reopened, Slice, Submitting
 from flows.domain.ledger import Ledger, State, replay
-from flows.domain.outcomes import after_failure, merged
+from flows.domain.outcomes import after_failure, merge_slices
 from flows.domain.ranges import Ranges
 from tests.flows.domain import histories
 
@@ -42,7 +42,7 @@ def taken(events: Iterable[Event]) -> set[int]:
             case Refused():
                 blocked -= sent[event.batch]
             case Collected():
-                blocked -= requests_in(event.again)
+                blocked -= requests_in(event.result.retry)
             case Reopened():
                 blocked -= requests_in(event.slices)
             case _:
@@ -60,7 +60,7 @@ class Simulation:
         self.trouble = trouble
         self.max_attempts = max_attempts
         self.now = histories.AT.timestamp()  # events carry the hour they begin in
-        self.events: list[Event] = [histories.planned(requests)]
+        self.events: list[Event] = [histories.frozen(requests)]
         self.ledger = replay(self.events)
         self.agenda = Agenda.empty()
         self.accepted: dict[int, list[Slice]] = {}  # what the provider really has, by batch
@@ -177,11 +177,13 @@ class Simulation:
                     good += 1
                     continue
                 kind = FailureKind.EXCUSED if batch.failed else self.chance.choice(list(FailureKind))
-                goes_again, terms = after_failure(part, kind, self.max_attempts)
-                (again if goes_again else final).append((request, terms))
+                goes_again, after = after_failure(part, kind, self.max_attempts)
+                (again if goes_again else final).append((request, after))
                 if not goes_again:
                     self.final.add(request)
-        self.record(histories.collected(number, ok=good, again=merged(again, number), final=merged(final, number)))
+        self.record(
+            histories.collected(number, ok=good, retry=merge_slices(again, number), final=merge_slices(final, number))
+        )
 
 
 def rules(
@@ -196,4 +198,4 @@ def rules(
 
 
 def empty_ledger(requests: int) -> Ledger:
-    return replay([histories.planned(requests)])
+    return replay([histories.frozen(requests)])

@@ -26,7 +26,7 @@ def ledger_of(*batches: tuple[int, float, int], tokens: tuple[int, int] = (0, 0)
         first = next(start)
         batch = Batch(number, [Slice(first, first + requests)], State.COLLECTED, bytes=requests * 100)
         batch.submitted_at, batch.ended_at = 1000.0, 1000.0 + seconds
-        batch.result = collected(number, ok=ok, input_tokens=requests * tokens[0], output_tokens=ok * tokens[1])
+        batch.result = collected(number, ok=ok, input_tokens=requests * tokens[0], output_tokens=ok * tokens[1]).result
         ledger.batches[number] = batch
     return ledger
 

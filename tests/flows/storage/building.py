@@ -8,26 +8,24 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from blocks.batch import Answer, RequestForm, Usage
+from blocks.batch import Answer, RequestForm
 from blocks.providers.holysheep import HolySheepFormat
-from flows.domain.events import Slice
+from flows.domain.events import BatchResult, Slice
+from flows.domain.judging import BatchAnswers, Judge
 from flows.domain.keys import form_digest
 from flows.domain.ledger import Ledger, replay
-from flows.domain.money import ModelPrice, Rates, Tier
+from flows.domain.money import ModelPrice
 from flows.domain.prompts import Prompt
 from flows.domain.schema import OutputSchema
 from flows.storage.compaction import check_part, merge_parts
 from flows.storage.plan import Plan, Question, generations, make_plan
 from flows.storage.publish import Publication, Published, Publisher, sections
 from flows.storage.requests import FrozenRequests
-from flows.storage.results import Gathered, Gatherer, Judge, ResultsStore
+from flows.storage.results import ResultsStore, part_table
 from flows.storage.source import Source
 from flows.storage.state import StateDirectory
 from tests.flows.domain import histories
-
-RUN = "abcd2345"
-LABEL = {"label": {"type": "string"}}
-PRICE = ModelPrice((Tier(0, Rates(10, 40, 5, 12, 20), Rates(20, 80, 10, 24, 40), ""),))
+from tests.flows.domain.answers import LABEL, PRICE
 
 
 def parquet(path: Path, columns: dict[str, Any] | pa.Table, **options: Any) -> Path:
@@ -82,10 +80,6 @@ class Work:
         return FrozenRequests(generations(self.state.requests))
 
 
-def answer(number: int, text: str, attempt: int = 1, usage: Usage | None = Usage(100, 10)) -> Answer:  # noqa: B008  # a tuple
-    return Answer(f"{histories.TAG}-{number}-{attempt}", text, usage, None)
-
-
 class Collecting:
     """A ledger that batches are collected into, with their parts on disk."""
 
@@ -93,9 +87,9 @@ class Collecting:
         self, state: StateDirectory, output: dict[str, Any] | None = None, price: ModelPrice | None = PRICE
     ) -> None:
         self.schema = OutputSchema(LABEL if output is None else output)
-        self.store = ResultsStore(state, "s")
+        self.store = ResultsStore(state, self.schema.id)
         self.judge = Judge(self.schema, price, max_attempts=3)
-        self.events: list[Any] = [histories.planned(0)]
+        self.events: list[Any] = [histories.frozen(0)]
         self.state = state
 
     @property
@@ -107,17 +101,20 @@ class Collecting:
         self.events += [histories.submitting(number, *slices), histories.submitted(number)]
         return number
 
-    def collect(self, number: int, answers: Iterable[Answer], failed: str | None = None) -> Gathered:
+    def collect(self, number: int, answers: Iterable[Answer], failed: str | None = None) -> BatchResult:
         self.events.append(histories.ended(number, failed))
-        gatherer = Gatherer(self.ledger.batches[number], self.judge)
-        gatherer.take(answers)
-        table, gathered = gatherer.finish(failed=failed)
-        self.store.save(number, table)
-        said = {name: getattr(gathered, name) for name in Gathered.__slots__}
-        self.events.append(histories.collected(number, **said))
-        return gathered
+        taken = BatchAnswers(self.ledger.batches[number], self.judge)
+        taken.take(answers)
+        judged = taken.finish(failed=failed)
+        self.store.save(number, part_table(judged, self.schema))
+        self.events.append(histories.collected_with(number, judged.result))
+        return judged.result
 
-    def batch(self, slices: Sequence[Slice], answers: Iterable[Answer], failed: str | None = None) -> Gathered:
+    def part(self, number: int) -> Path:
+        """The batch's own part."""
+        return self.state.part(self.schema.id, number)
+
+    def batch(self, slices: Sequence[Slice], answers: Iterable[Answer], failed: str | None = None) -> BatchResult:
         return self.collect(self.send(*slices), answers, failed)
 
     def compact(self, *places: int) -> Path:
@@ -129,7 +126,7 @@ class Collecting:
         path = self.store.compacted(ledger.next_part())
         merge_parts(chosen, path, self.schema)
         check_part(path, batches)
-        self.events.append(histories.compacted(path.stem, *batches))
+        self.events.append(histories.compacted(path.stem, *batches, schema_id=self.schema.id))
         self.store.remove_leftovers(self.ledger)
         return path
 

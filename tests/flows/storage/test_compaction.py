@@ -14,7 +14,8 @@ from flows.domain.events import Slice
 from flows.storage.compaction import check_part, merge_parts
 from flows.storage.files import NUMBERED_ROWS, NumberedTable
 from tests.flows.domain import histories
-from tests.flows.storage.building import Collecting, Work, answer, parquet
+from tests.flows.domain.answers import answer
+from tests.flows.storage.building import Collecting, Work, parquet
 
 
 def work(folder: Path, rows: int) -> Work:
@@ -107,7 +108,7 @@ def test_leftovers_are_deleted_and_nothing_else(tmp_path: Path) -> None:
     collecting = Collecting(job.state)
     for n in range(3):
         collecting.batch([Slice(n, n + 1)], [answer(n, '{"label": "x"}')])
-    single = job.state.part("s", 1).read_bytes()
+    single = collecting.part(1).read_bytes()
     path = collecting.compact(0, 1)
     for name in ("000001.pq", "000009.pq", "compacted-000002.pq", ".compacted-000002.pq.12345678.tmp", "notes.txt"):
         (path.parent / name).write_bytes(single)
@@ -148,7 +149,7 @@ def test_a_damaged_part_is_named_when_it_is_merged(tmp_path: Path) -> None:
     collecting = Collecting(work(tmp_path, 1).state)
     for n in range(2):
         collecting.batch([Slice(n, n + 1)], [answer(n, '{"label": "x"}')])
-    collecting.state.part("s", 2).write_bytes(b"damaged")
+    collecting.part(2).write_bytes(b"damaged")
     with pytest.raises(StateError, match="the results of batch 2 are damaged"):
         collecting.compact()
-    assert sorted(path.name for path in collecting.state.results("s").iterdir()) == ["000001.pq", "000002.pq"]
+    assert sorted(path.name for path in collecting.part(1).parent.iterdir()) == ["000001.pq", "000002.pq"]

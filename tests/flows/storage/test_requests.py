@@ -15,7 +15,8 @@ from flows.domain.events import Slice
 from flows.storage.files import NumberedTable
 from flows.storage.plan import LONGEST_ID, generations
 from flows.storage.requests import BatchWriter, FrozenRequests, custom_id
-from tests.flows.storage.building import RUN, Collecting, Work, answer, parquet
+from tests.flows.domain.answers import RUN, answer
+from tests.flows.storage.building import Collecting, Work, parquet
 
 FORM = HolySheepFormat(RequestForm("m", "Be brief.", {"type": "object"}))
 
@@ -109,9 +110,9 @@ def test_only_rejected_answers_are_corrected(job: Work) -> None:
     """A request whose answer broke the schema is told why; one that failed otherwise is sent as it was."""
     collecting = Collecting(job.state)
     rejected, missing = 1, 2
-    gathered = collecting.batch([Slice(0, 3)], [answer(0, '{"label": "x"}'), answer(rejected, "not json")])
-    assert gathered.again == [Slice(1, 3, 2, 1, 1)]
-    found = body(write(job, *gathered.again, Slice(3, 4), collecting=collecting))
+    result = collecting.batch([Slice(0, 3)], [answer(0, '{"label": "x"}'), answer(rejected, "not json")])
+    assert result.retry == [Slice(1, 3, 2, 1, 1)]
+    found = body(write(job, *result.retry, Slice(3, 4), collecting=collecting))
     notes = {item["custom_id"]: "Your previous answer was rejected" in item["prompt"] for item in found}
     assert notes == {f"{RUN}-1-{rejected}-2": True, f"{RUN}-1-{missing}-2": False, f"{RUN}-1-3-1": False}
     assert "the answer is not JSON" in found[0]["prompt"]
