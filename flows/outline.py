@@ -19,7 +19,8 @@ from flows.garbage import searched_rarely
 from flows.preflight import Checked
 from flows.report.figures import estimate_backlog, usd
 from flows.storage.journal import read_events
-from flows.storage.plan import Plan, generations, make_plan, read_plan, wanted_requests
+from flows.storage.plan import Plan, generations, read_plan, wanted_requests
+from flows.storage.planner import make_plan
 from flows.storage.requests import FrozenRequests
 from flows.storage.state import StateDirectory, read_json
 

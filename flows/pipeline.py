@@ -19,7 +19,7 @@ from flows.report.figures import Exit, Figures, estimate_backlog, figures_of
 from flows.report.files import write_report
 from flows.run import Run, opened
 from flows.stopping import stopped_by_signals
-from flows.storage.publish import FAILED, PENDING, Published
+from flows.storage.output import FAILED, PENDING, OutputSummary
 
 Work = Callable[[Run], str]  # submits, waits, collects; returns why it stopped before all was done, if it did
 
@@ -87,7 +87,7 @@ def _raise_as_usage(run: Run, error: BatchwerkError) -> None:
         raise UsageError(error.message, next_step=error.next_step) from error
 
 
-def _verdict(run: Run, published: Published, stopped: str, trouble: BatchwerkError | None) -> tuple[Exit, str]:
+def _verdict(run: Run, published: OutputSummary, stopped: str, trouble: BatchwerkError | None) -> tuple[Exit, str]:
     if trouble is not None:
         return Exit.ERROR, str(trouble)
     if run.unresolved:

@@ -15,10 +15,11 @@ from flows.domain.job import Job, parse_job
 from flows.domain.prompts import Prompt
 from flows.domain.schema import OutputSchema
 from flows.settings import Settings
-from flows.storage.plan import Question, selected_rows
-from flows.storage.publish import STATUS_COLUMNS, Publication
+from flows.storage.output import STATUS_COLUMNS, OutputLayout
+from flows.storage.plan import Question
 from flows.storage.source import Source, identity_of
 from flows.storage.state import StateDirectory, check_belongs
+from flows.storage.where import check_condition
 from flows.terms import Terms
 
 
@@ -29,7 +30,7 @@ class Checked:
     settings: Settings
     terms: Terms
     question: Question
-    publication: Publication
+    publication: OutputLayout
     state: StateDirectory
 
     @property
@@ -49,17 +50,17 @@ def check(settings: Settings) -> Checked:
     connection = connection_for(settings.provider, settings.base_url, settings.options)
     terms = Terms(job, settings.model or job.model, connection)
     shown_model = f"emulated:{terms.model}" if connection.emulated else terms.model
-    publication = Publication(schema, job.rename, shown_model, settings.compression, settings.row_group_rows)
+    publication = OutputLayout(schema, job.rename, shown_model, settings.compression, settings.row_group_rows)
     _check_new_columns(source, publication)
     state = StateDirectory(settings.output)
     _check_output(settings, source, state)
     if settings.where is not None:
-        selected_rows(source, settings.where, only_check=True)
+        check_condition(source, settings.where)
     question = Question(
         source=source,
         prompt=prompt,
         digest=job.digest(terms.form, connection.endpoint),
-        format=terms.format,
+        codec=terms.format,
         skip_empty=job.skip_empty,
         max_request_bytes=terms.limits.max_request_bytes,
         limit=settings.limit,
@@ -91,7 +92,7 @@ def _check_columns(job: Job, schema: OutputSchema, source: Source) -> None:
             raise UsageError(f"`rename` names an output column {name!r} that the job does not have")
 
 
-def _check_new_columns(source: Source, publication: Publication) -> None:
+def _check_new_columns(source: Source, publication: OutputLayout) -> None:
     ours = {publication.rename.get(name, name): name for name in [*publication.schema.fields, *STATUS_COLUMNS]}
     for columns in dict.fromkeys((*file.schema.names, *file.partition) for file in source.files):
         for name, old in ours.items():

@@ -23,10 +23,12 @@ from flows.domain.prompts import Prompt
 from flows.domain.ranges import Ranges, size
 from flows.gather import Helpers, helpers_for
 from flows.preflight import Checked
+from flows.storage.encoding import BatchWriter
 from flows.storage.files import write_json
 from flows.storage.journal import Journal
-from flows.storage.plan import Plan, generations, make_plan, read_plan, wanted_requests
-from flows.storage.requests import BatchWriter, FrozenRequests
+from flows.storage.plan import Plan, generations, read_plan, wanted_requests
+from flows.storage.planner import make_plan
+from flows.storage.requests import FrozenRequests
 from flows.storage.results import ResultsStore
 from flows.storage.state import read_json
 from flows.terms import Terms

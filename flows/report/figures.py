@@ -19,8 +19,8 @@ from flows.domain.ranges import Ranges, size
 from flows.domain.tokens import expected_output_tokens
 from flows.preflight import Checked
 from flows.run import Run
+from flows.storage.output import FAILED, OK, PENDING, SKIPPED, OutputSummary
 from flows.storage.plan import Plan
-from flows.storage.publish import FAILED, OK, PENDING, SKIPPED, Published
 from flows.storage.requests import FrozenRequests
 
 
@@ -153,7 +153,7 @@ def estimate_backlog(
 
 
 def figures_of(
-    run: Run, published: Published, expected: Estimate, seconds: float, exit_status: Exit, message: str
+    run: Run, published: OutputSummary, expected: Estimate, seconds: float, exit_status: Exit, message: str
 ) -> Figures:
     """Everything about a run that has ended."""
     since = run.began.timestamp()
@@ -189,7 +189,7 @@ def figures_of(
     )
 
 
-def _money(every: list[BatchResult], here: list[BatchResult], published: Published, expected: Estimate) -> Money:
+def _money(every: list[BatchResult], here: list[BatchResult], published: OutputSummary, expected: Estimate) -> Money:
     total, this_call = _sum(r.cost for r in every), _sum(r.cost for r in here)
     return Money(
         this_call=this_call,

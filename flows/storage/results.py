@@ -20,8 +20,8 @@ from flows.domain.ledger import Batch, Ledger
 from flows.domain.outcomes import Outcome
 from flows.domain.ranges import Range
 from flows.domain.schema import FieldType, ListOf, OutputSchema, Scalar, Struct
-from flows.storage.files import NumberedTable, write_part
 from flows.storage.state import StateDirectory
+from flows.storage.tables import NumberedTable, write_table
 
 _SCALARS = {"string": pa.string(), "json": pa.string(), "int64": pa.int64(), "double": pa.float64(), "bool": pa.bool_()}
 
@@ -155,7 +155,7 @@ class ResultsStore:
         """Write a batch's part, whole or not at all."""
         path = self._state.part(self.schema_id, batch)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_part(path, table)
+        write_table(path, table)
 
     def parts(self, ledger: Ledger) -> list[Part]:
         """The parts of this schema that batches are read from, by their oldest batches."""

@@ -18,8 +18,10 @@ from flows.domain.money import ModelPrice
 from flows.domain.prompts import Prompt
 from flows.domain.schema import OutputSchema
 from flows.storage.compaction import check_part, merge_parts
-from flows.storage.plan import Plan, Question, generations, make_plan
-from flows.storage.publish import Publication, Published, Publisher, sections
+from flows.storage.output import OutputFile, OutputLayout, OutputSummary, output_files
+from flows.storage.output_writer import OutputWriter
+from flows.storage.plan import Plan, Question, generations
+from flows.storage.planner import make_plan
 from flows.storage.requests import FrozenRequests
 from flows.storage.results import ResultsStore, part_table
 from flows.storage.source import Source
@@ -45,9 +47,14 @@ def question(path: Path, prompt: str = "{{ text }}", **changes: Any) -> Question
         source=source,
         prompt=Prompt(prompt, source.schema.names),
         digest=form_digest({"prompt": prompt}),
-        format=HolySheepFormat(form),
+        codec=HolySheepFormat(form),
         **{**usual, **changes},
     )
+
+
+def known(plan: Plan) -> int:
+    """Requests of the rows that an earlier plan froze."""
+    return plan.requests - (plan.stop - plan.start)
 
 
 @dataclass
@@ -130,15 +137,19 @@ class Collecting:
         self.store.remove_leftovers(self.ledger)
         return path
 
-    def content(self, work: Work) -> str:
+    def fingerprint(self, work: Work) -> str:
         """What decides how the output comes out."""
-        publication = Publication(self.schema, {}, "emulated:m", "zstd", 122_880)
-        (section,) = sections(work.question.source)
-        with Publisher(work.state.rows, self.store, self.ledger, publication) as publisher:
-            return publisher.content(section)
+        with self._writing(work, {}) as writer:
+            return writer.fingerprint(self._file(work))
 
-    def publish(self, work: Work, rename: dict[str, str] | None = None, limit: int | None = None) -> Published:
-        publication = Publication(self.schema, rename or {}, "emulated:m", "zstd", 122_880)
-        (section,) = sections(work.question.source, limit)
-        with Publisher(work.state.rows, self.store, self.ledger, publication) as publisher:
-            return publisher.write(section, work.state.output)
+    def publish(self, work: Work, rename: dict[str, str] | None = None, limit: int | None = None) -> OutputSummary:
+        with self._writing(work, rename or {}) as writer:
+            return writer.write(self._file(work, limit), work.state.output)
+
+    def _writing(self, work: Work, rename: dict[str, str]) -> OutputWriter:
+        layout = OutputLayout(self.schema, rename, "emulated:m", "zstd", 122_880)
+        return OutputWriter(work.state.rows, self.store, self.ledger, layout)
+
+    def _file(self, work: Work, limit: int | None = None) -> OutputFile:
+        (file,) = output_files(work.question.source, limit)
+        return file

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from blocks.errors import StateError
 from flows.domain.events import Slice
 from flows.storage.compaction import check_part, merge_parts
-from flows.storage.files import NUMBERED_ROWS, NumberedTable
+from flows.storage.tables import NUMBERED_ROWS, NumberedTable
 from tests.flows.domain import histories
 from tests.flows.domain.answers import answer
 from tests.flows.storage.building import Collecting, Work, parquet
@@ -54,14 +54,14 @@ def test_the_output_is_the_same_before_and_after(
     collecting = collect_at_random(job, rows, dice)
     batches = list(collecting.ledger.batches.values())
     collecting.publish(job)
-    before, content = job.state.output.read_bytes(), collecting.content(job)
+    before, fingerprint = job.state.output.read_bytes(), collecting.fingerprint(job)
     corrections = [collecting.store.corrections(batch) for batch in batches]
     for _ in range(3):
         count = len(collecting.store.parts(collecting.ledger))
         collecting.compact(*dice.sample(range(count), dice.randint(1, count)))
         collecting.publish(job)
         assert job.state.output.read_bytes() == before
-        assert collecting.content(job) == content
+        assert collecting.fingerprint(job) == fingerprint
         assert [collecting.store.corrections(batch) for batch in collecting.ledger.batches.values()] == corrections
 
 

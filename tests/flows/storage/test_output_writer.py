@@ -14,9 +14,8 @@ import pytest
 from blocks.batch import Answer, Failure, FailureKind, Usage
 from flows.domain.events import Slice
 from flows.domain.money import to_usd
-from flows.domain.schema import OutputSchema
+from flows.storage.output import STATUS_COLUMNS
 from flows.storage.plan import generations
-from flows.storage.publish import STATUS_COLUMNS, Publication, output_schema
 from tests.flows.domain import histories
 from tests.flows.domain.answers import LABEL, answer
 from tests.flows.storage.building import Collecting, Work, parquet
@@ -326,13 +325,6 @@ def test_every_type_of_answer_is_a_column(tmp_path: Path) -> None:
         "ok",
     ]
     assert [second[name] for name in ("renamed", "list", "object", "state")] == [None, None, None, "pending"]
-
-
-def test_a_field_called_like_a_status_is_a_column_of_its_own() -> None:
-    """So that the clash of names can be seen before anything is sent."""
-    publication = Publication(OutputSchema({"_status": {"type": "string"}}), {}, "m", "zstd", 9)
-    names = output_schema(pa.schema([("text", pa.string())]), publication).names
-    assert names.count("_status") == 2
 
 
 def test_many_rows_over_many_windows_and_parts(tmp_path: Path) -> None:
