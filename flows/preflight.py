@@ -16,10 +16,11 @@ from flows.domain.prompts import Prompt
 from flows.domain.schema import OutputSchema
 from flows.settings import Settings
 from flows.spec import Spec
-from flows.storage.plan import Question, selected_rows
-from flows.storage.publish import STATUS_COLUMNS, Publication
+from flows.storage.output import STATUS_COLUMNS, OutputLayout
+from flows.storage.plan import Question
 from flows.storage.source import Source, identity_of
 from flows.storage.state import StateDirectory, check_belongs
+from flows.storage.where import check_condition
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class RunConfig:
     settings: Settings
     spec: Spec
     question: Question
-    publication: Publication
+    layout: OutputLayout
     state: StateDirectory
 
     @property
@@ -49,23 +50,23 @@ def check(settings: Settings) -> RunConfig:
     connection = connection_for(settings.provider, settings.base_url, settings.options)
     spec = Spec(job, settings.model or job.model, connection)
     shown_model = f"emulated:{spec.model}" if connection.emulated else spec.model
-    publication = Publication(schema, job.rename, shown_model, settings.compression, settings.row_group_rows)
-    _check_new_columns(source, publication)
+    layout = OutputLayout(schema, job.rename, shown_model, settings.compression, settings.row_group_rows)
+    _check_new_columns(source, layout)
     state = StateDirectory(settings.output)
     _check_output(settings, source, state)
     if settings.where is not None:
-        selected_rows(source, settings.where, only_check=True)
+        check_condition(source, settings.where)
     question = Question(
         source=source,
         prompt=prompt,
         digest=job.digest(spec.form, connection.endpoint),
-        format=spec.codec,
+        codec=spec.codec,
         skip_empty=job.skip_empty,
         max_request_bytes=spec.limits.max_request_bytes,
         limit=settings.limit,
         where=settings.where,
     )
-    return RunConfig(settings, spec, question, publication, state)
+    return RunConfig(settings, spec, question, layout, state)
 
 
 def _read_job(path: Path) -> Job:
@@ -91,8 +92,8 @@ def _check_columns(job: Job, schema: OutputSchema, source: Source) -> None:
             raise UsageError(f"`rename` names an output column {name!r} that the job does not have")
 
 
-def _check_new_columns(source: Source, publication: Publication) -> None:
-    ours = {publication.rename.get(name, name): name for name in [*publication.schema.fields, *STATUS_COLUMNS]}
+def _check_new_columns(source: Source, layout: OutputLayout) -> None:
+    ours = {layout.rename.get(name, name): name for name in [*layout.schema.fields, *STATUS_COLUMNS]}
     for columns in dict.fromkeys((*file.schema.names, *file.partition) for file in source.files):
         for name, old in ours.items():
             if name in columns:
@@ -100,7 +101,7 @@ def _check_new_columns(source: Source, publication: Publication) -> None:
                     f"the input already has a column {name!r}",
                     next_step=f"give ours another name in the job file, for example `rename: {{{old}: new_{name}}}`",
                 )
-    new = [publication.rename.get(name, name) for name in [*publication.schema.fields, *STATUS_COLUMNS]]
+    new = [layout.rename.get(name, name) for name in [*layout.schema.fields, *STATUS_COLUMNS]]
     for name in new:
         if new.count(name) > 1:
             raise UsageError(

@@ -18,9 +18,9 @@ import orjson
 from blocks.batch import BatchFormat, Connection, Limits, RequestForm
 from blocks.catalog import format_for, limits_for
 from flows.domain.job import Job
+from flows.domain.judging import Judge
 from flows.domain.money import ModelPrice, price_of, read_prices
 from flows.domain.schema import OutputSchema
-from flows.storage.results import Judge
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Spec:
     @cached_property
     def schema_id(self) -> str:
         """Names the folder of results of this shape."""
-        return blake2b(orjson.dumps(self.schema.schema), digest_size=6).hexdigest()
+        return self.schema.id
 
     @cached_property
     def form(self) -> RequestForm:

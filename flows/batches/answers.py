@@ -22,11 +22,12 @@ from blocks import errors
 from blocks.batch import BatchPhase, BatchProvider, Connection
 from blocks.catalog import Reach
 from blocks.errors import ProviderError, system_error
-from flows.domain.events import Slice
+from flows.domain.events import BatchResult, Slice
+from flows.domain.judging import BatchAnswers
 from flows.domain.ledger import Batch, State
 from flows.engine.memory import rare_garbage_collection
 from flows.spec import Spec
-from flows.storage.results import Gathered, Gatherer, ResultsStore
+from flows.storage.results import ResultsStore, part_table
 from flows.storage.state import StateDirectory
 
 log = logging.getLogger("batchwerk")
@@ -46,18 +47,18 @@ class Order(NamedTuple):
     gone: str | None = None  # why its answers can't be had any more
 
 
-def collect_answers(order: Order, provider: BatchProvider) -> Gathered:
+def collect_answers(order: Order, provider: BatchProvider) -> BatchResult:
     """Read the answers, judge them, write the part; what is returned is for the journal."""
     batch, spec = order.batch, order.spec
-    gatherer = Gatherer(batch, spec.judge(order.max_attempts))
+    answers = BatchAnswers(batch, spec.judge(order.max_attempts))
     if batch.failed is None and batch.id is not None and order.gone is None:
-        gatherer.take(provider.results(batch.id, spec.form))
+        answers.take(provider.results(batch.id, spec.form))
         for copy in batch.copies:
             if provider.poll(copy).phase is BatchPhase.ENDED:  # one that failed answered nothing and cost nothing
-                gatherer.take_copy(provider.results(copy, spec.form))
-    table, gathered = gatherer.finish(failed=batch.failed, final=batch.final, gone=order.gone)
-    ResultsStore(StateDirectory(order.output), spec.schema_id).save(batch.number, table)
-    return gathered
+                answers.take_copy(provider.results(copy, spec.form))
+    judged = answers.finish(failed=batch.failed, final=batch.final, gone=order.gone)
+    ResultsStore(StateDirectory(order.output), spec.schema_id).save(batch.number, part_table(judged, spec.schema))
+    return judged.result
 
 
 def collectors_for(requests: int) -> int:
@@ -77,7 +78,7 @@ class CollectorPool:
         self.most = most
         self._lock = threading.Lock()
 
-    def collect(self, order: Order, provider: BatchProvider) -> Gathered:
+    def collect(self, order: Order, provider: BatchProvider) -> BatchResult:
         """As `gather`; in this process where no helper is free."""
         helper = self._take()
         if helper is None:
@@ -124,7 +125,7 @@ class _Helper:
             start_new_session=True,
         )
 
-    def collect(self, order: Order) -> Gathered:
+    def collect(self, order: Order) -> BatchResult:
         """Raises ProviderError as the provider's client would, OSError or ValueError where the process is no more."""
         assert self._process.stdin is not None  # noqa: S101  # it was opened with pipes
         assert self._process.stdout is not None  # noqa: S101
@@ -188,9 +189,8 @@ def _read(line: bytes) -> Order:
     )
 
 
-def _gathered(said: Mapping[str, Any]) -> Gathered:
-    slices = {name: [Slice(*part) for part in said[name]] for name in ("again", "final")}
-    return Gathered(**{**said, **slices})
+def _gathered(said: Mapping[str, Any]) -> BatchResult:
+    return BatchResult.model_validate(said)
 
 
 def _told(error: Exception) -> dict[str, Any]:
@@ -241,7 +241,7 @@ def _answer(line: bytes, clients: dict[bytes, BatchProvider]) -> dict[str, Any]:
     name = orjson.dumps([asdict(order.reach.connection), order.reach.base_url])
     try:
         provider = clients.get(name) or clients.setdefault(name, order.reach.client())
-        return {"gathered": asdict(collect_answers(order, provider))}
+        return {"gathered": collect_answers(order, provider).model_dump()}
     except (errors.BatchwerkError, OSError) as error:
         return {"failure": _told(error)}
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import time
 
 from blocks.errors import NotFound, Transient
 from flows.batches.answers import CollectorPool, Order, collect_answers
 from flows.batches.poll import INVISIBLE
-from flows.domain.events import Collected, Lost, Restored
+from flows.domain.events import BatchResult, Collected, Lost, Restored
 from flows.domain.ledger import Batch
 from flows.engine.recorder import now
 from flows.engine.run import Run
-from flows.storage.results import Gathered
 
 log = logging.getLogger("batchwerk")
 
@@ -27,9 +25,8 @@ def collect_batch(run: Run, pool: CollectorPool, number: int) -> None:
             result = pool.collect(_order(run, batch), run.clients.client_of(batch))
         except NotFound as error:
             result = _without_results(run, batch, error)
-        fields = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
-        run.recorder.record(Collected(at=now(), batch=number, schema_id=run.results_of(batch).schema_id, **fields))
-        retries = sum(piece.requests for piece in result.again)
+        run.recorder.record(Collected(at=now(), batch=number, result=result))
+        retries = sum(piece.requests for piece in result.retry)
         log.info(
             "batch %d: %s of %s answers good, %s to be retried, collected in %.1f s",
             number, f"{result.ok:,}", f"{batch.requests:,}", f"{retries:,}", time.monotonic() - started,
@@ -43,7 +40,7 @@ def _order(run: Run, batch: Batch) -> Order:
     )
 
 
-def _without_results(run: Run, batch: Batch, error: NotFound) -> Gathered:
+def _without_results(run: Run, batch: Batch, error: NotFound) -> BatchResult:
     """A batch that ended and whose results the provider does not have: not yet, or, after a while, not any more."""
     if time.time() - batch.ended_at < INVISIBLE:
         raise Transient(error.message, next_step=error.next_step, provider=error.provider) from error

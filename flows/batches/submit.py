@@ -17,7 +17,7 @@ from flows.domain.ledger import Batch, State
 from flows.domain.prompts import Prompt
 from flows.engine.recorder import now
 from flows.engine.run import Run
-from flows.storage.requests import BatchWriter
+from flows.storage.encoding import BatchWriter
 
 log = logging.getLogger("batchwerk")
 

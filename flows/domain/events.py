@@ -1,7 +1,4 @@
-"""What the journal says: each event is one line, written after (or, for intents, before) what it tells of.
-
-Replaying them gives the ledger. Fields may be added with a default; the meaning of an existing one never changes.
-"""
+"""The events of the journal: one line each, written after (intents: before) what it records. Replayed: the ledger."""
 
 from __future__ import annotations
 
@@ -12,15 +9,15 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 
 class Slice(NamedTuple):
-    """A range of requests on the same attempt."""
+    """A range of requests that are on the same attempt."""
 
     start: int
     stop: int  # excluded
-    attempt: int = 1  # serial number of this sending, part of the custom_id
-    used: int = 0  # attempts used up before this one; those that were excused don't count
-    after: int | None = None  # the batch whose answers sent these again
+    attempt: int = 1  # serial number of this submission, part of the custom_id
+    used: int = 0  # attempts used up before this one; excused failures don't count
+    after: int | None = None  # the batch in which they failed last
     excused: int = 0  # failures of this allowance that used up no attempt
-    longer: bool = False  # whether answers may be longer, since the last one was cut off
+    longer: bool = False  # whether answers may be longer, because the last one was cut off
 
     @property
     def requests(self) -> int:
@@ -28,20 +25,39 @@ class Slice(NamedTuple):
         return self.stop - self.start
 
 
+class BatchResult(BaseModel):
+    """What became of the requests of a collected batch: each is ok, goes again or is final. Money in pico-dollars."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    schema_id: str
+    ok: int
+    retry: list[Slice]
+    final: list[Slice]
+    outcomes: dict[str, int]  # requests by outcome
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int  # of the input tokens, those that were read from a cache
+    cost: int | None  # None: unpriced
+    single_cost: int | None  # what the same would have cost as single requests
+    rejected_cost: int | None  # share of `cost` for answers that are of no use
+    unmetered: int  # answers without usage: their cost is unknown and not part of the sums
+    strays: int  # answers that belong to no request of the batch, or came twice
+
+
 class _Event(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="forbid")
     at: datetime
 
 
-class Planned(_Event):
-    """Requests were frozen: numbers from `start` up to `stop` are new."""
+class Frozen(_Event):
+    """A plan froze its new requests: numbers from `start` up to `stop`."""
 
-    event: Literal["planned"] = "planned"
+    event: Literal["frozen"] = "frozen"
     start: int
     stop: int
     spec: str
     rows: int
-    wanted: int  # requests that the rows of this plan ask for, new and known ones
+    wanted: int  # distinct requests that the rows of this plan ask for, new or not
 
 
 class Submitting(_Event):
@@ -57,7 +73,7 @@ class Submitting(_Event):
 
 
 class Submitted(_Event):
-    """The provider accepted the batch under its id; `copies` are others with the same requests, which are paid too."""
+    """The provider accepted the batch. `copies`: ids of accidental duplicates with the same requests, also billed."""
 
     event: Literal["submitted"] = "submitted"
     batch: int
@@ -76,7 +92,7 @@ class Refused(_Event):
 
 
 class Unknown(_Event):
-    """The answer to the submission was lost; the provider has to be asked."""
+    """The response to the submission was lost: the provider has to be asked whether it accepted the batch."""
 
     event: Literal["unknown"] = "unknown"
     batch: int
@@ -84,9 +100,10 @@ class Unknown(_Event):
 
 
 class Ended(_Event):
-    """The provider is done with the batch. `failed`: nothing ran, there is nothing to read; `final`: nor ever will.
+    """The provider is done with the batch.
 
-    `early`: it ended before all was run, and what has no answer was not run.
+    `failed`: why nothing ran, so that there is nothing to read; `final`: the same requests would fail again.
+    `early`: it ended before all requests had run; those without an answer were not run.
     """
 
     event: Literal["ended"] = "ended"
@@ -98,27 +115,15 @@ class Ended(_Event):
 
 
 class Collected(_Event):
-    """The batch's results part is on disk; every request of the batch is ok, goes again or is final."""
+    """The batch's results part is on disk."""
 
     event: Literal["collected"] = "collected"
     batch: int
-    schema_id: str
-    ok: int
-    again: list[Slice]
-    final: list[Slice]
-    outcomes: dict[str, int]  # by outcome, for the report
-    input_tokens: int
-    output_tokens: int
-    cost: int | None  # pico-dollars; None: unpriced
-    single_cost: int | None
-    rejected_cost: int | None  # of it, for answers that are of no use
-    unmetered: int = 0  # answers that came without usage: their cost is not known and not in the sums
-    strays: int = 0  # answers that belong to no request of the batch, or came twice
-    cached_tokens: int = 0  # of the input tokens, those that were read from a cache
+    result: BatchResult
 
 
 class Lost(_Event):
-    """The batch's results part is gone and the provider has no copy: its good answers are lost."""
+    """The batch's results part is gone, and so are the provider's results: its good answers are lost."""
 
     event: Literal["lost"] = "lost"
     batch: int
@@ -126,7 +131,7 @@ class Lost(_Event):
 
 
 class Compacted(_Event):
-    """The results of these batches are in one part together, whole and on disk; those they were in may be deleted."""
+    """The results of these batches were merged into one part, whole and on disk; the old parts may be deleted."""
 
     event: Literal["compacted"] = "compacted"
     schema_id: str
@@ -135,7 +140,7 @@ class Compacted(_Event):
 
 
 class Restored(_Event):
-    """A compacted part was gone or damaged: each of its batches that are not lost has a part of its own again."""
+    """A compacted part was gone or damaged: each of its batches that is not lost has its own part again."""
 
     event: Literal["restored"] = "restored"
     schema_id: str
@@ -143,7 +148,7 @@ class Restored(_Event):
 
 
 class Reopened(_Event):
-    """Requests that were final got a new allowance."""
+    """Final requests got a new allowance of attempts."""
 
     event: Literal["reopened"] = "reopened"
     slices: list[Slice]
@@ -159,7 +164,7 @@ class Published(_Event):
 
 
 Event = Annotated[
-    Planned
+    Frozen
     | Submitting
     | Submitted
     | Refused

@@ -18,12 +18,13 @@ from typing import assert_never
 from blocks.errors import StateError
 from flows.domain import money
 from flows.domain.events import (
+    BatchResult,
     Collected,
     Compacted,
     Ended,
     Event,
+    Frozen,
     Lost,
-    Planned,
     Published,
     Refused,
     Reopened,
@@ -83,7 +84,7 @@ class Batch:
     early: bool = False  # it ended before all was run
     copies: tuple[str, ...] = ()  # other batches with the same requests, made by accident
     reason: str = ""
-    result: Collected | None = None
+    result: BatchResult | None = None
     lost: bool = False  # its results are gone
     compacted: str = ""  # the part that holds its results together with those of others; empty: it has one of its own
 
@@ -139,7 +140,7 @@ class Ledger:
         """Take in one event. Raises StateError for one that can't follow what was before."""
         at = event.at.timestamp()
         match event:
-            case Planned():
+            case Frozen():
                 self.frozen = max(self.frozen, event.stop)
             case Published():
                 pass
@@ -202,7 +203,7 @@ class Ledger:
         """The final requests with a new allowance, as they would go again."""
         return [part._replace(attempt=part.attempt + 1, used=0, excused=0) for part in self.final]
 
-    def collected(self) -> list[Collected]:
+    def collected(self) -> list[BatchResult]:
         """The results of all batches, in the order of their numbers."""
         return [b.result for _, b in sorted(self.batches.items()) if b.result is not None]
 
@@ -232,9 +233,9 @@ class Ledger:
                 batch.early = event.early
                 self.queue_full_since = None
             case Collected():
-                batch.state, batch.collected_at, batch.result = State.COLLECTED, at, event
-                self._put_back(event.again, at)
-                self.final = sorted([*self.final, *event.final])
+                batch.state, batch.collected_at, batch.result = State.COLLECTED, at, event.result
+                self._put_back(event.result.retry, at)
+                self.final = sorted([*self.final, *event.result.final])
             case Lost():
                 batch.lost, batch.reason = True, event.reason
                 self.final = sorted([*self.final, *self._good_answers(batch)])
@@ -281,7 +282,7 @@ class Ledger:
     def _good_answers(self, batch: Batch) -> list[Slice]:
         """The requests of a collected batch that neither go again nor failed for good."""
         assert batch.result is not None  # noqa: S101  # only collected batches get here
-        others = Ranges((part.start, part.stop) for part in [*batch.result.again, *batch.result.final])
+        others = Ranges((part.start, part.stop) for part in [*batch.result.retry, *batch.result.final])
         return [
             part._replace(start=start, stop=stop, after=None)
             for part in batch.slices

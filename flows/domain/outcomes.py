@@ -1,4 +1,4 @@
-"""What becomes of a request after its answer: good, again, or final."""
+"""What becomes of a request after its answer: it is good, goes again, or is final."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import StrEnum
 from blocks.batch import FailureKind
 from flows.domain.events import Slice
 
-MOST_EXCUSES = 10  # after so many, failures that say nothing about the row do use up attempts: nothing goes on for ever
+MAX_EXCUSES = 10  # failures beyond these use up attempts too, so that no request goes on for ever
 
 
 class Outcome(StrEnum):
@@ -33,28 +33,28 @@ OUTCOMES = {
     FailureKind.PASSING: Outcome.FAILED,
     FailureKind.FINAL: Outcome.FAILED,
 }
-NEVER_AGAIN = {FailureKind.FINAL, FailureKind.REFUSED, FailureKind.FILTERED}
+NEVER_RETRIED = {FailureKind.FINAL, FailureKind.REFUSED, FailureKind.FILTERED}
 
 
-def after_failure(part: Slice, kind: FailureKind, max_attempts: int) -> tuple[bool, Slice]:
-    """Whether a request that failed as part of a slice goes again, and the slice's terms after this failure."""
-    if kind is FailureKind.EXCUSED and part.excused < MOST_EXCUSES:
-        return True, part._replace(attempt=part.attempt + 1, excused=part.excused + 1)
-    used = part.used + 1
-    cut_off_again = kind is FailureKind.CUT_OFF and part.longer  # a larger limit was of no use
-    if kind in NEVER_AGAIN or cut_off_again or used >= max_attempts:
-        return False, part._replace(used=used)
-    longer = part.longer or kind is FailureKind.CUT_OFF
-    return True, part._replace(attempt=part.attempt + 1, used=used, longer=longer)
+def after_failure(piece: Slice, kind: FailureKind, max_attempts: int) -> tuple[bool, Slice]:
+    """Whether a request of the slice that failed goes again, and the slice as it is after the failure."""
+    if kind is FailureKind.EXCUSED and piece.excused < MAX_EXCUSES:
+        return True, piece._replace(attempt=piece.attempt + 1, excused=piece.excused + 1)
+    used = piece.used + 1
+    cut_off_again = kind is FailureKind.CUT_OFF and piece.longer  # a larger limit did not help
+    if kind in NEVER_RETRIED or cut_off_again or used >= max_attempts:
+        return False, piece._replace(used=used)
+    longer = piece.longer or kind is FailureKind.CUT_OFF
+    return True, piece._replace(attempt=piece.attempt + 1, used=used, longer=longer)
 
 
-def merged(requests: Iterable[tuple[int, Slice]], after: int) -> list[Slice]:
-    """Ascending request numbers with their terms as slices that follow batch `after`; equal neighbours share one."""
+def merge_slices(requests: Iterable[tuple[int, Slice]], batch: int) -> list[Slice]:
+    """Ascending requests that failed in `batch`, each with its slice after that, as few slices."""
     slices: list[Slice] = []
-    for number, terms in requests:
+    for number, piece in requests:
         last = slices[-1] if slices else None
-        if last and last.stop == number and last == terms._replace(start=last.start, stop=number, after=after):
+        if last and last.stop == number and last == piece._replace(start=last.start, stop=number, after=batch):
             slices[-1] = last._replace(stop=number + 1)
         else:
-            slices.append(terms._replace(start=number, stop=number + 1, after=after))
+            slices.append(piece._replace(start=number, stop=number + 1, after=batch))
     return slices

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
 from typing import Any
 
 import jsonschema_rs
@@ -69,6 +71,11 @@ class OutputSchema:
         self.fields = {name: field_type(part) for name, part in self.schema["properties"].items()}
         _check_choices(self.schema["properties"])
         self._convert = _converter(Struct(tuple(self.fields.items())))
+
+    @cached_property
+    def id(self) -> str:
+        """Names this schema: results of one schema are stored together."""
+        return blake2b(orjson.dumps(self.schema), digest_size=6).hexdigest()
 
     def read(self, text: str) -> tuple[dict[str, Any] | None, str]:
         """The values of an answer, or None and why it is rejected."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from flows.domain.events import Planned, Reopened
+from flows.domain.events import Frozen, Reopened
 from flows.domain.ranges import Ranges
 from flows.engine.clients import open_clients
 from flows.engine.recorder import Recorder, now
@@ -15,7 +15,8 @@ from flows.engine.run import Run
 from flows.engine.stopping import StopSwitch, catching_signals
 from flows.preflight import RunConfig
 from flows.storage.files import write_json
-from flows.storage.plan import Plan, generations, make_plan, read_plan, wanted_requests
+from flows.storage.plan import Plan, generations, read_plan, wanted_requests
+from flows.storage.planner import make_plan
 from flows.storage.requests import FrozenRequests
 
 log = logging.getLogger("batchwerk")
@@ -33,7 +34,7 @@ def make_new_plan(config: RunConfig, recorder: Recorder) -> Plan:
         config.question, generations(state.requests), state.requests, state.rows, config.settings.memory_limit
     )
     recorder.record(
-        Planned(at=now(), start=plan.start, stop=plan.stop, spec=spec.fingerprint, rows=plan.rows, wanted=plan.requests)
+        Frozen(at=now(), start=plan.start, stop=plan.stop, spec=spec.fingerprint, rows=plan.rows, wanted=plan.requests)
     )
     log.info(
         "planned %s rows: %s requests, %s of them new, in %.1f s",

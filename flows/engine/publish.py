@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from blocks.errors import StateError
-from flows.domain.events import Published as PublishedEvent
+from flows.domain.events import Published
 from flows.engine.recorder import now
 from flows.engine.run import Run
 from flows.storage.files import write_json
-from flows.storage.publish import PENDING, Published, Publisher, Section, sections
+from flows.storage.output import PENDING, OutputFile, OutputSummary, output_files
+from flows.storage.output_writer import OutputWriter
 from flows.storage.source import identity_of
 from flows.storage.state import read_or_none
 
 log = logging.getLogger("batchwerk")
 
 
-def publish(run: Run) -> Published:
+def publish(run: Run) -> OutputSummary:
     """Write what changed and, last, `published.json`, which says what each file of the output holds."""
     return _Publishing(run).publish()
 
@@ -36,14 +37,14 @@ class _Publishing:
         self._outputs: dict[str, str] = {}  # identities of what was put in place this time
         self._input_checked = False
 
-    def publish(self) -> Published:
+    def publish(self) -> OutputSummary:
         started, config = time.monotonic(), self._run.config
         with (
             self._run.recorder.reading() as ledger,
-            Publisher(self._state.rows, self._run.results, ledger, config.publication) as publisher,
+            OutputWriter(self._state.rows, self._run.results, ledger, config.layout) as writer,
         ):
-            for section in sections(config.source, config.settings.limit):
-                self._files[section.file.name] = self._kept(publisher, section) or self._written(publisher, section)
+            for output in output_files(config.source, config.settings.limit):
+                self._files[output.source.name] = self._kept(writer, output) or self._written(writer, output)
         gone = self._remove_gone()
         published = self._sum()
         if self._outputs or gone:
@@ -55,22 +56,22 @@ class _Publishing:
             )  # fmt: skip
         return published
 
-    def _kept(self, publisher: Publisher, section: Section) -> dict[str, Any] | None:
+    def _kept(self, writer: OutputWriter, output: OutputFile) -> dict[str, Any] | None:
         """What a file holds that needs no second writing."""
-        before, place = self._before.get(section.file.name), self._place(section.file.name)
+        before, place = self._before.get(output.source.name), self._place(output.source.name)
         if before is None or not place.exists() or before["output"] != identity_of(place):
             return None
-        return dict(before) if before["content"] == publisher.content(section) else None
+        return dict(before) if before["content"] == writer.fingerprint(output) else None
 
-    def _written(self, publisher: Publisher, section: Section) -> dict[str, Any]:
+    def _written(self, writer: OutputWriter, output: OutputFile) -> dict[str, Any]:
         self._check_input()
-        place = self._place(section.file.name)
+        place = self._place(output.source.name)
         place.parent.mkdir(parents=True, exist_ok=True)
-        held = publisher.write(section, place, before_replacing=lambda file: self._announce(section.file.name, file))
+        held = writer.write(output, place, before_replacing=lambda file: self._announce(output.source.name, file))
         return {
-            "input": section.file.identity,
-            "output": self._outputs[section.file.name],
-            "content": publisher.content(section),
+            "input": output.source.identity,
+            "output": self._outputs[output.source.name],
+            "content": writer.fingerprint(output),
             "statuses": dict(held.statuses),
             "rows_cost_pico_usd": held.rows_cost,
             "shared_cost_pico_usd": held.shared_cost,
@@ -103,15 +104,15 @@ class _Publishing:
         config = self._run.config
         return config.settings.output / name if config.source.is_folder else config.settings.output
 
-    def _sum(self) -> Published:
-        total = Published()
+    def _sum(self) -> OutputSummary:
+        total = OutputSummary()
         for held in self._files.values():
             costs = held["rows_cost_pico_usd"], held["shared_cost_pico_usd"]
-            total.add(Published(Counter(held["statuses"]), *costs))
+            total.add(OutputSummary(Counter(held["statuses"]), *costs))
         return total
 
-    def _note(self, published: Published) -> None:
+    def _note(self, published: OutputSummary) -> None:
         complete, statuses = not published.statuses[PENDING], dict(published.statuses)
         content = {"complete": complete, "statuses": statuses, "files": self._files}
         write_json(self._state.published, content)
-        self._run.recorder.record(PublishedEvent(at=now(), rows=published.rows, statuses=statuses, complete=complete))
+        self._run.recorder.record(Published(at=now(), rows=published.rows, statuses=statuses, complete=complete))

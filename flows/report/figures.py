@@ -11,12 +11,12 @@ import orjson
 
 from flows.domain import money
 from flows.domain.estimate import Estimate
-from flows.domain.events import Collected
+from flows.domain.events import BatchResult
 from flows.domain.ledger import Batch
 from flows.domain.money import PICO
 from flows.engine.run import Run
 from flows.report.verdict import Exit
-from flows.storage.publish import FAILED, OK, PENDING, SKIPPED, Published
+from flows.storage.output import FAILED, OK, PENDING, SKIPPED, OutputSummary
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def usd(pico: int | None) -> orjson.Fragment | None:
 
 
 def figures_of(
-    run: Run, published: Published, forecast: Estimate, seconds: float, exit_status: Exit, message: str
+    run: Run, published: OutputSummary, forecast: Estimate, seconds: float, exit_status: Exit, message: str
 ) -> Figures:
     """Everything about a run that has ended."""
     config, since = run.config, run.recorder.began.timestamp()
@@ -135,7 +135,7 @@ def figures_of(
         table = [_line(batch) for _, batch in sorted(ledger.batches.items())]
     return Figures(
         job=config.spec.job.name,
-        model=config.publication.model,
+        model=config.layout.model,
         provider=config.settings.provider,
         dialect=config.spec.connection.provider,
         emulated=config.spec.connection.emulated,
@@ -162,7 +162,7 @@ def figures_of(
     )
 
 
-def _money(every: list[Collected], here: list[Collected], published: Published, forecast: Estimate) -> Money:
+def _money(every: list[BatchResult], here: list[BatchResult], published: OutputSummary, forecast: Estimate) -> Money:
     total, this_call = _sum(r.cost for r in every), _sum(r.cost for r in here)
     return Money(
         this_call=this_call,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from flows.domain.money import show_usd
 from flows.report.figures import Figures
-from flows.storage.publish import FAILED, OK, PENDING, SKIPPED
+from flows.storage.output import FAILED, OK, PENDING, SKIPPED
 
 MOST_BATCHES = 200  # lines of the batch table; report.json has all
 

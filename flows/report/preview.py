@@ -17,7 +17,8 @@ from flows.preflight import RunConfig
 from flows.report.figures import usd
 from flows.report.forecast import estimate_unsent
 from flows.storage.journal import read_events
-from flows.storage.plan import Plan, generations, make_plan, read_plan, wanted_requests
+from flows.storage.plan import Plan, generations, read_plan, wanted_requests
+from flows.storage.planner import make_plan
 from flows.storage.requests import FrozenRequests
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from blocks.errors import BatchwerkError
-from flows.storage.publish import FAILED, PENDING, Published
+from flows.storage.output import FAILED, PENDING, OutputSummary
 
 
 class Exit(IntEnum):
@@ -29,7 +29,7 @@ class Ending:
     error: BatchwerkError | None = None
 
 
-def verdict(published: Published, ending: Ending, max_failed: float) -> tuple[Exit, str]:
+def verdict(published: OutputSummary, ending: Ending, max_failed: float) -> tuple[Exit, str]:
     """Exit status and message; `max_failed` is the share of rows that may fail."""
     if ending.error is not None:
         return Exit.ERROR, str(ending.error)

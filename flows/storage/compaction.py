@@ -11,8 +11,9 @@ import pyarrow as pa
 
 from blocks.errors import StateError
 from flows.domain.schema import OutputSchema
-from flows.storage.files import NUMBERED_ROWS, NumberedTable, NumberedWriter, Numbers, replacing
+from flows.storage.files import replacing
 from flows.storage.results import Part, compacted_schema, reading
+from flows.storage.tables import NUMBERED_ROWS, NumberedTable, NumberedWriter, Numbers
 
 WINDOW_ROWS = NUMBERED_ROWS  # results that are merged at once
 
@@ -20,11 +21,9 @@ WINDOW_ROWS = NUMBERED_ROWS  # results that are merged at once
 def merge_parts(parts: Sequence[Part], target: Path, schema: OutputSchema) -> None:
     """Write what is read from the parts as one part: by request, then oldest first."""
     columns = compacted_schema(schema)
-    with replacing(target) as temporary:
-        writer = NumberedWriter(temporary, columns)
+    with replacing(target) as temporary, NumberedWriter(temporary, columns) as writer:
         for window in _windows(parts, columns.names):
             writer.write(window)
-        writer.close({})
 
 
 def check_part(path: Path, batches: Mapping[int, int]) -> None:

@@ -6,36 +6,24 @@ Where they grow many, small ones are replaced by one compacted part: all their r
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from blocks.batch import Answer, Failure, FailureKind, Usage
 from blocks.errors import StateError
-from flows.domain.events import Slice
+from flows.domain.judging import JudgedBatch
 from flows.domain.ledger import Batch, Ledger
-from flows.domain.money import ModelPrice
-from flows.domain.outcomes import OUTCOMES, Outcome, after_failure, merged
+from flows.domain.outcomes import Outcome
 from flows.domain.ranges import Range
 from flows.domain.schema import FieldType, ListOf, OutputSchema, Scalar, Struct
-from flows.storage.files import NumberedTable, write_part
 from flows.storage.state import StateDirectory
+from flows.storage.tables import NumberedTable, write_table
 
 _SCALARS = {"string": pa.string(), "json": pa.string(), "int64": pa.int64(), "double": pa.float64(), "bool": pa.bool_()}
-_BILLED = {
-    Outcome.OK,
-    Outcome.REJECTED,
-    Outcome.CUT_OFF,
-    Outcome.GONE,
-}  # what is paid for, also where no usage was said
-_MISSING = Failure(FailureKind.PASSING, "missing", "the provider returned no answer for this request")
-_NOT_RUN = Failure(FailureKind.EXCUSED, "not_run", "the batch ended before this request ran")
 
 
 def arrow_type(kind: FieldType) -> pa.DataType:
@@ -76,182 +64,14 @@ def compacted_schema(schema: OutputSchema) -> pa.Schema:
     return part_schema(schema).insert(1, pa.field("batch", pa.int64()))
 
 
-@dataclass(frozen=True, slots=True)
-class Judge:
-    """What decides over an answer."""
-
-    schema: OutputSchema
-    price: ModelPrice | None
-    max_attempts: int
-
-
-@dataclass(slots=True)
-class Gathered:
-    """What the journal has to know of a collected batch."""
-
-    ok: int
-    again: list[Slice]
-    final: list[Slice]
-    outcomes: dict[str, int]
-    input_tokens: int
-    output_tokens: int
-    cost: int | None
-    single_cost: int | None
-    rejected_cost: int | None
-    unmetered: int
-    strays: int
-    cached_tokens: int
-
-
-class _Verdict(NamedTuple):
-    """What became of a request in its batch. `values`: a good answer; `raw`: the text of a rejected one."""
-
-    outcome: Outcome
-    usage: Usage | None
-    values: dict[str, Any] | None = None
-    kind: FailureKind | None = None  # of what is not a good answer
-    error: str | None = None
-    raw: str | None = None
-
-
-class Gatherer:
-    """Takes the answers of one batch, in any order, and makes its results part."""
-
-    def __init__(self, batch: Batch, judge: Judge) -> None:
-        self._batch = batch
-        self._judge = judge
-        self._expected = {number: part for part in batch.slices for number in range(part.start, part.stop)}
-        self._rows: dict[int, _Verdict] = {}
-        self._strays = 0
-        self._prefix = f"{batch.tag}-"
-
-    def take(self, answers: Iterable[Answer]) -> None:
-        """Judge answers; only their typed values are kept."""
-        for answer in answers:
-            number = self._number(answer.custom_id)
-            if number is None or number in self._rows:
-                self._strays += 1
-            else:
-                self._rows[number] = self._verdict(answer)
-
-    def take_copy(self, answers: Iterable[Answer]) -> None:
-        """Answers of another batch with the same requests: they are paid as well, and fill in for what failed."""
-        for answer in answers:
-            number = self._number(answer.custom_id)
-            if number is None:
-                continue
-            verdict, before = self._verdict(answer), self._rows.get(number)
-            if before is not None:
-                used = _added(before.usage, verdict.usage)
-                useful = before.outcome is not Outcome.OK and verdict.outcome is Outcome.OK
-                verdict = (verdict if useful else before)._replace(usage=used)
-            self._rows[number] = verdict
-
-    def _number(self, custom_id: str) -> int | None:
-        """The request an answer belongs to; None for one of another batch, request or attempt."""
-        if not custom_id.startswith(self._prefix):
-            return None
-        number, _, attempt = custom_id[len(self._prefix) :].partition("-")
-        if not (number.isdecimal() and attempt.isdecimal()):
-            return None
-        expected = self._expected.get(int(number))
-        return int(number) if expected is not None and expected.attempt == int(attempt) else None
-
-    def _verdict(self, answer: Answer) -> _Verdict:
-        failure = answer.failure
-        if failure is not None:
-            return _Verdict(OUTCOMES[failure.kind], answer.usage, kind=failure.kind, error=_said(failure))
-        values, reason = self._judge.schema.read(answer.text or "")
-        if values is not None:
-            return _Verdict(Outcome.OK, answer.usage, values)
-        return _Verdict(Outcome.REJECTED, answer.usage, None, FailureKind.PASSING, reason, answer.text)
-
-    def finish(
-        self, *, failed: str | None = None, final: bool = False, gone: str | None = None
-    ) -> tuple[pa.Table, Gathered]:
-        """The results part, and what became of every request of the batch.
-
-        `failed`: why the whole batch has no answers; `final`: its requests will never have one. `gone`: why answers
-        that were paid can't be had any more.
-        """
-        if gone is not None:
-            self._count_missing(Outcome.GONE, Failure(FailureKind.FINAL, "gone", gone))
-        elif failed is not None:
-            kind = FailureKind.FINAL if final else FailureKind.EXCUSED
-            self._count_missing(OUTCOMES[kind], Failure(kind, "batch_failed", failed))
-        elif self._batch.early:
-            self._count_missing(OUTCOMES[_NOT_RUN.kind], _NOT_RUN)
-        else:
-            self._count_missing(Outcome.MISSING, _MISSING)
-        numbers = sorted(self._rows)
-        table = self._table(numbers)
-        return table, self._gathered(numbers, table)
-
-    def _count_missing(self, outcome: Outcome, lost: Failure) -> None:
-        for number in self._expected.keys() - self._rows.keys():
-            self._rows[number] = _Verdict(outcome, None, kind=lost.kind, error=_said(lost))
-
-    def _table(self, numbers: list[int]) -> pa.Table:
-        rows = [self._rows[number] for number in numbers]
-        outcome, usages, answer, _, error, raw = zip(*rows, strict=True)
-        schema = part_schema(self._judge.schema)
-        attempts = [self._expected[number].attempt for number in numbers]
-        tokens = [[usage and usage[place] for usage in usages] for place in (0, 1)]
-        costs = [self._cost(usage) for usage in usages]
-        columns = [numbers, attempts, outcome, error, answer, raw, *tokens, costs]
-        arrays = [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)]
-        return pa.Table.from_arrays(arrays, schema=schema)
-
-    def _cost(self, usage: Usage | None) -> int | None:
-        price = self._judge.price
-        return None if price is None or usage is None else price.tier(usage[0]).batch.cost(usage)
-
-    def _gathered(self, numbers: list[int], table: pa.Table) -> Gathered:
-        again: list[tuple[int, Slice]] = []
-        final: list[tuple[int, Slice]] = []
-        for number in numbers:
-            if (kind := self._rows[number].kind) is not None:
-                goes_again, terms = after_failure(self._expected[number], kind, self._judge.max_attempts)
-                (again if goes_again else final).append((number, terms))
-        return Gathered(
-            ok=len(numbers) - len(again) - len(final),
-            again=merged(again, self._batch.number),
-            final=merged(final, self._batch.number),
-            outcomes=dict(Counter(str(row.outcome) for row in self._rows.values())),
-            strays=self._strays,
-            **self._money(table),
-        )
-
-    def _money(self, table: pa.Table) -> dict[str, Any]:
-        """Sums over the part; requests that were not answered cost nothing, answered ones without usage are counted."""
-        price, usages = self._judge.price, [row.usage for row in self._rows.values() if row.usage is not None]
-        tokens = {
-            "input_tokens": sum(usage[0] for usage in usages),
-            "output_tokens": sum(usage[1] for usage in usages),
-            "cached_tokens": sum(usage[2] for usage in usages),
-            "unmetered": sum(row.usage is None and row.outcome in _BILLED for row in self._rows.values()),
-        }
-        sums: dict[str, int | None] = {"cost": None, "single_cost": None, "rejected_cost": None}
-        if price is not None:
-            useless = np.array(table.column("outcome").to_pylist()) != Outcome.OK
-            costs = table.column("cost").fill_null(0).to_numpy()
-            sums = {
-                "cost": int(costs.sum()),
-                "single_cost": sum(price.tier(usage[0]).single.cost(usage) for usage in usages),
-                "rejected_cost": int(costs[useless].sum()),
-            }
-        return {**tokens, **sums}
-
-
-def _added(first: Usage | None, second: Usage | None) -> Usage | None:
-    """What two answers to the same request used; one that did not say is counted nowhere."""
-    if first is None or second is None:
-        return first or second
-    return Usage(*map(sum, zip(first, second, strict=True)))
-
-
-def _said(failure: Failure) -> str:
-    return f"{failure.code}: {failure.message}" if failure.message else failure.code
+def part_table(judged: JudgedBatch, schema: OutputSchema) -> pa.Table:
+    """The results part of a batch."""
+    outcomes, usages, answers, _, errors, raw = zip(*judged.verdicts, strict=True)
+    tokens = ([usage and usage[place] for usage in usages] for place in (0, 1))
+    columns = [judged.requests, judged.attempts, outcomes, errors, answers, raw, *tokens, judged.costs]
+    fields = part_schema(schema)
+    arrays = [pa.array(values, field.type) for values, field in zip(columns, fields, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,7 +155,7 @@ class ResultsStore:
         """Write a batch's part, whole or not at all."""
         path = self._state.part(self.schema_id, batch)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_part(path, table)
+        write_table(path, table)
 
     def parts(self, ledger: Ledger) -> list[Part]:
         """The parts of this schema that batches are read from, by their oldest batches."""

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from blocks.errors import UsageError
-from flows.storage.files import ahead, fitting_rows
+from flows.storage.tables import ahead, fitting_rows
 
 WINDOW_BYTES = 8 * 1024 * 1024  # uncompressed; what one window of rows may take in memory
 WINDOW_ROWS = 8_192
@@ -33,7 +33,7 @@ class SourceFile:
     schema: pa.Schema
     rows: int
     identity: str  # size, modification time and footer hash: changes when the file does
-    bytes_a_row: Mapping[str, float]  # uncompressed, by top-level column
+    bytes_per_row: Mapping[str, float]  # uncompressed, by top-level column
     partition: Mapping[str, str | None]  # values that stand in the names of its folders, `key=value`
 
     @classmethod
@@ -49,14 +49,14 @@ class SourceFile:
                 next_step="give a .parquet file, for example one that pandas.DataFrame.to_parquet wrote",
             ) from error
         _check_names(path, schema.names)
-        sizes = _bytes_a_row(metadata, schema.names)
+        sizes = _bytes_per_row(metadata, schema.names)
         partition = {key: value for key, value in _partition(name).items() if key not in schema.names}
         return cls(path, name, schema, metadata.num_rows, identity_of(path), sizes, partition)
 
     def window_rows(self, columns: Sequence[str] | None = None) -> int:
         """How many rows of these columns fit into a window."""
         names = self.schema.names if columns is None else columns
-        width = sum(self.bytes_a_row.get(name, 0.0) for name in names)
+        width = sum(self.bytes_per_row.get(name, 0.0) for name in names)
         return max(1, min(WINDOW_ROWS, int(WINDOW_BYTES / max(width, 1.0))))
 
     def windows(self, columns: Sequence[str] | None = None, limit: int | None = None) -> Iterator[pa.Table]:
@@ -219,7 +219,7 @@ def _check_names(path: Path, names: Sequence[str]) -> None:
             raise UsageError(f"the input {path} has two columns called {name!r}", next_step="rename one of them")
 
 
-def _bytes_a_row(metadata: pq.FileMetaData, names: Sequence[str]) -> dict[str, float]:
+def _bytes_per_row(metadata: pq.FileMetaData, names: Sequence[str]) -> dict[str, float]:
     """Mean uncompressed bytes a row, by top-level column."""
     sizes: dict[str, float] = {}
     for group in range(metadata.num_row_groups):

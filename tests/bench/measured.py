@@ -20,9 +20,13 @@ from typing import Any
 import orjson
 from prefect import flow
 
-from flows import enrich, loop, pipeline, run, submit
+from flows import enrich, pipeline
+from flows.batches import answers, loop
+from flows.domain.judging import BatchAnswers
+from flows.orchestration import orchestrator
 from flows.report.figures import Figures
-from flows.storage.results import Gatherer, ResultsStore
+from flows.storage.encoding import BatchWriter
+from flows.storage.results import ResultsStore
 
 
 class Stages:
@@ -56,14 +60,14 @@ def nothing() -> None:
 def main(parameters: str) -> None:
     """Run the flow with the parameters given as JSON; one that fails says so and ends this process with status 1."""
     stages = Stages()
-    stages.count(run, "planned", "plan")
-    stages.count(run.Run, "write_body", "render and encode")
-    stages.count(submit, "submit_batch", "submit")
+    stages.count(pipeline, "make_new_plan", "plan")
+    stages.count(BatchWriter, "write", "render and encode")
+    stages.count(loop, "submit_batch", "submit")
     stages.count(loop, "poll_batch", "poll")
-    stages.count(Gatherer, "take", "download, parse, validate")
-    stages.count(Gatherer, "finish", "to Arrow")
+    stages.count(BatchAnswers, "take", "download, parse, validate")
+    stages.count(answers, "part_table", "to Arrow")
     stages.count(ResultsStore, "save", "write parts")
-    stages.count(enrich, "publish_artifacts", "artifacts")
+    stages.count(orchestrator, "publish_artifacts", "artifacts")
     stages.count(pipeline, "publish", "publish")
     state = enrich.enrich(**orjson.loads(parameters), return_state=True)
     if not state.is_completed():

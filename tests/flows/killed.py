@@ -12,7 +12,7 @@ import itertools
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,8 @@ from flows.domain import compaction
 from flows.domain.events import EVENTS, Compacted, Event
 from flows.engine import compact
 from flows.storage import compaction as merging
-from flows.storage.files import NumberedWriter
 from flows.storage.journal import Journal
+from flows.storage.tables import NumberedWriter
 from tests.flows.undecorated import enrich
 
 
@@ -75,7 +75,7 @@ def die_at_call(kind: str, number: int) -> None:
 
 
 class _HalfWriter(NumberedWriter):
-    def close(self, metadata: Mapping[str, str]) -> None:
+    def __exit__(self, *_: object) -> None:
         die()
 
 

@@ -169,7 +169,7 @@ def test_a_batch_that_expires_uses_up_no_attempt_and_keeps_what_was_done(tmp_pat
     assert figures.outcomes["expired"] > 0
     check_paid_once(tmp_path, 16)
     expired = [event for event in journal_of(tmp_path) if isinstance(event, Collected) and event.batch == 2]
-    assert [event.ok for event in expired] == [0 if dialect == "gemini" else 4]
+    assert [event.result.ok for event in expired] == [0 if dialect == "gemini" else 4]
 
 
 @every_dialect

@@ -21,7 +21,7 @@ from tests.flows.undecorated import emulator_ledger, enrich, reviews, write_job,
 
 ROWS, BATCHES = 30, 2
 FAULTS = {"failure_rate": "0.2", "invalid_rate": "0.1", "seed": "3"}
-EVENTS = 14  # planned, four for each of two batches and of one with repeats, published: at least
+EVENTS = 14  # frozen, four for each of two batches and of one with repeats, published: at least
 PLACES = [
     *(f"{kind}:{number}" for kind in ("before", "after") for number in range(1, EVENTS + 1)),
     *(f"torn:{number}" for number in (1, 2, 3, 9, 14)),
@@ -197,4 +197,4 @@ def test_two_processes_on_one_output_one_works_and_one_is_refused(tmp_path: Path
         assert "is being worked on by process" in refused
         assert f"process {both[statuses.index(0)].pid} on" in refused
         kinds = [event.event for event in read_events(StateDirectory(Path(output)).journal)]
-        assert kinds.count("planned") == kinds.count("published") == 1
+        assert kinds.count("frozen") == kinds.count("published") == 1

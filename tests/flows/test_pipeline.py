@@ -369,15 +369,15 @@ def test_a_refused_batch_stops_the_run_and_keeps_its_requests(tmp_path: Path, mo
             provider="holysheep", base_url=emulator.base_url,
         )  # fmt: skip
     kinds = [event.event for event in read_events(StateDirectory(output).journal)]
-    assert kinds == ["planned", "submitting", "refused"]
+    assert kinds == ["frozen", "submitting", "refused"]
 
 
 def test_the_journal_says_what_is_meant_before_it_is_done(tmp_path: Path) -> None:
-    """Planned, then for the batch submitting, submitted, ended, collected, then published."""
+    """Frozen, then for the batch submitting, submitted, ended, collected, then published."""
     output = tmp_path / "out.parquet"
     enrich(input=write_texts(tmp_path, reviews(3)), output=output, job=write_job(tmp_path))
     kinds = [event.event for event in read_events(StateDirectory(output).journal)]
-    assert kinds == ["planned", "submitting", "submitted", "ended", "collected", "published"]
+    assert kinds == ["frozen", "submitting", "submitted", "ended", "collected", "published"]
 
 
 def test_an_input_that_changes_under_the_run_is_not_published(tmp_path: Path) -> None:

@@ -169,10 +169,10 @@ def test_a_deployment_is_run_by_a_worker_and_its_result_can_be_read(env: Env, tm
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("event", ["planned", "submitting", "submitted", "ended", "collected", "published"])
+@pytest.mark.parametrize("event", ["frozen", "submitting", "submitted", "ended", "collected", "published"])
 def test_the_command_killed_at_each_class_of_event_goes_on(env: Env, tmp_path: Path, event: str) -> None:
     """`batchwerk run` itself, killed with SIGKILL right after it wrote the event down, then called again."""
-    number = ["planned", "submitting", "submitted", "ended", "collected", "published"].index(event) + 1
+    number = ["frozen", "submitting", "submitted", "ended", "collected", "published"].index(event) + 1
     source, output = write_texts(tmp_path, reviews(8)), tmp_path / "out.parquet"
     arguments: list[str | Path] = ["run", source, output, "--job", write_job(tmp_path), "--provider", "local"]
     command = [sys.executable, "-m", "tests.flows.killed", f"after:{number}", *map(str, arguments)]

@@ -4,11 +4,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from flows.domain.events import (
+    BatchResult,
     Collected,
     Compacted,
     Ended,
+    Frozen,
     Lost,
-    Planned,
     Refused,
     Reopened,
     Restored,
@@ -22,8 +23,8 @@ TAG = "abcd2345-7"  # of every batch, so that tests of answers need not know in 
 AT = datetime(2026, 4, 1, tzinfo=UTC)
 
 
-def planned(stop: int, start: int = 0) -> Planned:
-    return Planned(at=AT, start=start, stop=stop, spec="s", rows=stop, wanted=stop)
+def frozen(stop: int, start: int = 0) -> Frozen:
+    return Frozen(at=AT, start=start, stop=stop, spec="s", rows=stop, wanted=stop)
 
 
 def submitting(batch: int, *slices: Slice) -> Submitting:
@@ -46,18 +47,24 @@ def ended(batch: int, failed: str | None = None) -> Ended:
     return Ended(at=AT, batch=batch, wording="completed", failed=failed)
 
 
-def collected(batch: int, **said: Any) -> Collected:
-    usual: dict[str, Any] = {"schema_id": "s", "ok": 0, "again": [], "final": [], "outcomes": {}, "input_tokens": 0}
-    money = {"output_tokens": 0, "cost": 0, "single_cost": 0, "rejected_cost": 0}
-    return Collected(at=AT, batch=batch, **{**usual, **money, **said})
+def collected(batch: int, **fields: Any) -> Collected:
+    """`fields` of the result; the others are zero or empty."""
+    tokens = dict.fromkeys(["input_tokens", "output_tokens", "cached_tokens", "unmetered", "strays"], 0)
+    money = dict.fromkeys(["cost", "single_cost", "rejected_cost"], 0)
+    usual: dict[str, Any] = {"schema_id": "s", "ok": 0, "retry": [], "final": [], "outcomes": {}}
+    return Collected(at=AT, batch=batch, result=BatchResult(**{**usual, **tokens, **money, **fields}))
+
+
+def collected_with(batch: int, result: BatchResult) -> Collected:
+    return Collected(at=AT, batch=batch, result=result)
 
 
 def lost(batch: int) -> Lost:
     return Lost(at=AT, batch=batch, reason="gone")
 
 
-def compacted(part: str, *batches: int) -> Compacted:
-    return Compacted(at=AT, schema_id="s", part=part, batches=list(batches))
+def compacted(part: str, *batches: int, schema_id: str = "s") -> Compacted:
+    return Compacted(at=AT, schema_id=schema_id, part=part, batches=list(batches))
 
 
 def restored(part: str) -> Restored:

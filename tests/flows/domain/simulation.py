@@ -10,7 +10,7 @@ from flows.domain.actions import Action, Collect, Finish, Poll, Reconcile, Rules
 from flows.domain.agenda import Agenda
 from flows.domain.events import Collected, Event, Refused, Reopened, Slice, Submitting
 from flows.domain.ledger import Batch, Ledger, State, replay
-from flows.domain.outcomes import after_failure, merged
+from flows.domain.outcomes import after_failure, merge_slices
 from flows.domain.ranges import Ranges
 from flows.domain.sizing import batch_limit
 from tests.flows.domain import histories
@@ -47,7 +47,7 @@ def taken(events: Iterable[Event]) -> set[int]:
             case Refused():
                 blocked -= sent[event.batch]
             case Collected():
-                blocked -= requests_in(event.again)
+                blocked -= requests_in(event.result.retry)
             case Reopened():
                 blocked -= requests_in(event.slices)
             case _:
@@ -65,7 +65,7 @@ class Simulation:
         self.trouble = trouble
         self.max_attempts = max_attempts
         self.now = histories.AT.timestamp()  # events carry the hour they begin in
-        self.events: list[Event] = [histories.planned(requests)]
+        self.events: list[Event] = [histories.frozen(requests)]
         self.ledger = replay(self.events)
         self.agenda = Agenda()
         self.accepted: dict[int, list[Slice]] = {}  # what the provider really has, by batch
@@ -182,11 +182,13 @@ class Simulation:
                     good += 1
                     continue
                 kind = FailureKind.EXCUSED if batch.failed else self.chance.choice(list(FailureKind))
-                goes_again, terms = after_failure(part, kind, self.max_attempts)
-                (again if goes_again else final).append((request, terms))
+                goes_again, after = after_failure(part, kind, self.max_attempts)
+                (again if goes_again else final).append((request, after))
                 if not goes_again:
                     self.final.add(request)
-        self.record(histories.collected(number, ok=good, again=merged(again, number), final=merged(final, number)))
+        self.record(
+            histories.collected(number, ok=good, retry=merge_slices(again, number), final=merge_slices(final, number))
+        )
 
 
 def rules(
@@ -209,7 +211,7 @@ def rules(
 
 
 def empty_ledger(requests: int) -> Ledger:
-    return replay([histories.planned(requests)])
+    return replay([histories.frozen(requests)])
 
 
 def ledger_of(*batches: tuple[int, float, int], tokens: tuple[int, int] = (0, 0)) -> Ledger:
@@ -221,6 +223,6 @@ def ledger_of(*batches: tuple[int, float, int], tokens: tuple[int, int] = (0, 0)
         batch.submitted_at, batch.ended_at = 1000.0, 1000.0 + seconds
         batch.result = histories.collected(
             number, ok=ok, input_tokens=requests * tokens[0], output_tokens=ok * tokens[1]
-        )
+        ).result
         ledger.batches[number] = batch
     return ledger

@@ -18,7 +18,7 @@ from flows.domain.agenda import Agenda
 from flows.domain.events import Event, Slice
 from flows.domain.ledger import Ledger, replay
 from flows.domain.ranges import Ranges
-from tests.flows.domain.histories import AT, collected, ended, planned, refused, submitted, submitting, unknown
+from tests.flows.domain.histories import AT, collected, ended, frozen, refused, submitted, submitting, unknown
 from tests.flows.domain.simulation import Even, empty_ledger, rules
 
 THEN = AT.timestamp()
@@ -32,7 +32,7 @@ def decide(
 
 
 def sent(*batches: list[Slice]) -> list[Event]:
-    events: list[Event] = [planned(100)]
+    events: list[Event] = [frozen(100)]
     for number, slices in enumerate(batches, 1):
         events += [submitting(number, *slices), submitted(number)]
     return events
@@ -110,7 +110,7 @@ def test_batches_are_halved_until_they_fit() -> None:
 
 def test_repeats_wait_for_company() -> None:
     """A few failed requests don't go as a batch of their own while others may join them, but not for ever."""
-    events = [*sent([Slice(0, 5)], [Slice(5, 10)]), ended(1), collected(1, ok=4, again=[Slice(2, 3, 2, 1, 1)])]
+    events = [*sent([Slice(0, 5)], [Slice(5, 10)]), ended(1), collected(1, ok=4, retry=[Slice(2, 3, 2, 1, 1)])]
     ledger, repeat = replay(events), Submit([Slice(2, 3, 2, 1, 1)])
     agenda = Agenda(due={2: THEN + 100})
     assert decide(ledger, 10, agenda, retry_linger=10.0) == [Wait(10.0)]
@@ -123,14 +123,14 @@ def test_repeats_wait_for_company() -> None:
 
 def test_a_full_batch_of_repeats_goes_at_once() -> None:
     """It needs no company."""
-    events = [*sent([Slice(0, 5)], [Slice(5, 10)]), ended(1), collected(1, again=[Slice(0, 5, 2, 1, 1)])]
+    events = [*sent([Slice(0, 5)], [Slice(5, 10)]), ended(1), collected(1, retry=[Slice(0, 5, 2, 1, 1)])]
     agenda = Agenda(busy={2})
     assert decide(replay(events), 10, agenda, batch_size=5) == [Submit([Slice(0, 5, 2, 1, 1)])]
 
 
 def test_repeats_take_new_ones_with_them() -> None:
     """While there is something new there is company."""
-    events = [*sent([Slice(0, 5)]), ended(1), collected(1, ok=4, again=[Slice(2, 3, 2, 1, 1)])]
+    events = [*sent([Slice(0, 5)]), ended(1), collected(1, ok=4, retry=[Slice(2, 3, 2, 1, 1)])]
     (action,) = decide(replay(events), 7)
     assert action == Submit([Slice(2, 3, 2, 1, 1), Slice(5, 7)])
 
@@ -165,7 +165,7 @@ def submits(events: list[Event], sizes: Even | None = None, *, now: float = THEN
     return [sum(part.requests for part in action.slices) for action in actions if isinstance(action, Submit)]
 
 
-ONE_UNDER_WAY: list[Event] = [planned(100), submitting(1, Slice(0, 5)), submitted(1)]
+ONE_UNDER_WAY: list[Event] = [frozen(100), submitting(1, Slice(0, 5)), submitted(1)]
 
 
 def test_the_requests_that_a_provider_lets_wait_are_counted_over_all_batches() -> None:
@@ -184,9 +184,9 @@ def test_so_are_their_bytes_which_stand_for_tokens() -> None:
 
 def test_no_batch_alone_is_more_than_what_may_wait() -> None:
     """It is cut smaller, and where even one request is too much the provider is the judge."""
-    assert submits([planned(100)], max_queued_requests=3) == [3]
-    assert submits([planned(100)], max_queued_bytes=25) == [2]
-    assert submits([planned(100)], max_queued_bytes=5) == [1]
+    assert submits([frozen(100)], max_queued_requests=3) == [3]
+    assert submits([frozen(100)], max_queued_bytes=25) == [2]
+    assert submits([frozen(100)], max_queued_bytes=5) == [1]
 
 
 def test_what_a_full_queue_refused_waits_for_another_batch_to_end() -> None:
@@ -196,7 +196,7 @@ def test_what_a_full_queue_refused_waits_for_another_batch_to_end() -> None:
     assert submits(held, queue_pause=60) == []
     assert submits([*held, ended(1)], queue_pause=60) == [5] * 9
     assert submits(held, queue_pause=60, now=THEN + 61) == [5] * 8
-    alone: list[Event] = [planned(5), submitting(1, Slice(0, 5)), submitted(1), refused(1, queue_full=True)]
+    alone: list[Event] = [frozen(5), submitting(1, Slice(0, 5)), submitted(1), refused(1, queue_full=True)]
     rule = rules(queue_pause=60)(replay(alone))
     decided = next_actions(replay(alone), Ranges([(0, 5)]), Even(), rule, Agenda(), THEN + 40)
     assert decided == [Wait(20)], "it does not end while requests are held back"
@@ -206,7 +206,7 @@ def test_what_a_full_queue_refused_waits_for_another_batch_to_end() -> None:
 
 def test_a_cancelled_run_does_not_wait_for_a_full_queue() -> None:
     """It sends nothing more."""
-    alone: list[Event] = [planned(5), submitting(1, Slice(0, 5)), submitted(1), refused(1, queue_full=True)]
+    alone: list[Event] = [frozen(5), submitting(1, Slice(0, 5)), submitted(1), refused(1, queue_full=True)]
     decided = next_actions(
         replay(alone), Ranges([(0, 5)]), Even(), rules(max_in_flight=0)(replay(alone)), Agenda(), THEN
     )

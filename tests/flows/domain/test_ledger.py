@@ -17,8 +17,8 @@ from tests.flows.domain.histories import (
     collected,
     compacted,
     ended,
+    frozen,
     lost,
-    planned,
     refused,
     reopened,
     restored,
@@ -29,7 +29,7 @@ from tests.flows.domain.histories import (
 from tests.flows.domain.simulation import Even, Simulation, requests_in, rules, taken
 
 PART = Slice(0, 10)
-WHOLE_WAY: list[Event] = [planned(10), submitting(1, PART), submitted(1), ended(1), collected(1, ok=10)]
+WHOLE_WAY: list[Event] = [frozen(10), submitting(1, PART), submitted(1), ended(1), collected(1, ok=10)]
 FOLLOWERS: dict[str, Any] = {
     "submitted": submitted,
     "refused": refused,
@@ -51,7 +51,7 @@ LEGAL = {
 @pytest.mark.parametrize("before", LEGAL, ids="-".join)
 @pytest.mark.parametrize("name", FOLLOWERS)
 def test_only_what_can_follow_follows(before: tuple[str, ...], name: str) -> None:
-    """planned → submitting → submitted → ended → collected, and from submitting refused or unknown."""
+    """reserved → submitting → submitted → ended → collected, and from submitting refused or unknown."""
     ledger = Ledger()
     for step in before:
         ledger.apply(submitting(1, PART) if step == "submitting" else FOLLOWERS[step](1))
@@ -80,7 +80,7 @@ def test_an_intent_is_for_what_was_reserved() -> None:
 
 def test_numbers_go_on_after_a_gap() -> None:
     """A number that a dead process reserved and another that it used leave the next one free."""
-    ledger = replay([planned(30), submitting(2, Slice(10, 20))])
+    ledger = replay([frozen(30), submitting(2, Slice(10, 20))])
     assert ledger.reserve([PART]).number == 3
 
 
@@ -94,13 +94,13 @@ def test_numbers_go_on_after_a_gap() -> None:
         (WHOLE_WAY, []),
         ([*WHOLE_WAY[:2], refused(1)], [Slice(0, 10)]),
         ([*WHOLE_WAY[:2], unknown(1)], []),
-        ([*WHOLE_WAY[:4], collected(1, ok=9, again=[Slice(3, 4, 2, 1, 1)])], [Slice(3, 4, 2, 1, 1)]),
+        ([*WHOLE_WAY[:4], collected(1, ok=9, retry=[Slice(3, 4, 2, 1, 1)])], [Slice(3, 4, 2, 1, 1)]),
         ([*WHOLE_WAY[:4], collected(1, ok=9, final=[Slice(3, 4, 3, 3, 1)])], []),
         (
             [*WHOLE_WAY[:4], collected(1, ok=9, final=[Slice(3, 4, 3, 3, 1)]), reopened(Slice(3, 4, 4, 0, 1))],
             [Slice(3, 4, 4, 0, 1)],
         ),
-        ([planned(5), submitting(1, Slice(0, 5)), planned(12, start=5)], [Slice(5, 12)]),
+        ([frozen(5), submitting(1, Slice(0, 5)), frozen(12, start=5)], [Slice(5, 12)]),
     ],
 )
 def test_what_is_left_to_send(events: list[Event], left: list[Slice]) -> None:
@@ -111,13 +111,13 @@ def test_what_is_left_to_send(events: list[Event], left: list[Slice]) -> None:
 
 def test_only_what_rows_ask_for_is_left() -> None:
     """Requests whose rows left the input are not sent, first ones and repeats alike."""
-    ledger = replay([*WHOLE_WAY[:4], collected(1, again=[Slice(0, 10, 2, 1, 1)]), planned(20, start=10)])
+    ledger = replay([*WHOLE_WAY[:4], collected(1, retry=[Slice(0, 10, 2, 1, 1)]), frozen(20, start=10)])
     assert list(ledger.unsent(Ranges([(4, 6), (15, 16)]))) == [Slice(4, 6, 2, 1, 1), Slice(15, 16)]
 
 
 def test_repeats_go_before_new_ones() -> None:
     """A row that failed is not left behind by a million that were never sent."""
-    ledger = replay([*WHOLE_WAY[:4], collected(1, again=[Slice(5, 6, 2, 1, 1)]), planned(99, start=10)])
+    ledger = replay([*WHOLE_WAY[:4], collected(1, retry=[Slice(5, 6, 2, 1, 1)]), frozen(99, start=10)])
     assert next(ledger.unsent(Ranges([(0, 99)]))).start == 5
 
 
@@ -129,7 +129,7 @@ def test_whoever_was_submitting_when_the_process_died_is_unknown() -> None:
 
 def test_money_is_unknown_as_soon_as_a_part_is() -> None:
     """An unpriced batch never looks like a free one."""
-    start: list[Event] = [planned(20), submitting(1, PART), submitted(1), ended(1), collected(1, cost=5)]
+    start: list[Event] = [frozen(20), submitting(1, PART), submitted(1), ended(1), collected(1, cost=5)]
     assert replay(start).spent() == 5
     second: list[Event] = [submitting(2, Slice(10, 20)), submitted(2), ended(2), collected(2, cost=None)]
     assert replay([*start, *second]).spent() is None
@@ -150,9 +150,7 @@ def test_outcomes_are_summed_over_all_batches() -> None:
 
 def test_a_batch_that_was_too_large_halves_all_that_follow() -> None:
     """And one that was sent before, and is refused later, doesn't make them larger again."""
-    ledger = replay(
-        [planned(40), submitting(1, Slice(0, 8)), submitting(2, Slice(8, 12)), submitting(3, Slice(12, 20))]
-    )
+    ledger = replay([frozen(40), submitting(1, Slice(0, 8)), submitting(2, Slice(8, 12)), submitting(3, Slice(12, 20))])
     ledger.apply(refused(1, too_large=True))
     assert ledger.max_requests == 4
     ledger.apply(refused(2, too_large=True))
@@ -207,7 +205,7 @@ def test_what_is_lost_stays_where_it_was_lost() -> None:
 )
 def test_only_results_that_are_there_are_compacted(event: Event) -> None:
     """Batches that are lost, in flight or unknown, and parts that nobody made, are a damaged journal."""
-    ledger = replay([*WHOLE_WAY, *SECOND, lost(2), planned(30, start=20), submitting(3, Slice(20, 30))])
+    ledger = replay([*WHOLE_WAY, *SECOND, lost(2), frozen(30, start=20), submitting(3, Slice(20, 30))])
     with pytest.raises(StateError, match="the journal"):
         ledger.apply(event)
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from blocks.batch import FailureKind
 from flows.domain.events import Slice
-from flows.domain.outcomes import MOST_EXCUSES, after_failure, merged
+from flows.domain.outcomes import MAX_EXCUSES, after_failure, merge_slices
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_one_attempt_means_one() -> None:
 def test_nothing_goes_on_for_ever(failures: list[FailureKind], max_attempts: int) -> None:
     """However a request fails, it is final after its attempts and the excuses that it has."""
     part, sent = Slice(0, 1), 0
-    for kind in [*failures, *[FailureKind.EXCUSED] * (MOST_EXCUSES + max_attempts)]:
+    for kind in [*failures, *[FailureKind.EXCUSED] * (MAX_EXCUSES + max_attempts)]:
         sent += 1
         again, after = after_failure(part, kind, max_attempts)
         assert part.used <= after.used <= part.used + 1
@@ -53,7 +53,7 @@ def test_nothing_goes_on_for_ever(failures: list[FailureKind], max_attempts: int
             break
     else:
         pytest.fail("it would go again for ever")
-    assert sent <= MOST_EXCUSES + max_attempts
+    assert sent <= MAX_EXCUSES + max_attempts
     assert part.used == max_attempts
 
 
@@ -66,11 +66,11 @@ def test_neighbours_on_the_same_terms_share_a_slice() -> None:
     """A gap, another attempt, another count or another number of excuses begins a new one."""
     terms = [Slice(0, 9, 2, 1), Slice(0, 9, 3, 1), Slice(0, 9, 3, 2), Slice(0, 9, 3, 2, None, 1)]
     requests = [(1, terms[0]), (2, terms[0]), (3, terms[1]), (5, terms[1]), (6, terms[2]), (7, terms[3])]
-    assert merged(requests, after=7) == [
+    assert merge_slices(requests, batch=7) == [
         Slice(1, 3, 2, 1, 7),
         Slice(3, 4, 3, 1, 7),
         Slice(5, 6, 3, 1, 7),
         Slice(6, 7, 3, 2, 7),
         Slice(7, 8, 3, 2, 7, 1),
     ]
-    assert merged([], after=7) == []
+    assert merge_slices([], batch=7) == []

@@ -148,7 +148,7 @@ def test_the_batches_that_are_announced_are_those_that_are_sent(
     sizes: list[int], answered: list[tuple[int, int]], batch_size: int, limits: Limits, max_in_flight: int
 ) -> None:
     """Whatever the limits, the sizes of requests, and what was answered before."""
-    ledger, all_sizes = replay([histories.planned(len(sizes))]), Uneven(*sizes)
+    ledger, all_sizes = replay([histories.frozen(len(sizes))]), Uneven(*sizes)
     wanted = Ranges([(0, len(sizes))])
     for start, length in answered:
         ledger.sent.add(start, min(start + length, len(sizes)))

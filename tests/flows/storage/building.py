@@ -8,26 +8,26 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from blocks.batch import Answer, RequestForm, Usage
+from blocks.batch import Answer, RequestForm
 from blocks.providers.holysheep import HolySheepFormat
-from flows.domain.events import Slice
+from flows.domain.events import BatchResult, Slice
+from flows.domain.judging import BatchAnswers, Judge
 from flows.domain.keys import form_digest
 from flows.domain.ledger import Ledger, replay
-from flows.domain.money import ModelPrice, Rates, Tier
+from flows.domain.money import ModelPrice
 from flows.domain.prompts import Prompt
 from flows.domain.schema import OutputSchema
 from flows.storage.compaction import check_part, merge_parts
-from flows.storage.plan import Plan, Question, generations, make_plan
-from flows.storage.publish import Publication, Published, Publisher, sections
+from flows.storage.output import OutputFile, OutputLayout, OutputSummary, output_files
+from flows.storage.output_writer import OutputWriter
+from flows.storage.plan import Plan, Question, generations
+from flows.storage.planner import make_plan
 from flows.storage.requests import FrozenRequests
-from flows.storage.results import Gathered, Gatherer, Judge, ResultsStore
+from flows.storage.results import ResultsStore, part_table
 from flows.storage.source import Source
 from flows.storage.state import StateDirectory
 from tests.flows.domain import histories
-
-RUN = "abcd2345"
-LABEL = {"label": {"type": "string"}}
-PRICE = ModelPrice((Tier(0, Rates(10, 40, 5, 12, 20), Rates(20, 80, 10, 24, 40), ""),))
+from tests.flows.domain.answers import LABEL, PRICE
 
 
 def parquet(path: Path, columns: dict[str, Any] | pa.Table, **options: Any) -> Path:
@@ -47,9 +47,14 @@ def question(path: Path, prompt: str = "{{ text }}", **changes: Any) -> Question
         source=source,
         prompt=Prompt(prompt, source.schema.names),
         digest=form_digest({"prompt": prompt}),
-        format=HolySheepFormat(form),
+        codec=HolySheepFormat(form),
         **{**usual, **changes},
     )
+
+
+def known(plan: Plan) -> int:
+    """Requests of the rows that an earlier plan froze."""
+    return plan.requests - (plan.stop - plan.start)
 
 
 @dataclass
@@ -82,10 +87,6 @@ class Work:
         return FrozenRequests(generations(self.state.requests))
 
 
-def answer(number: int, text: str, attempt: int = 1, usage: Usage | None = Usage(100, 10)) -> Answer:  # noqa: B008  # a tuple
-    return Answer(f"{histories.TAG}-{number}-{attempt}", text, usage, None)
-
-
 class Collecting:
     """A ledger that batches are collected into, with their parts on disk."""
 
@@ -93,9 +94,9 @@ class Collecting:
         self, state: StateDirectory, output: dict[str, Any] | None = None, price: ModelPrice | None = PRICE
     ) -> None:
         self.schema = OutputSchema(LABEL if output is None else output)
-        self.store = ResultsStore(state, "s")
+        self.store = ResultsStore(state, self.schema.id)
         self.judge = Judge(self.schema, price, max_attempts=3)
-        self.events: list[Any] = [histories.planned(0)]
+        self.events: list[Any] = [histories.frozen(0)]
         self.state = state
 
     @property
@@ -107,17 +108,20 @@ class Collecting:
         self.events += [histories.submitting(number, *slices), histories.submitted(number)]
         return number
 
-    def collect(self, number: int, answers: Iterable[Answer], failed: str | None = None) -> Gathered:
+    def collect(self, number: int, answers: Iterable[Answer], failed: str | None = None) -> BatchResult:
         self.events.append(histories.ended(number, failed))
-        gatherer = Gatherer(self.ledger.batches[number], self.judge)
-        gatherer.take(answers)
-        table, gathered = gatherer.finish(failed=failed)
-        self.store.save(number, table)
-        said = {name: getattr(gathered, name) for name in Gathered.__slots__}
-        self.events.append(histories.collected(number, **said))
-        return gathered
+        taken = BatchAnswers(self.ledger.batches[number], self.judge)
+        taken.take(answers)
+        judged = taken.finish(failed=failed)
+        self.store.save(number, part_table(judged, self.schema))
+        self.events.append(histories.collected_with(number, judged.result))
+        return judged.result
 
-    def batch(self, slices: Sequence[Slice], answers: Iterable[Answer], failed: str | None = None) -> Gathered:
+    def part(self, number: int) -> Path:
+        """The batch's own part."""
+        return self.state.part(self.schema.id, number)
+
+    def batch(self, slices: Sequence[Slice], answers: Iterable[Answer], failed: str | None = None) -> BatchResult:
         return self.collect(self.send(*slices), answers, failed)
 
     def compact(self, *places: int) -> Path:
@@ -129,19 +133,23 @@ class Collecting:
         path = self.store.compacted(ledger.next_part())
         merge_parts(chosen, path, self.schema)
         check_part(path, batches)
-        self.events.append(histories.compacted(path.stem, *batches))
+        self.events.append(histories.compacted(path.stem, *batches, schema_id=self.schema.id))
         self.store.remove_leftovers(self.ledger)
         return path
 
-    def content(self, work: Work) -> str:
+    def fingerprint(self, work: Work) -> str:
         """What decides how the output comes out."""
-        publication = Publication(self.schema, {}, "emulated:m", "zstd", 122_880)
-        (section,) = sections(work.question.source)
-        with Publisher(work.state.rows, self.store, self.ledger, publication) as publisher:
-            return publisher.content(section)
+        with self._writing(work, {}) as writer:
+            return writer.fingerprint(self._file(work))
 
-    def publish(self, work: Work, rename: dict[str, str] | None = None, limit: int | None = None) -> Published:
-        publication = Publication(self.schema, rename or {}, "emulated:m", "zstd", 122_880)
-        (section,) = sections(work.question.source, limit)
-        with Publisher(work.state.rows, self.store, self.ledger, publication) as publisher:
-            return publisher.write(section, work.state.output)
+    def publish(self, work: Work, rename: dict[str, str] | None = None, limit: int | None = None) -> OutputSummary:
+        with self._writing(work, rename or {}) as writer:
+            return writer.write(self._file(work, limit), work.state.output)
+
+    def _writing(self, work: Work, rename: dict[str, str]) -> OutputWriter:
+        layout = OutputLayout(self.schema, rename, "emulated:m", "zstd", 122_880)
+        return OutputWriter(work.state.rows, self.store, self.ledger, layout)
+
+    def _file(self, work: Work, limit: int | None = None) -> OutputFile:
+        (file,) = output_files(work.question.source, limit)
+        return file

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from blocks.errors import StateError
 from flows.domain.events import Slice
 from flows.storage.compaction import check_part, merge_parts
-from flows.storage.files import NUMBERED_ROWS, NumberedTable
+from flows.storage.tables import NUMBERED_ROWS, NumberedTable
 from tests.flows.domain import histories
-from tests.flows.storage.building import Collecting, Work, answer, parquet
+from tests.flows.domain.answers import answer
+from tests.flows.storage.building import Collecting, Work, parquet
 
 
 def work(folder: Path, rows: int) -> Work:
@@ -53,14 +54,14 @@ def test_the_output_is_the_same_before_and_after(
     collecting = collect_at_random(job, rows, dice)
     batches = list(collecting.ledger.batches.values())
     collecting.publish(job)
-    before, content = job.state.output.read_bytes(), collecting.content(job)
+    before, fingerprint = job.state.output.read_bytes(), collecting.fingerprint(job)
     corrections = [collecting.store.corrections(batch) for batch in batches]
     for _ in range(3):
         count = len(collecting.store.parts(collecting.ledger))
         collecting.compact(*dice.sample(range(count), dice.randint(1, count)))
         collecting.publish(job)
         assert job.state.output.read_bytes() == before
-        assert collecting.content(job) == content
+        assert collecting.fingerprint(job) == fingerprint
         assert [collecting.store.corrections(batch) for batch in collecting.ledger.batches.values()] == corrections
 
 
@@ -107,7 +108,7 @@ def test_leftovers_are_deleted_and_nothing_else(tmp_path: Path) -> None:
     collecting = Collecting(job.state)
     for n in range(3):
         collecting.batch([Slice(n, n + 1)], [answer(n, '{"label": "x"}')])
-    single = job.state.part("s", 1).read_bytes()
+    single = collecting.part(1).read_bytes()
     path = collecting.compact(0, 1)
     for name in ("000001.pq", "000009.pq", "compacted-000002.pq", ".compacted-000002.pq.12345678.tmp", "notes.txt"):
         (path.parent / name).write_bytes(single)
@@ -148,7 +149,7 @@ def test_a_damaged_part_is_named_when_it_is_merged(tmp_path: Path) -> None:
     collecting = Collecting(work(tmp_path, 1).state)
     for n in range(2):
         collecting.batch([Slice(n, n + 1)], [answer(n, '{"label": "x"}')])
-    collecting.state.part("s", 2).write_bytes(b"damaged")
+    collecting.part(2).write_bytes(b"damaged")
     with pytest.raises(StateError, match="the results of batch 2 are damaged"):
         collecting.compact()
-    assert sorted(path.name for path in collecting.state.results("s").iterdir()) == ["000001.pq", "000002.pq"]
+    assert sorted(path.name for path in collecting.part(1).parent.iterdir()) == ["000001.pq", "000002.pq"]

@@ -1,106 +1,33 @@
-"""Reading ahead and writing behind: nothing is lost, and what goes wrong in the thread is told."""
+"""Files are complete or absent."""
 
-from __future__ import annotations
-
-import threading
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
 import pytest
 
-from flows.storage.files import NUMBERED_BYTES, NUMBERED_ROWS, Behind, NumberedTable, NumberedWriter, ahead, write_part
-
-SOON = 5.0
+from flows.storage.files import replacing, write_json
 
 
-def test_all_items_come_in_order() -> None:
-    assert list(ahead(iter(range(100)))) == list(range(100))
-    assert list(ahead(iter([]))) == []
+def test_a_file_is_replaced_in_one_step(tmp_path: Path) -> None:
+    """Until then the old one is there, whole."""
+    path = tmp_path / "x.json"
+    write_json(path, {"n": 1})
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == '{\n  "n": 1\n}\n'
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
 
 
-def test_the_next_item_is_made_while_one_is_used() -> None:
-    made = threading.Semaphore(0)
+def test_an_exception_leaves_the_old_file_and_no_trace(tmp_path: Path) -> None:
+    path = tmp_path / "x.txt"
+    path.write_text("old")
 
-    def items() -> Iterator[int]:
-        for number in range(3):
-            made.release()
-            yield number
+    def fail() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("half of the n")
+            raise KeyError
 
-    taken = ahead(items())
-    assert next(taken) == 0
-    assert made.acquire(timeout=SOON)
-    assert made.acquire(timeout=SOON)  # the second, which nobody has asked for
-    assert list(taken) == [1, 2]
-
-
-def test_what_goes_wrong_while_reading_ahead_is_raised_in_its_place() -> None:
-    def items() -> Iterator[int]:
-        yield 1
-        raise OSError("the disk is gone")
-
-    taken = ahead(items())
-    assert next(taken) == 1
-    with pytest.raises(OSError, match="the disk is gone"):
-        next(taken)
-
-
-def test_what_goes_wrong_while_writing_behind_is_raised_by_the_next_call() -> None:
-    def full() -> None:
-        raise OSError("no space left")
-
-    behind = Behind()
-    behind.call(full)
-    with pytest.raises(OSError, match="no space left"):
-        behind.call(print)
-    behind.call(full)
-    with pytest.raises(OSError, match="no space left"):
-        behind.wait()
-    behind.wait()  # told once
-
-
-def test_calls_do_not_overtake_each_other() -> None:
-    behind, order = Behind(), list[int]()
-    for number in range(50):
-        behind.call(order.append, number)
-    behind.wait()
-    assert order == list(range(50))
-
-
-@pytest.mark.parametrize("rows", [0, 1, NUMBERED_ROWS - 1, NUMBERED_ROWS, NUMBERED_ROWS + 1, 3 * NUMBERED_ROWS])
-def test_numbered_rows_are_where_they_were_written(tmp_path: Path, rows: int) -> None:
-    schema, path = pa.schema([("n", pa.int64())]), tmp_path / "numbered.pq"
-    writer = NumberedWriter(path, schema)
-    for start in range(0, rows, 5_000):
-        writer.write(pa.table({"n": range(start, min(rows, start + 5_000))}, schema=schema))
-    writer.close({"name": "value"})
-    with NumberedTable(path) as table:
-        assert table.rows == rows
-        assert table.metadata[b"name"] == b"value"
-        found: list[Any] = table.read(0, rows).column("n").to_pylist() if rows else []
-    assert found == list(range(rows))
-
-
-MILLION = 1024 * 1024
-WIDE = [0, 3, 9 * MILLION, 1, 7 * MILLION, 40 * MILLION, 5, 5, MILLION, *[600_000] * 60, 2]  # characters of the texts
-
-
-def test_row_groups_of_wide_rows_are_small_and_rows_are_still_found(tmp_path: Path) -> None:
-    """What is read by number is bounded by its size, but for a single row that is larger."""
-    texts = [f"{n}{'x' * length}" for n, length in enumerate(WIDE)]
-    table = pa.table({"n": range(len(texts)), "text": texts})
-    piecemeal, at_once = tmp_path / "piecemeal.pq", tmp_path / "at_once.pq"
-    writer = NumberedWriter(piecemeal, table.schema)
-    for row in range(table.num_rows):
-        writer.write(table.slice(row, 1))
-    writer.close({})
-    write_part(at_once, table)
-    for path in (piecemeal, at_once):
-        with NumberedTable(path) as found:
-            sizes = [found.read_group(group).nbytes for group in range(found.groups)]
-            assert found.read(0, len(texts)).column("text").to_pylist() == texts
-            for start, stop in ((0, 1), (4, 7), (8, 69), (len(texts) - 1, len(texts)), (5, 5)):
-                assert found.read(start, stop, ["n"]).column("n").to_pylist() == list(range(start, stop))
-        assert found.groups > 2
-        assert path is at_once or max(sizes) <= NUMBERED_BYTES + 40 * MILLION
+    with pytest.raises(KeyError):
+        fail()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]

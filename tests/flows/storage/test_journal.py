@@ -13,8 +13,8 @@ from tests.flows.domain.histories import (
     collected,
     compacted,
     ended,
+    frozen,
     lost,
-    planned,
     refused,
     reopened,
     restored,
@@ -24,12 +24,12 @@ from tests.flows.domain.histories import (
 )
 
 EVENTS: list[Event] = [
-    planned(10),
+    frozen(10),
     submitting(1, Slice(0, 5, 2, 1, None), Slice(7, 9)),
     unknown(1),
     submitted(1),
     ended(1, "it broke\nbadly \u2028 ☂"),
-    collected(1, ok=3, again=[Slice(1, 2, 2, 1, 1)], cost=None, outcomes={"ok": 3}),
+    collected(1, ok=3, retry=[Slice(1, 2, 2, 1, 1)], cost=None, outcomes={"ok": 3}),
     refused(2, too_large=True),
     reopened(Slice(0, 1, 4, 0, 1)),
     compacted("compacted-000001", 1, 3),
@@ -68,13 +68,13 @@ def test_an_event_is_on_disk_when_append_returns(path: Path) -> None:
     """Another process reads it at once, and a killed one leaves it behind."""
     script = (
         "import os, signal, sys\nfrom pathlib import Path\nfrom flows.storage.journal import Journal\n"
-        "from tests.flows.domain.histories import planned\n"
-        "journal = Journal(Path(sys.argv[1]))\njournal.append(planned(7))\nos.kill(os.getpid(), signal.SIGKILL)"
+        "from tests.flows.domain.histories import frozen\n"
+        "journal = Journal(Path(sys.argv[1]))\njournal.append(frozen(7))\nos.kill(os.getpid(), signal.SIGKILL)"
     )
     root = Path(__file__).resolve().parents[3]
     done = subprocess.run([sys.executable, "-c", script, path], cwd=root, check=False)
     assert done.returncode == -9
-    assert read_events(path) == [planned(7)]
+    assert read_events(path) == [frozen(7)]
 
 
 @pytest.mark.parametrize("keep", [1, 20, -1])
@@ -91,7 +91,7 @@ def test_a_torn_last_line_is_what_a_crash_leaves(path: Path, keep: int) -> None:
 
 def test_a_journal_of_a_torn_line_alone_is_empty(path: Path) -> None:
     """A crash in the very first event."""
-    path.write_bytes(b'{"event": "pla')
+    path.write_bytes(b'{"event": "fro')
     write(path, EVENTS[:1])
     assert read_events(path) == EVENTS[:1]
 
@@ -104,9 +104,10 @@ def test_a_journal_of_a_torn_line_alone_is_empty(path: Path) -> None:
         b"\xff\xfe",
         b"not json",
         b"[]",
-        b'{"event":"planned"}',
+        b'{"event":"frozen"}',
         b'{"event":"exploded","at":"2026-04-01T00:00:00Z"}',
         b'{"at":"2026-04-01T00:00:00Z","start":0,"stop":1}',
+        b'{"at":"2026-04-01T00:00:00Z","event":"lost","batch":1,"reason":"gone","weather":"fine"}',
     ],
 )
 def test_any_other_damage_is_refused_by_its_line(path: Path, damage: bytes) -> None:
@@ -120,16 +121,3 @@ def test_any_other_damage_is_refused_by_its_line(path: Path, damage: bytes) -> N
             read(path)
         assert "backup" in caught.value.next_step
     assert path.read_bytes() == before
-
-
-def test_fields_of_a_later_version_are_read_over(path: Path) -> None:
-    """An event may gain fields; an older Batchwerk that shares the format ignores them."""
-    write(path, EVENTS[:1])
-    path.write_bytes(path.read_bytes().replace(b'{"', b'{"weather":"fine","', 1))
-    assert read_events(path) == EVENTS[:1]
-
-
-def test_an_event_of_an_earlier_version_lacks_fields(path: Path) -> None:
-    """What was added later has a default."""
-    path.write_text('{"at":"2026-04-01T00:00:00Z","event":"refused","batch":2,"reason":"no"}\n')
-    assert read_events(path) == [refused(2)]

@@ -74,8 +74,8 @@ def test_nested_columns_count_for_their_column(tmp_path: Path) -> None:
     """A struct is as wide as its parts."""
     rows = [{"long": os.urandom(5_000).hex(), "short": 1}] * 50
     source = Source.open(parquet(tmp_path / "in.parquet", {"s": rows, "s.n": [1] * 50}, use_dictionary=False))
-    assert source.files[0].bytes_a_row["s"] > 9_000
-    assert set(source.files[0].bytes_a_row) == {"s", "s.n"}
+    assert source.files[0].bytes_per_row["s"] > 9_000
+    assert set(source.files[0].bytes_per_row) == {"s", "s.n"}
 
 
 def test_columns_with_dots_are_read_by_their_whole_name(tmp_path: Path) -> None:

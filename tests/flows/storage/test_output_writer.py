@@ -14,11 +14,11 @@ import pytest
 from blocks.batch import Answer, Failure, FailureKind, Usage
 from flows.domain.events import Slice
 from flows.domain.money import to_usd
-from flows.domain.schema import OutputSchema
+from flows.storage.output import STATUS_COLUMNS
 from flows.storage.plan import generations
-from flows.storage.publish import STATUS_COLUMNS, Publication, output_schema
 from tests.flows.domain import histories
-from tests.flows.storage.building import LABEL, Collecting, Work, answer, parquet
+from tests.flows.domain.answers import LABEL, answer
+from tests.flows.storage.building import Collecting, Work, parquet
 
 COST = Decimal(100 * 10 + 10 * 40).scaleb(-12)  # of one `answer`
 NONE = Decimal(0)
@@ -97,7 +97,7 @@ def test_a_good_answer_stands_over_failures(tmp_path: Path) -> None:
     job.ask()
     collecting = Collecting(job.state)
     first = collecting.batch([Slice(0, 2)], [answer(0, "bad"), label(1, "B")])
-    collecting.batch(first.again, [label(0, "A", attempt=2)])
+    collecting.batch(first.retry, [label(0, "A", attempt=2)])
     collecting.batch([Slice(1, 2, 2, 1)], [final(1, attempt=2)])
     collecting.publish(job)
     rows = output(job)
@@ -123,8 +123,8 @@ def test_the_newest_of_several_failures_is_told(tmp_path: Path) -> None:
     job = work(tmp_path, text=["a"])
     job.ask()
     collecting = Collecting(job.state)
-    gathered = collecting.batch([Slice(0, 1)], [answer(0, "bad")])
-    collecting.batch(gathered.again, [final(0, attempt=2)])
+    result = collecting.batch([Slice(0, 1)], [answer(0, "bad")])
+    collecting.batch(result.retry, [final(0, attempt=2)])
     collecting.publish(job)
     (row,) = output(job)
     assert (row["_status"], row["_error"], row["_attempts"]) == ("failed", "content_policy: refused", 2)
@@ -270,7 +270,7 @@ def test_an_exception_leaves_the_old_output(tmp_path: Path) -> None:
     collecting.batch([Slice(0, 2)], [label(0, "A"), label(1, "B")])
     collecting.publish(job)
     before, names = job.state.output.read_bytes(), sorted(path.name for path in tmp_path.iterdir())
-    job.state.part("s", 1).write_bytes(b"damaged")
+    collecting.part(1).write_bytes(b"damaged")
     with pytest.raises(pa.ArrowInvalid):
         collecting.publish(job)
     assert job.state.output.read_bytes() == before
@@ -327,13 +327,6 @@ def test_every_type_of_answer_is_a_column(tmp_path: Path) -> None:
     assert [second[name] for name in ("renamed", "list", "object", "state")] == [None, None, None, "pending"]
 
 
-def test_a_field_called_like_a_status_is_a_column_of_its_own() -> None:
-    """So that the clash of names can be seen before anything is sent."""
-    publication = Publication(OutputSchema({"_status": {"type": "string"}}), {}, "m", "zstd", 9)
-    names = output_schema(pa.schema([("text", pa.string())]), publication).names
-    assert names.count("_status") == 2
-
-
 def test_many_rows_over_many_windows_and_parts(tmp_path: Path) -> None:
     """Windows, row groups and batches end at different places, batches come in any order, and each row gets its own."""
     rows, distinct, size = 40_000, 25_000, 3_000
@@ -366,8 +359,8 @@ def test_a_final_request_that_was_reopened_is_pending(tmp_path: Path) -> None:
     job = work(tmp_path, text=["a"])
     job.ask()
     collecting = Collecting(job.state, LABEL)
-    gathered = collecting.batch([Slice(0, 1)], [final(0)])
-    collecting.events.append(histories.reopened(*[part._replace(attempt=2, used=0) for part in gathered.final]))
+    result = collecting.batch([Slice(0, 1)], [final(0)])
+    collecting.events.append(histories.reopened(*[piece._replace(attempt=2, used=0) for piece in result.final]))
     collecting.publish(job)
     assert [(row["_status"], row["_error"]) for row in output(job)] == [("pending", "content_policy: refused")]
 

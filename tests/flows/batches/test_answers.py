@@ -12,11 +12,12 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from flows.gather import Helpers, _Helper
 
 from blocks.errors import NotFound
-from flows import gather
-from flows.storage.results import Gathered
+from flows.batches import answers as gather
+from flows.batches.answers import CollectorPool as Helpers
+from flows.batches.answers import _Helper
+from flows.domain.events import BatchResult
 from tests.flows.undecorated import enrich, reviews, write_job, write_texts
 
 OPTIONS = {"failure_rate": "0.2", "invalid_rate": "0.1", "missing_rate": "0.1"}
@@ -25,7 +26,7 @@ OPTIONS = {"failure_rate": "0.2", "invalid_rate": "0.1", "missing_rate": "0.1"}
 @pytest.fixture(autouse=True)
 def helpers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two, for however few requests."""
-    monkeypatch.setattr("flows.run.helpers_for", lambda _: 2)
+    monkeypatch.setattr("flows.batches.loop.collectors_for", lambda _: 2)
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def test_the_output_is_the_same(
     with_helpers = enrich(**call(tmp_path / "with"))
     assert started
     assert "a helper process ended" not in caplog.text  # which would have been done without
-    monkeypatch.setattr("flows.run.helpers_for", lambda _: 0)
+    monkeypatch.setattr("flows.batches.loop.collectors_for", lambda _: 0)
     alone = enrich(**call(tmp_path / "alone"))
     outputs: list[pa.Table] = [pq.read_table(tmp_path / name / "out.parquet") for name in ("with", "alone")]
     assert outputs[0].equals(outputs[1])
@@ -69,14 +70,14 @@ def test_a_helper_that_is_killed_is_done_without(
     tmp_path: Path, started: list[_Helper], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What it was doing is done again here; nothing is sent again."""
-    ask = _Helper.gather
+    ask = _Helper.collect
 
-    def killed_first(self: _Helper, order: gather.Order) -> Gathered:
+    def killed_first(self: _Helper, order: gather.Order) -> BatchResult:
         os.kill(self._process.pid, signal.SIGKILL)
         self._process.wait()
         return ask(self, order)
 
-    monkeypatch.setattr(_Helper, "gather", killed_first)
+    monkeypatch.setattr(_Helper, "collect", killed_first)
     figures = enrich(**call(tmp_path / "x"))
     assert started
     assert figures.rows == {"ok": 60}
@@ -88,9 +89,9 @@ def test_what_a_provider_refuses_is_told_as_it_is(
 ) -> None:
     """An error crosses over with its kind, its fields and its next step."""
     met: list[NotFound] = []
-    ask = _Helper.gather
+    ask = _Helper.collect
 
-    def noting(self: _Helper, order: gather.Order) -> Gathered:
+    def noting(self: _Helper, order: gather.Order) -> BatchResult:
         order.batch.id = "no-such-batch"
         try:
             return ask(self, order)
@@ -98,8 +99,8 @@ def test_what_a_provider_refuses_is_told_as_it_is(
             met.append(error)
             raise
 
-    monkeypatch.setattr(_Helper, "gather", noting)
-    monkeypatch.setattr("flows.collect.INVISIBLE", 0.0)
+    monkeypatch.setattr(_Helper, "collect", noting)
+    monkeypatch.setattr("flows.batches.collect.INVISIBLE", 0.0)
     figures = enrich(**call(tmp_path / "x"))
     assert started
     assert figures.outcomes["gone"] >= 10
@@ -110,15 +111,15 @@ def test_what_a_provider_refuses_is_told_as_it_is(
 def test_the_key_is_on_no_command_line_and_in_no_environment(tmp_path: Path, started: list[_Helper]) -> None:
     """It goes through the pipe."""
     seen: list[bytes] = []
-    ask = _Helper.gather
+    ask = _Helper.collect
 
-    def looking(self: _Helper, order: gather.Order) -> Gathered:
+    def looking(self: _Helper, order: gather.Order) -> BatchResult:
         place = Path(f"/proc/{self._process.pid}")
         seen.append((place / "cmdline").read_bytes() + (place / "environ").read_bytes())
         return ask(self, order)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(_Helper, "gather", looking)
+        patched.setattr(_Helper, "collect", looking)
         patched.setattr("blocks.catalog.EMULATOR_KEY", "a-key-that-is-planted")
         enrich(**call(tmp_path / "x"))
     assert started
@@ -136,17 +137,17 @@ def test_what_is_logged_there_is_logged_here(tmp_path: Path, caplog: pytest.LogC
 def test_an_order_is_read_as_it_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every field of it."""
     orders: list[gather.Order] = []
-    ask = Helpers.gather
+    ask = Helpers.collect
 
-    def noting(self: Helpers, order: gather.Order, provider: Any) -> Gathered:
+    def noting(self: Helpers, order: gather.Order, provider: Any) -> BatchResult:
         orders.append(order)
         return ask(self, order, provider)
 
-    monkeypatch.setattr(Helpers, "gather", noting)
+    monkeypatch.setattr(Helpers, "collect", noting)
     enrich(**call(tmp_path / "x"))
     for order in orders:
         read = gather._read(gather._written(order))
-        assert read.terms == order.terms
+        assert read.spec == order.spec
         assert read.reach == order.reach
         assert (read.output, read.max_attempts) == (order.output, order.max_attempts)
         for name in ("number", "slices", "tag", "id", "copies", "failed", "final"):

@@ -1,0 +1,23 @@
+"""The custom_id of a request: `<run>-<batch>-<request>-<attempt>`, unique for ever.
+
+It proves which request, and which submission of it, an answer belongs to. `<run>-<batch>` is the tag of the batch.
+"""
+
+from __future__ import annotations
+
+LONGEST_ID = "x" * 40  # stands for a custom_id when a request is measured before it has one
+
+
+def custom_id(tag: str, request: int, attempt: int) -> str:
+    """The custom_id of a request in the batch with this tag."""
+    return f"{tag}-{request}-{attempt}"
+
+
+def parse_custom_id(text: str, prefix: str) -> tuple[int, int] | None:
+    """Request and attempt; None for an id of another batch. `prefix`: the batch's tag and a hyphen."""
+    if not text.startswith(prefix):
+        return None
+    request, _, attempt = text[len(prefix) :].partition("-")
+    if not (request.isdecimal() and attempt.isdecimal()):
+        return None
+    return int(request), int(attempt)

@@ -1,0 +1,197 @@
+"""What became of the requests of a batch: its answers are matched by custom_id, judged, counted and priced."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from blocks.batch import Answer, Failure, FailureKind, Usage
+from flows.domain.custom_ids import parse_custom_id
+from flows.domain.events import BatchResult, Slice
+from flows.domain.ledger import Batch
+from flows.domain.money import ModelPrice
+from flows.domain.outcomes import OUTCOMES, Outcome, after_failure, merge_slices
+from flows.domain.schema import OutputSchema
+
+_BILLED = {Outcome.OK, Outcome.REJECTED, Outcome.CUT_OFF, Outcome.GONE}  # even if the provider reports no usage
+_MISSING = Failure(FailureKind.PASSING, "missing", "the provider returned no answer for this request")
+_NOT_RUN = Failure(FailureKind.EXCUSED, "not_run", "the batch ended before this request ran")
+
+
+class Verdict(NamedTuple):
+    """What became of a request in its batch."""
+
+    outcome: Outcome
+    usage: Usage | None
+    values: dict[str, Any] | None = None  # of a good answer
+    kind: FailureKind | None = None  # None: a good answer
+    error: str | None = None
+    raw: str | None = None  # the text of a rejected answer
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """The rules that answers are judged by."""
+
+    schema: OutputSchema
+    price: ModelPrice | None
+    max_attempts: int
+
+    def verdict(self, answer: Answer) -> Verdict:
+        """Whether the answer is good; only its typed values are kept then."""
+        failure = answer.failure
+        if failure is not None:
+            return _failed(failure, OUTCOMES[failure.kind], answer.usage)
+        values, reason = self.schema.read(answer.text or "")
+        if values is not None:
+            return Verdict(Outcome.OK, answer.usage, values)
+        return Verdict(Outcome.REJECTED, answer.usage, None, FailureKind.PASSING, reason, answer.text)
+
+    def cost(self, usage: Usage | None) -> int | None:
+        """Pico-dollars of an answer in a batch; None: unknown."""
+        return None if self.price is None or usage is None else self.price.tier(usage[0]).batch.cost(usage)
+
+    def single_cost(self, usages: Iterable[Usage]) -> int | None:
+        """Pico-dollars of all these answers had they been single requests; None: unpriced."""
+        price = self.price
+        return None if price is None else sum(price.tier(usage[0]).single.cost(usage) for usage in usages)
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedBatch:
+    """Every request of a batch, ascending by number: parallel lists, and their sums."""
+
+    requests: list[int]
+    attempts: list[int]
+    verdicts: list[Verdict]
+    costs: list[int | None]  # pico-dollars
+    result: BatchResult
+
+
+class BatchAnswers:
+    """Takes the answers of one batch, in any order, until `finish` says what became of each of its requests."""
+
+    def __init__(self, batch: Batch, judge: Judge) -> None:
+        self._batch = batch
+        self._judge = judge
+        self._expected = {number: piece for piece in batch.slices for number in range(piece.start, piece.stop)}
+        self._verdicts: dict[int, Verdict] = {}
+        self._strays = 0
+        self._prefix = f"{batch.tag}-"
+
+    def take(self, answers: Iterable[Answer]) -> None:
+        """Judge answers. The first one to a request counts."""
+        verdict, verdicts = self._judge.verdict, self._verdicts
+        for answer in answers:
+            number = self._match(answer.custom_id)
+            if number is None or number in verdicts:
+                self._strays += 1
+            else:
+                verdicts[number] = verdict(answer)
+
+    def take_copy(self, answers: Iterable[Answer]) -> None:
+        """Answers of a duplicate of the batch: they are billed as well, and replace failures."""
+        for answer in answers:
+            number = self._match(answer.custom_id)
+            if number is None:
+                continue
+            verdict, before = self._judge.verdict(answer), self._verdicts.get(number)
+            if before is not None:
+                used = _add_usage(before.usage, verdict.usage)
+                useful = before.outcome is not Outcome.OK and verdict.outcome is Outcome.OK
+                verdict = (verdict if useful else before)._replace(usage=used)
+            self._verdicts[number] = verdict
+
+    def _match(self, custom_id: str) -> int | None:
+        """The request an answer belongs to; None for one of another batch, request or attempt."""
+        parsed = parse_custom_id(custom_id, self._prefix)
+        if parsed is None:
+            return None
+        number, attempt = parsed
+        expected = self._expected.get(number)
+        return number if expected is not None and expected.attempt == attempt else None
+
+    def finish(self, *, failed: str | None = None, final: bool = False, gone: str | None = None) -> JudgedBatch:
+        """What became of every request of the batch, those without an answer included.
+
+        `failed`: why the whole batch has no answers; `final`: its requests never will. `gone`: why answers that were
+        billed can't be read any more.
+        """
+        self._fill_in(_unanswered(failed=failed, final=final, gone=gone, early=self._batch.early))
+        requests = sorted(self._verdicts)
+        verdicts = [self._verdicts[number] for number in requests]
+        attempts = [self._expected[number].attempt for number in requests]
+        costs = [self._judge.cost(verdict.usage) for verdict in verdicts]
+        return JudgedBatch(requests, attempts, verdicts, costs, self._result(requests, verdicts, costs))
+
+    def _fill_in(self, unanswered: Verdict) -> None:
+        for number in self._expected.keys() - self._verdicts.keys():
+            self._verdicts[number] = unanswered
+
+    def _result(self, requests: list[int], verdicts: list[Verdict], costs: list[int | None]) -> BatchResult:
+        retry, final = self._failures(requests, verdicts)
+        usages = [verdict.usage for verdict in verdicts if verdict.usage is not None]
+        cost, rejected_cost = (None, None) if self._judge.price is None else _sum_costs(verdicts, costs)
+        return BatchResult(
+            schema_id=self._judge.schema.id,
+            ok=len(requests) - len(retry) - len(final),
+            retry=merge_slices(retry, self._batch.number),
+            final=merge_slices(final, self._batch.number),
+            outcomes=dict(Counter(str(verdict.outcome) for verdict in verdicts)),
+            input_tokens=sum(usage[0] for usage in usages),
+            output_tokens=sum(usage[1] for usage in usages),
+            cached_tokens=sum(usage[2] for usage in usages),
+            cost=cost,
+            single_cost=self._judge.single_cost(usages),
+            rejected_cost=rejected_cost,
+            unmetered=sum(verdict.usage is None and verdict.outcome in _BILLED for verdict in verdicts),
+            strays=self._strays,
+        )
+
+    def _failures(
+        self, requests: list[int], verdicts: list[Verdict]
+    ) -> tuple[list[tuple[int, Slice]], list[tuple[int, Slice]]]:
+        """The requests that go again and those that are final, each with its slice after the failure."""
+        retry: list[tuple[int, Slice]] = []
+        final: list[tuple[int, Slice]] = []
+        for number, verdict in zip(requests, verdicts, strict=True):
+            if verdict.kind is not None:
+                goes_again, after = after_failure(self._expected[number], verdict.kind, self._judge.max_attempts)
+                (retry if goes_again else final).append((number, after))
+        return retry, final
+
+
+def _unanswered(*, failed: str | None, final: bool, gone: str | None, early: bool) -> Verdict:
+    """The verdict on requests of a batch that have no answer."""
+    if gone is not None:
+        return _failed(Failure(FailureKind.FINAL, "gone", gone), Outcome.GONE)
+    if failed is not None:
+        kind = FailureKind.FINAL if final else FailureKind.EXCUSED
+        return _failed(Failure(kind, "batch_failed", failed), OUTCOMES[kind])
+    if early:
+        return _failed(_NOT_RUN, OUTCOMES[_NOT_RUN.kind])
+    return _failed(_MISSING, Outcome.MISSING)
+
+
+def _failed(failure: Failure, outcome: Outcome, usage: Usage | None = None) -> Verdict:
+    error = f"{failure.code}: {failure.message}" if failure.message else failure.code
+    return Verdict(outcome, usage, kind=failure.kind, error=error)
+
+
+def _sum_costs(verdicts: Sequence[Verdict], costs: Sequence[int | None]) -> tuple[int, int]:
+    """The sum of all known costs, and the share of answers that are of no use."""
+    total = rejected = 0
+    for verdict, cost in zip(verdicts, costs, strict=True):
+        if cost is not None:
+            total += cost
+            rejected += cost * (verdict.outcome is not Outcome.OK)
+    return total, rejected
+
+
+def _add_usage(first: Usage | None, second: Usage | None) -> Usage | None:
+    """What two answers to the same request used; one without usage counts nothing."""
+    if first is None or second is None:
+        return first or second
+    return Usage(*map(sum, zip(first, second, strict=True)))

@@ -1,0 +1,60 @@
+"""The condition of `--where`: SQL of the user, evaluated by DuckDB over the input and nothing else."""
+
+from __future__ import annotations
+
+import duckdb
+import numpy as np
+
+from blocks.errors import UsageError
+from flows.storage.source import Source, SourceFile
+from flows.storage.sql import escape_path, quote_name, quote_text
+from flows.storage.tables import Numbers
+
+NOT_SELECTED = "not selected by --where"
+
+
+def selected_rows(source: Source, where: str) -> Numbers:
+    """The numbers of the rows for which the condition holds, ascending. Raises UsageError for an invalid condition."""
+    found, offset = [np.zeros(0, dtype=np.int64)], 0
+    with _reading_only(source) as db:
+        for file in source.files:
+            found.append(_query(db, file, where, "ORDER BY 1") + offset)
+            offset += file.rows
+    return np.concatenate(found)
+
+
+def check_condition(source: Source, where: str) -> None:
+    """Raises UsageError for what is not a condition on the columns of the input; reads no row."""
+    with _reading_only(source) as db:
+        _query(db, source.files[0], where, "LIMIT 0")
+
+
+def _reading_only(source: Source) -> duckdb.DuckDBPyConnection:
+    """A connection that can read the files of the input, no other file and no network."""
+    db = duckdb.connect(config={"memory_limit": "256MB"})
+    paths = [text for file in source.files for text in (str(file.path), escape_path(file.path))]
+    db.execute(f"SET allowed_paths = [{', '.join(map(quote_text, paths))}]")
+    db.execute("SET enable_external_access = false")
+    return db
+
+
+def _query(db: duckdb.DuckDBPyConnection, file: SourceFile, where: str, end: str) -> Numbers:
+    """Row numbers within one file. Partition values can be used like columns."""
+    values = "".join(
+        f", {'NULL' if value is None else quote_text(value)} AS {quote_name(key)}"
+        for key, value in file.partition.items()
+    )
+    try:
+        found = db.sql(
+            f"SELECT file_row_number FROM (SELECT *{values} FROM"  # noqa: S608  # the user's own condition
+            " read_parquet(?, file_row_number = true, hive_partitioning = false))"
+            f" WHERE ({where}\n) {end}",
+            params=[escape_path(file.path)],
+        ).to_arrow_table()
+    except duckdb.Error as error:
+        raise UsageError(
+            f"--where is not a condition on the input's rows: {str(error).splitlines()[0]}",
+            next_step="write it as SQL would after WHERE, for example --where \"language = 'de'\"",
+        ) from error
+    numbers: Numbers = found.column(0).to_numpy()
+    return numbers
