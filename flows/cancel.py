@@ -13,6 +13,7 @@ from flows.batches.loop import send_and_collect
 from flows.batches.orchestrator import Threads
 from flows.batches.outbox import Outbox
 from flows.domain.ledger import State
+from flows.engine.logs import log_progress
 from flows.engine.opening import open_run
 from flows.engine.recorder import open_recorder
 from flows.engine.run import Run
@@ -34,6 +35,7 @@ def cancel_output(output: Path) -> Figures:
     Raises what kept it from doing so, after publishing what was collected.
     """
     config, started = _last_config(output), time.monotonic()
+    log_progress()
     with (
         readable_errors(config.state),
         open_recorder(config) as recorder,

@@ -11,6 +11,7 @@ from flows.batches.outbox import Outbox
 from flows.domain.estimate import Estimate
 from flows.domain.sizing import batch_limit
 from flows.engine.compact import compact_results
+from flows.engine.logs import log_progress
 from flows.engine.memory import rare_garbage_collection
 from flows.engine.opening import current_plan, make_new_plan, open_run
 from flows.engine.publish import publish
@@ -28,6 +29,7 @@ from flows.storage.plan import Plan
 def run_pipeline(config: RunConfig, orchestrator: Orchestrator) -> Figures:
     """Enrich the input that was checked. Raises what stopped the run, after publishing what was collected."""
     started = time.monotonic()
+    log_progress()
     with (
         readable_errors(config.state),
         rare_garbage_collection(),

@@ -1,19 +1,17 @@
-"""What a run can be told: the same parameters on the command line, in the UI's form and in a deployment."""
+"""The parameters of a run, declared once in `Settings`: command line, flow, form and documentation derive from it."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic.fields import FieldInfo
 
 from blocks.errors import UsageError
-
-DEFAULT_BATCH_SIZE = 5_000
-DEFAULT_IN_FLIGHT = 50
-DEFAULT_MEMORY = "100MB"  # for sorting and joining keys; what does not fit goes to disk
-DEFAULT_ROW_GROUP = 122_880  # rows; what readers that work on several row groups at once do best with
 
 # What Prefect has to be told before it is imported; `[tool.prefect]` in pyproject.toml says why.
 PREFECT_DEFAULTS = {
@@ -24,44 +22,230 @@ PREFECT_DEFAULTS = {
 }
 
 
+@dataclass(frozen=True)
+class Cli:
+    """How a parameter looks on the command line, where its name and type do not say so."""
+
+    metavar: str | None = None
+    positional: bool = False
+    option: str | None = None  # instead of the name with hyphens
+    values: str | None = None  # in words, where the type does not tell
+
+
+def _as_text(value: object) -> object:
+    """A form and `-p options='{"latency": 5}'` send JSON, the command line and blocks have text."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value) if isinstance(value, int | float) else value
+
+
+Place = Annotated[Path, WithJsonSchema({"type": "string"})]
+Text = Annotated[str, Field(min_length=1)]
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+# As a constant, the form could not be switched back to it.
+Auto = Annotated[Literal["auto"], WithJsonSchema({"type": "string", "enum": ["auto"]})]
+OptionValue = Annotated[
+    str,
+    BeforeValidator(_as_text),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "number"}, {"type": "boolean"}]}),
+]
+
+
 class Settings(BaseModel):
-    """The parameters of one run."""
+    """The parameters of one run. Their order is that of the form and of `--help`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    input: Path
-    output: Path
-    job: Path
-    provider: str
-    model: Annotated[str, Field(min_length=1)] | None = None
-    base_url: str | None = None
-    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = DEFAULT_BATCH_SIZE
-    max_in_flight: int = Field(default=DEFAULT_IN_FLIGHT, ge=1)
-    max_attempts: int = Field(default=3, ge=1)
-    max_failed: float = Field(default=0.0, ge=0.0, le=1.0)
-    wait: float | None = Field(default=None, ge=0)
-    give_up_after: float | None = Field(default=None, ge=0)
-    on_unknown: Literal["fail", "resubmit"] = "fail"
-    poll_interval: float | None = Field(default=None, gt=0)
-    limit: int | None = Field(default=None, ge=1)
-    where: Annotated[str, Field(min_length=1)] | None = None
-    retry_failed: bool = False
-    input_moved: bool = False
-    compression: Literal["zstd", "snappy", "gzip", "none"] = "zstd"
-    row_group_rows: int = Field(default=DEFAULT_ROW_GROUP, ge=1)
-    memory_limit: Annotated[str, Field(pattern=r"^\d+ ?[KMGT]i?B$")] = DEFAULT_MEMORY
-    options: dict[str, str] = Field(default_factory=dict)
+    input: Annotated[Place, Cli("INPUT", positional=True)] = Field(
+        description="Parquet file to read, or a folder of Parquet files."
+    )
+    output: Annotated[Place, Cli("OUTPUT", positional=True)] = Field(
+        description="Parquet file to write, or a folder if the input is one. An existing output is continued."
+    )
+    job: Annotated[Place, Cli("FILE")] = Field(
+        description="Job file (YAML) with the prompt, the model and the answer's fields."
+    )
+    provider: Annotated[str, Cli("NAME")] = Field(
+        description="local (the embedded emulator), holysheep, openai, anthropic, mistral, gemini, "
+        "or a saved block as type/name."
+    )
+    model: Annotated[Text | None, Cli("NAME")] = Field(
+        default=None, description="Model to use instead of the one in the job file."
+    )
+    base_url: Annotated[str | None, Cli("URL")] = Field(
+        default=None, description="Base URL to use instead of the provider's default."
+    )
+    batch_size: Annotated[Count | Auto, Cli("N|auto")] = Field(
+        default=5_000,
+        description="Requests per batch; auto adapts the size to how quickly batches finish.",
+    )
+    max_in_flight: Annotated[Count, Cli("N")] = Field(
+        default=50, description="Maximum number of batches with the provider at once."
+    )
+    max_attempts: Annotated[Count, Cli("N")] = Field(
+        default=3, description="Maximum number of attempts per request before its failure is final."
+    )
+    max_failed: Annotated[float, Cli("SHARE")] = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of rows that may fail before the run ends with exit status 3 (state RowsFailed).",
+    )
+    wait: Annotated[Seconds | None, Cli("SECONDS")] = Field(
+        default=None,
+        description="Seconds to wait for batches before letting go; 0 does not wait. Default: wait until all are done.",
+    )
+    give_up_after: Annotated[Seconds | None, Cli("SECONDS")] = Field(
+        default=None,
+        description="Stop the run after the provider has failed for this many seconds without a break. "
+        "Default: keep trying.",
+    )
+    on_unknown: Literal["fail", "resubmit"] = Field(
+        default="fail",
+        description="What to do with a batch when it can't be determined whether the provider accepted it: "
+        "leave it (fail), or send it again and perhaps pay twice (resubmit).",
+    )
+    poll_interval: Annotated[
+        Annotated[float, Field(gt=0, allow_inf_nan=False)] | None,
+        Cli("SECONDS"),
+    ] = Field(default=None, description="Seconds between two status checks of a batch. Default: set per provider.")
+    limit: Annotated[Count | None, Cli("ROWS")] = Field(
+        default=None, description="Process only the first ROWS rows; a later run can extend them. Default: all rows."
+    )
+    where: Annotated[Text | None, Cli("SQL")] = Field(
+        default=None, description="Process only rows that satisfy this SQL condition. Default: all rows."
+    )
+    retry_failed: bool = Field(
+        default=False, description="Retry requests whose failure was final, with a new allowance of attempts."
+    )
+    input_moved: bool = Field(default=False, description="The same input data has moved to a new path.")
+    compression: Literal["zstd", "snappy", "gzip", "none"] = Field(
+        default="zstd", description="Compression codec of the output files."
+    )
+    row_group_rows: Annotated[Count, Cli("ROWS")] = Field(
+        default=122_880,  # what readers that work on several row groups at once do best with
+        description="Maximum number of rows per row group of the output; fewer if they exceed 32 MB.",
+    )
+    memory_limit: Annotated[str, Cli("SIZE", values="a size such as 100MB or 2GB")] = Field(
+        default="100MB",
+        pattern=r"^\d+ ?[KMGT]i?B$",
+        description="Memory for sorting and joining keys, such as 100MB; the rest spills to disk.",
+    )
+    options: Annotated[dict[str, OptionValue], Cli("KEY=VALUE", option="--option")] = Field(
+        default_factory=dict,
+        description="Provider option, such as max_requests=1000; can be given several times (an object in the form).",
+    )
+
+
+def cli_of(field: FieldInfo) -> Cli:
+    """How a field looks on the command line."""
+    return next((found for found in field.metadata if isinstance(found, Cli)), Cli())
+
+
+def option_name(name: str) -> str:
+    """The parameter's name on the command line: `--batch-size`, `INPUT`."""
+    cli = cli_of(Settings.model_fields[name])
+    if cli.positional:
+        return cli.metavar or name.upper()
+    return cli.option or f"--{name.replace('_', '-')}"
+
+
+def default_of(field: FieldInfo) -> Any:
+    """The default; `inspect.Parameter.empty` if the parameter is required."""
+    return inspect.Parameter.empty if field.is_required() else field.get_default(call_default_factory=True)
+
+
+def settings_signature() -> inspect.Signature:
+    """The signature of a function that takes the fields as keyword arguments, types and bounds included."""
+    return inspect.Signature(
+        [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=default_of(field),
+                annotation=Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation,
+            )
+            for name, field in Settings.model_fields.items()
+        ]
+    )
+
+
+def settings_docstring(summary: str) -> str:
+    """A docstring with one line per parameter, from which Prefect takes the descriptions in its form."""
+    lines = (f"    {name}: {field.description}" for name, field in Settings.model_fields.items())
+    return "\n".join([summary, "", "Args:", *lines])
 
 
 def read_settings(parameters: Mapping[str, Any]) -> Settings:
-    """Checked settings. Raises UsageError with all that is wrong."""
+    """Validated settings. Raises UsageError that names everything that is wrong."""
     try:
         return Settings.model_validate(parameters)
     except ValidationError as error:
-        wrong = {str(problem["loc"][0]): problem["msg"] for problem in error.errors()}
-        if "memory_limit" in wrong:
-            wrong["memory_limit"] = "it is a size such as 100MB or 2GB"
-        if "batch_size" in wrong:
-            wrong["batch_size"] = "it is a whole number above 0, or auto"
-        said = "; ".join(f"{name.replace('_', '-')}: {message}" for name, message in wrong.items())
-        raise UsageError(said, next_step="`batchwerk run --help` lists what each option takes") from error
+        # One sentence per parameter: a union reports each of its types.
+        wrong = {str(problem["loc"][0]): problem["type"] for problem in error.errors()}
+        message = "; ".join(_sentence(name, kind) for name, kind in wrong.items())
+        raise UsageError(message, next_step="`batchwerk run --help` lists the values of each option") from error
+
+
+def _sentence(name: str, kind: str) -> str:
+    if name not in Settings.model_fields:
+        return f"there is no parameter {name!r}"
+    return f"{option_name(name)} " + ("is missing" if kind == "missing" else f"must be {_values(name)}")
+
+
+@dataclass(frozen=True)
+class ParameterRow:
+    """One parameter in a table for people."""
+
+    option: str
+    values: str
+    default: str
+    help: str
+
+
+def parameter_table() -> list[ParameterRow]:
+    """The table of parameters for the documentation, in the order of `Settings`."""
+    return [
+        ParameterRow(
+            option=option_name(name),
+            values="flag" if field.annotation is bool else _values(name),
+            default=show_default(field),
+            help=field.description or "",
+        )
+        for name, field in Settings.model_fields.items()
+    ]
+
+
+def show_default(field: FieldInfo) -> str:
+    """The default as one would type it; empty where there is none, or it is that nothing is set."""
+    default = default_of(field)
+    if default is inspect.Parameter.empty or default is None or default is False or default == {}:
+        return ""
+    return f"{default:g}" if isinstance(default, float) else str(default)
+
+
+def _values(name: str) -> str:
+    cli = cli_of(Settings.model_fields[name])
+    return cli.values or _in_words(Settings.model_json_schema()["properties"][name])
+
+
+def _in_words(schema: Mapping[str, Any]) -> str:
+    """What a JSON schema admits, in words."""
+    if "anyOf" in schema:
+        return ", or ".join(_in_words(part) for part in schema["anyOf"] if part != {"type": "null"})
+    if "enum" in schema:
+        *others, last = schema["enum"]
+        return f"{', '.join(others)} or {last}" if others else str(last)
+    noun = {
+        "integer": "a whole number",
+        "number": "a number",
+        "boolean": "true or false",
+        "object": "KEY=VALUE",
+        "string": "text that is not empty" if "minLength" in schema else "text",
+    }[schema["type"]]
+    bounds = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most"}
+    limits = [f"{word} {schema[key]:g}" for key, word in bounds.items() if key in schema]
+    return ", ".join([noun, " and ".join(limits)] if limits else [noun])

@@ -203,17 +203,27 @@ def option_out_of_range(call: Call) -> str:
 
 def memory_that_is_no_size(call: Call) -> str:
     call.more += ["--memory-limit", "lots"]
-    return "memory-limit: it is a size such as 100MB or 2GB"
+    return "--memory-limit must be a size such as 100MB or 2GB"
 
 
 def batch_size_that_is_none(call: Call) -> str:
     call.more = ["--batch-size", "many"]
-    return "batch-size"
+    return "--batch-size must be a whole number, at least 1, or auto\n"
 
 
 def batch_size_of_nothing(call: Call) -> str:
     call.more = ["--batch-size", "0"]
-    return "batch-size"
+    return "--batch-size must be a whole number, at least 1, or auto\n"
+
+
+def choice_that_is_none(call: Call) -> str:
+    call.more = ["--compression", "lzma"]
+    return "--compression must be zstd, snappy, gzip or none\n"
+
+
+def two_values_out_of_bounds(call: Call) -> str:
+    call.more = ["--max-failed", "2", "--wait", "soon"]
+    return "--max-failed must be a number, at least 0 and at most 1; --wait must be a number, at least 0\n"
 
 
 def where_that_is_no_condition(call: Call) -> str:
@@ -256,6 +266,7 @@ MISTAKES: list[Callable[[Call], str]] = [
     job_without_a_prompt, job_with_an_unknown_setting, skip_empty_of_an_unknown_column, output_column_that_exists,
     status_column_that_exists, unknown_provider, no_key, base_url_that_is_none, memory_that_is_no_size,
     unknown_option, option_without_a_value, option_out_of_range, batch_size_that_is_none, batch_size_of_nothing,
+    choice_that_is_none, two_values_out_of_bounds,
     where_that_is_no_condition, output_that_is_the_input, output_that_is_somebody_elses, output_of_another_input,
     output_that_is_a_folder, output_below_a_file,
 ]  # fmt: skip

@@ -1,0 +1,11 @@
+"""How much a run logs."""
+
+from __future__ import annotations
+
+import logging
+
+
+def log_progress() -> None:
+    """Let the run's own lines through, which Prefect's handlers pass on to the flow run."""
+    logging.getLogger("batchwerk").setLevel(logging.INFO)
+    logging.getLogger("stamina").setLevel(logging.ERROR)  # our own warnings say the same
