@@ -8,7 +8,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, Self
 
-from blocks.emulator.dialects import MODULES
+from blocks.emulator.dialects import DIALECTS
 
 RETRY_HEADERS = ("retry-after", "retry-after-ms", "none")
 SHOULD_RETRY = ("", "true", "false")
@@ -88,8 +88,8 @@ class EmulatorOptions:
     def __post_init__(self) -> None:
         for each in fields(self):
             check_value(each, getattr(self, each.name))
-        if self.dialect not in MODULES:
-            raise ValueError(f"dialect {self.dialect!r} is unknown; there are: {', '.join(sorted(MODULES))}")
+        if self.dialect not in DIALECTS:
+            raise ValueError(f"dialect {self.dialect!r} is unknown; there are: {', '.join(DIALECTS)}")
         if self.retry_header not in RETRY_HEADERS:
             raise ValueError(f"retry_header must be one of {', '.join(RETRY_HEADERS)}, not {self.retry_header!r}")
         if self.should_retry not in SHOULD_RETRY:

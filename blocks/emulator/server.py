@@ -27,11 +27,11 @@ from starlette.routing import Route
 from starlette.types import ExceptionHandler
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from blocks.emulator.calls import AnswerHeaders, CallError, FailingCalls, JsonResponse
-from blocks.emulator.dialects import Dialect, speak
+from blocks.emulator.dialects.dialect import Dialect, open_dialect
 from blocks.emulator.options import EmulatorOptions
-from blocks.emulator.service import Service
-from blocks.emulator.store import Store
+from blocks.emulator.service.service import Service
+from blocks.emulator.service.store import Store
+from blocks.emulator.wire.calls import AnswerHeaders, CallError, FailingCalls, JsonResponse
 
 KEEP_ALIVE = 75  # seconds; longer than clients keep idle connections, so that none is closed under a request
 STOP_GRACE = 3  # seconds for answers under way when the server ends
@@ -75,7 +75,7 @@ class AnnouncingServer(uvicorn.Server):
 
 def create_app(service: Service) -> Starlette:
     """The application without a server: the dialect's routes and the emulator's own."""
-    dialect = speak(service.options.dialect, service)
+    dialect = open_dialect(service.options.dialect, service)
     return Starlette(
         routes=[
             *dialect.routes(),
@@ -179,7 +179,7 @@ def calm_collector() -> None:
 
 def run_server(service: Service, announce: Callable[[Address, Path], None]) -> None:
     calm_collector()
-    options, dialect = service.options, speak(service.options.dialect, service)
+    options, dialect = service.options, open_dialect(service.options.dialect, service)
     with closing(listen(options.host, options.port)) as listener, interrupted_by_sigterm():
         address = address_of(listener, dialect.base_path)
         server = AnnouncingServer(
