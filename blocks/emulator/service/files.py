@@ -8,21 +8,14 @@ from uuid import uuid4
 
 PIECE_BYTES = 1 << 18
 PIECES = 1 << 24  # pieces that a file has room for
-FILE_TABLES = """
-CREATE TABLE files (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, name TEXT NOT NULL, purpose TEXT NOT NULL,
-    bytes INTEGER NOT NULL, created_at REAL NOT NULL, expires_at REAL
-) STRICT;
-CREATE TABLE pieces (place INTEGER PRIMARY KEY, content BLOB NOT NULL) STRICT;
-"""
 SELECT_FILES = "SELECT number, id, name, purpose, bytes, created_at, expires_at, details FROM files"
 LIVING = "(expires_at IS NULL OR expires_at > ?)"
 
 
 class NewFile(NamedTuple):
-    """A file to be kept; `expires_at` is None where it is kept for good.
+    """A file to keep; without `expires_at` it is kept for good.
 
-    `details` is the dialect's own JSON text, handed back as it is; `id` is the dialect's choice, if it has one.
+    `details` is the dialect's own JSON text, returned unchanged; `id` is the dialect's choice, if it has one.
     """
 
     name: str
@@ -47,7 +40,7 @@ class StoredFile(NamedTuple):
 
 
 class FileWriter:
-    """Writes one file within a transaction. A file of which nothing is written does not come to be."""
+    """Writes one file within a transaction. A file to which nothing is written is not created."""
 
     def __init__(self, connection: sqlite3.Connection, new: NewFile) -> None:
         self._connection = connection
@@ -59,12 +52,13 @@ class FileWriter:
         self.id: str | None = None
 
     def write(self, content: bytes) -> None:
+        """Append to the file."""
         self._buffer += content
         if len(self._buffer) >= PIECE_BYTES:
             self._write_piece()
 
     def close(self, *, even_empty: bool = False) -> None:
-        """`id` is known from here on, if there is a file."""
+        """Write what is left. From here on `id` is known, if there is a file."""
         if self._buffer or even_empty:
             self._write_piece()
         if self.id is not None:
@@ -95,13 +89,14 @@ Connected = Callable[[], AbstractContextManager[sqlite3.Connection]]
 
 
 class Files:
-    """What is kept; a file whose time is over is not found."""
+    """The files that are kept; one that has expired is not found."""
 
     def __init__(self, transaction: Connected, reading: Connected) -> None:
         self._transaction = transaction
         self._reading = reading
 
     def add(self, new: NewFile, content: IO[bytes]) -> StoredFile:
+        """Keep a file, even an empty one; `content` is read from where it stands."""
         with self._transaction() as connection:
             writer = FileWriter(connection, new)
             while piece := content.read(PIECE_BYTES):
@@ -110,26 +105,29 @@ class Files:
             return StoredFile._make(connection.execute(f"{SELECT_FILES} WHERE id = ?", (writer.id,)).fetchone())
 
     def find(self, file_id: str, now: float) -> StoredFile | None:
+        """None for a file that is unknown or has expired."""
         with self._reading() as connection:
             row = connection.execute(f"{SELECT_FILES} WHERE id = ? AND {LIVING}", (file_id, now)).fetchone()
             return StoredFile._make(row) if row else None
 
     def newest(self, purpose: str | None, before: int | None, limit: int, now: float) -> list[StoredFile]:
         """Newest first; only those with a lower number than `before`, if one is given."""
-        return self._listed("number < ?", "DESC", (before or PIECES**2, purpose, purpose, now, limit))
-
-    def oldest(self, purpose: str | None, after: int | None, limit: int, now: float) -> list[StoredFile]:
-        """Oldest first; only those with a higher number than `after`, if one is given."""
-        return self._listed("number > ?", "ASC", (after or 0, purpose, purpose, now, limit))
+        query = (
+            f"{SELECT_FILES} WHERE number < ? AND (? IS NULL OR purpose = ?) AND {LIVING} ORDER BY number DESC LIMIT ?"
+        )
+        values = (before or PIECES**2, purpose, purpose, now, limit)
+        with self._reading() as connection:
+            return [StoredFile._make(row) for row in connection.execute(query, values)]
 
     def delete(self, file: StoredFile) -> None:
+        """Remove a file and its content."""
         with self._transaction() as connection:
             connection.execute("DELETE FROM files WHERE number = ?", (file.number,))
             first = file.number * PIECES
             connection.execute("DELETE FROM pieces WHERE place >= ? AND place < ?", (first, first + PIECES))
 
     def content(self, file: StoredFile) -> Iterator[bytes]:
-        """Piece by piece: a slow reader holds nothing open. Breaks off if the file is deleted meanwhile."""
+        """Piece by piece, so a slow reader holds nothing open. Raises LookupError if the file is deleted meanwhile."""
         place, left = file.number * PIECES, file.bytes
         while left:
             with self._reading() as connection:
@@ -138,10 +136,3 @@ class Files:
                 raise LookupError(f"{file.id} was deleted while it was read")
             yield row[0]
             place, left = place + 1, left - len(row[0])
-
-    def _listed(self, where: str, order: str, values: tuple[object, ...]) -> list[StoredFile]:
-        query = (
-            f"{SELECT_FILES} WHERE {where} AND (? IS NULL OR purpose = ?) AND {LIVING} ORDER BY number {order} LIMIT ?"
-        )
-        with self._reading() as connection:
-            return [StoredFile._make(row) for row in connection.execute(query, values)]

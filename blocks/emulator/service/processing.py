@@ -23,26 +23,27 @@ from blocks.emulator.service.faults import (
     usage_is_huge,
 )
 
-QUEUED_SHARE, QUEUED_AT_MOST = 0.1, 1.0  # a batch is queued for a tenth of its time, for a second at most
-EXPIRED_SHARE = 0.5  # how far an expired batch came
-THOUGHTS = 64  # tokens, at most
+QUEUED_SHARE, MAX_QUEUED = 0.1, 1.0  # a batch is queued for a tenth of its time, for a second at most
+EXPIRED_SHARE = 0.5  # of an expired batch that was processed
+MAX_THOUGHTS = 64  # tokens
 HUGE = 10_000_000  # times the true usage: more than 32 bits hold
 REFUSAL = "I'm sorry, but I can't help with that."
 
 
 @dataclass(frozen=True, slots=True)
 class Habits:
-    """What differs between providers in what they answer, keep and bill."""
+    """How a provider differs from others in what it answers, keeps and bills."""
 
     bills_refusals: bool = False
     refusal: str = REFUSAL
     thinks: bool = False  # before it answers, and bills that as output
-    keeps_expired: bool = True  # what was done of a batch before it expired
+    keeps_expired: bool = True  # what was processed of a batch before it expired
     fails_row_by_row: bool = False  # a batch that fails as a whole ends like others, with nothing but failed rows
     overload_status: int = 503
 
 
 def plan_schedule(options: EmulatorOptions, number: int, new: NewBatch, now: float) -> Schedule:
+    """When and how a new batch will end."""
     duration = batch_duration(options, number, len(new.requests))
     if new.rejected:
         return Schedule(now, queued_seconds(duration), Status.FAILED)
@@ -50,60 +51,64 @@ def plan_schedule(options: EmulatorOptions, number: int, new: NewBatch, now: flo
 
 
 def queued_seconds(duration: float) -> float:
-    return min(duration * QUEUED_SHARE, QUEUED_AT_MOST)
+    """How much of a batch's time it is queued; dialects use it for other short states too."""
+    return min(duration * QUEUED_SHARE, MAX_QUEUED)
 
 
 def share_done(schedule: Schedule, now: float) -> float:
+    """From 0 to 1."""
     if now >= schedule.ends_at:
         return 1.0
     return max(0.0, now - schedule.created_at) / schedule.duration
 
 
 def current_status(batch: Batch, now: float) -> Status:
-    """For batches that are still open."""
+    """Of a batch that is still open."""
     queued_until = batch.schedule.created_at + queued_seconds(batch.schedule.duration)
     return Status.QUEUED if now < queued_until else Status.PROCESSING
 
 
 def current_progress(batch: Batch, now: float) -> int:
-    """In percent; 100 is kept for batches that have ended."""
+    """In percent; 100 is reserved for batches that have ended."""
     return min(99, int(100 * share_done(batch.schedule, now)))
 
 
-def natural_ending(batch: Batch, *, keeps_expired: bool, fails_row_by_row: bool) -> Ending:
-    """The end that was laid down for a batch when it was accepted."""
+def natural_ending(batch: Batch, habits: Habits) -> Ending:
+    """The end that a batch was given when it was accepted."""
     schedule = batch.schedule
-    if schedule.ending is Status.FAILED and fails_row_by_row:
+    if schedule.ending is Status.FAILED and habits.fails_row_by_row:
         return Ending(Status.COMPLETED, schedule.ends_at, 0, Outcome.FAILED, 100)
     if schedule.ending is Status.FAILED:
         return Ending(Status.FAILED, schedule.ends_at, 0, Outcome.FAILED, 0)
     if schedule.ending is Status.EXPIRED:
-        half = int(batch.total * EXPIRED_SHARE) if keeps_expired else 0
+        half = int(batch.total * EXPIRED_SHARE) if habits.keeps_expired else 0
         return Ending(Status.EXPIRED, schedule.ends_at, half, Outcome.EXPIRED, int(100 * EXPIRED_SHARE))
     return Ending(Status.COMPLETED, schedule.ends_at, batch.total, Outcome.ANSWERED, 100)
 
 
 def cancelled_ending(batch: Batch, now: float) -> Ending:
+    """The end of a batch that is cancelled now."""
     done = share_done(batch.schedule, now)
     return Ending(Status.CANCELLED, now, int(batch.total * done), Outcome.CANCELLED, int(100 * done))
 
 
 def thinking_tokens(number: int) -> int:
-    """How long is thought about the answer of that number; about some not at all."""
-    return number % THOUGHTS if number % 4 else 0
+    """How many tokens are spent on thinking about the answer of that number; none for some."""
+    return number % MAX_THOUGHTS if number % 4 else 0
 
 
-def count_written(text: str) -> int:
+def count_output(text: str) -> int:
+    """The tokens of an answer; none if it is empty."""
     return count_tokens(text) if text else 0
 
 
-def within(text: str, most: int) -> str:
-    """As much of a text as so many tokens hold."""
-    return text.encode()[: 4 * most - 1].decode(errors="ignore") if most > 0 else ""
+def truncate(text: str, max_tokens: int) -> str:
+    """As much of a text as that many tokens hold."""
+    return text.encode()[: 4 * max_tokens - 1].decode(errors="ignore") if max_tokens > 0 else ""
 
 
 class Finishing:
-    """Says what became of each request of a batch that ends. What has tokens is billed."""
+    """Decides what becomes of each request of a batch that ends. A result with tokens is billed."""
 
     def __init__(self, options: EmulatorOptions, answers: Answers, ending: Ending, habits: Habits) -> None:
         self._options = options
@@ -114,24 +119,25 @@ class Finishing:
         self._billed = BILLED | {Outcome.REFUSED} if habits.bills_refusals else BILLED
 
     def result(self, position: int, request: StoredRequest) -> Result:
+        """The result of the request at that position of the batch."""
         outcome = self._outcome(position, request)
         if outcome not in self._billed:
             return Result(request.place, outcome, "", 0, 0)
         answer = self._answers.answer(request.model, request.prompt, request.schema)
-        text, written = answer.text, answer.output_tokens
+        text, output = answer.text, answer.output_tokens
         if outcome is not Outcome.ANSWERED:
-            text = self._other_text(outcome, answer)
-            written = count_written(text)
+            text = self._replacement(outcome, answer)
+            output = count_output(text)
         thoughts = thinking_tokens(answer.number) if self._habits.thinks and outcome is not Outcome.REFUSED else 0
-        if request.max_tokens is not None and thoughts + written > request.max_tokens:
+        if request.max_tokens is not None and thoughts + output > request.max_tokens:
             thoughts = min(thoughts, request.max_tokens)
-            text = within(text, request.max_tokens - thoughts)
-            written = count_written(text)
+            text = truncate(text, request.max_tokens - thoughts)
+            output = count_output(text)
             outcome = Outcome.REFUSED if outcome is Outcome.REFUSED else Outcome.TRUNCATED
         factor = HUGE if usage_is_huge(self._options, request.prompt_hash, request.attempt) else 1
-        return Result(request.place, outcome, text, factor * answer.input_tokens, factor * (thoughts + written))
+        return Result(request.place, outcome, text, factor * answer.input_tokens, factor * (thoughts + output))
 
-    def _other_text(self, outcome: Outcome, answer: Answer) -> str:
+    def _replacement(self, outcome: Outcome, answer: Answer) -> str:
         """What is written instead of the answer."""
         if outcome is Outcome.REFUSED:
             return self._habits.refusal

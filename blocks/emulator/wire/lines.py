@@ -1,11 +1,13 @@
-"""Input files of one request a line, and what the bodies of chat requests say; knows no provider."""
+"""Requests that lie on disk, one per line, and how members of a JSON object are read."""
 
 import os
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 import orjson
+
+from blocks.emulator.service.batch import Request
 
 Json = dict[str, Any]
 
@@ -20,7 +22,7 @@ class LineError(Exception):
 
 
 class Lines:
-    """The lines of a file on disk. Where they are is in memory, what is in them is not."""
+    """The lines of a file on disk. Only their offsets are in memory."""
 
     def __init__(self, content: IO[bytes]) -> None:
         self._content = content
@@ -34,19 +36,39 @@ class Lines:
         return os.pread(self._content.fileno(), self._starts[index + 1] - start, start)
 
     def read(self) -> Iterator[bytes]:
-        """To be gone through once, before any line is asked for."""
+        """All lines, once; only lines that were read can be asked for afterwards."""
         self._content.seek(0)
         for line in self._content:
             self._starts.append(self._starts[-1] + len(line))
             yield line
 
+    def append(self, line: bytes) -> None:
+        """Write one more line; `flush` the file before lines are asked for."""
+        self._content.write(line)
+        self._starts.append(self._starts[-1] + len(line))
+
     @property
     def tokens(self) -> int:
-        """About as many as a service would reckon with."""
+        """A rough count: a quarter of the bytes."""
         return self._starts[-1] // 4
 
 
+class LineRequests:
+    """The requests in the lines of a file; each is parsed when it is asked for."""
+
+    def __init__(self, lines: Lines, parse: Callable[[bytes], Request]) -> None:
+        self._lines = lines
+        self._parse = parse
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def __getitem__(self, index: int, /) -> Request:
+        return self._parse(self._lines[index])
+
+
 def parse_line(text: bytes) -> Json:
+    """A line's object. Raises LineError."""
     try:
         line = orjson.loads(text)
     except orjson.JSONDecodeError:
@@ -57,6 +79,7 @@ def parse_line(text: bytes) -> Json:
 
 
 def required(values: Json, name: str, kind: type, where: str = "") -> Any:
+    """A member of that type that is not empty. Raises LineError."""
     value = values.get(name)
     if not isinstance(value, kind) or not value:
         raise LineError("missing_required_parameter", f"Missing required parameter: '{where}{name}'.", where + name)
@@ -64,32 +87,16 @@ def required(values: Json, name: str, kind: type, where: str = "") -> Any:
 
 
 def member(values: Json, name: str) -> Json:
-    """An object in another one; empty if there is none."""
+    """An object inside another one; empty if there is none."""
     value = values.get(name)
     return value if isinstance(value, dict) else {}
 
 
-def read_chat(body: Json) -> tuple[str, str | None]:
-    """Prompt and schema of a body for `/v1/chat/completions`."""
-    messages = required(body, "messages", list, "body.")
-    form = member(body, "response_format")
-    schema = member(form, "json_schema").get("schema") if form.get("type") == "json_schema" else None
-    return read_messages(messages, "body.messages"), dump_schema(schema)
-
-
-def read_messages(messages: list[Any], param: str) -> str:
-    try:
-        return "\n\n".join(text_of(message["content"]) for message in messages)
-    except (KeyError, TypeError):
-        raise LineError("invalid_request", f"Each of '{param}' must have a content.", param) from None
-
-
-def text_of(content: Any) -> str:
-    """Of a message; what is no text in it is passed over."""
-    if isinstance(content, str):
-        return content
-    return "\n\n".join(part["text"] for part in content or () if "text" in part)
+def dump(value: object) -> str:
+    """JSON text."""
+    return orjson.dumps(value).decode()
 
 
 def dump_schema(schema: Any) -> str | None:
-    return orjson.dumps(schema).decode() if isinstance(schema, dict) else None
+    """JSON text of a schema; None for anything but an object."""
+    return dump(schema) if isinstance(schema, dict) else None

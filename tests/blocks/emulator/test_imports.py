@@ -17,7 +17,7 @@ from blocks.emulator.service.store import Store
 
 FOLDER = Path(blocks.emulator.__file__).parent
 ROOT = FOLDER.parents[1]
-FOREIGN = {"starlette", "uvicorn", "orjson", "python_multipart", "ijson"}
+FOREIGN = {"starlette", "uvicorn", "orjson", "python_multipart"}
 HTTP = {"starlette", "uvicorn", "python_multipart"}
 FILES = sorted(path.relative_to(FOLDER) for path in FOLDER.rglob("*.py"))
 

@@ -1,4 +1,4 @@
-"""The JSON Schemas that Anthropic's structured outputs take: a subset, with limits on how involved they may be."""
+"""The JSON Schemas that Anthropic's structured outputs take: a subset, with limits on its complexity (§2.10)."""
 
 from collections.abc import Iterator
 from functools import lru_cache
@@ -6,39 +6,36 @@ from typing import Any
 
 import orjson
 
-REMEMBERED = 512  # schemas: a job asks with one
+CACHED_SCHEMAS = 512  # a job has one
 
 
-def words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-UNSUPPORTED = words("""
-    minimum maximum exclusiveMinimum exclusiveMaximum multipleOf minLength maxLength maxItems uniqueItems contains
-    minContains maxContains minProperties maxProperties patternProperties propertyNames dependentRequired
-    dependentSchemas unevaluatedProperties unevaluatedItems prefixItems if then else not oneOf
-""")
-TYPES = words("object array string integer number boolean null")
-FORMATS = words("date-time time date duration email hostname uri ipv4 ipv6 uuid text")
+UNSUPPORTED = {
+    "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength", "maxItems",
+    "uniqueItems", "contains", "minContains", "maxContains", "minProperties", "maxProperties", "patternProperties",
+    "propertyNames", "dependentRequired", "dependentSchemas", "unevaluatedProperties", "unevaluatedItems",
+    "prefixItems", "if", "then", "else", "not", "oneOf",
+}  # fmt: skip
+TYPES = ("object", "array", "string", "integer", "number", "boolean", "null")
+FORMATS = ("date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid", "text")
 BRANCHES = ("anyOf", "allOf")
-MOST_OPTIONAL, MOST_UNIONS = 24, 16
+MAX_OPTIONAL, MAX_UNIONS = 24, 16
 SCALARS = (str, int, float, bool, type(None))
 
 
 class SchemaError(ValueError):
-    """Why a schema is not taken."""
+    """Why a schema is refused."""
 
 
-@lru_cache(REMEMBERED)
-def sound_schema(text: str) -> str:
-    """The schema in the order in which it is answered: what is required comes first. SchemaError if it is not taken."""
+@lru_cache(CACHED_SCHEMAS)
+def checked_schema(text: str) -> str:
+    """The schema in the order in which it is answered: required properties come first. Raises SchemaError."""
     document = orjson.loads(text)
     SchemaCheck(document).run()
     return orjson.dumps(required_first(document)).decode()
 
 
 class SchemaCheck:
-    """Goes through a schema once, every definition once as well."""
+    """Visits every part of a schema once, and every definition that is referred to."""
 
     def __init__(self, document: Any) -> None:
         self._document = document
@@ -47,19 +44,20 @@ class SchemaCheck:
         self._unions = 0
 
     def run(self) -> None:
+        """Raises SchemaError."""
         self._check(self._document, ())
-        if self._optional > MOST_OPTIONAL:
+        if self._optional > MAX_OPTIONAL:
             raise SchemaError(
-                f"Schemas contains too many optional parameters ({self._optional}); at most {MOST_OPTIONAL} are allowed"
+                f"Schemas contains too many optional parameters ({self._optional}); at most {MAX_OPTIONAL} are allowed"
             )
-        if self._unions > MOST_UNIONS:
+        if self._unions > MAX_UNIONS:
             raise SchemaError(
-                f"Schemas contains too many parameters with union types ({self._unions}); at most {MOST_UNIONS} are"
+                f"Schemas contains too many parameters with union types ({self._unions}); at most {MAX_UNIONS} are"
                 " allowed"
             )
 
     def _check(self, node: Any, inside: tuple[str, ...]) -> None:
-        """`inside` are the definitions that lead here."""
+        """`inside` are the definitions on the way here."""
         if not isinstance(node, dict):
             raise SchemaError("each schema must be an object")
         if "$ref" in node:
@@ -105,6 +103,7 @@ class SchemaCheck:
 
 
 def check_values(node: dict[str, Any]) -> None:
+    """Raises SchemaError for values, formats and numbers of items outside the subset."""
     if node.get("minItems", 0) not in (0, 1):
         raise SchemaError("For 'array' type, 'minItems' values other than 0 or 1 are not supported")
     values = node.get("enum", [])
@@ -115,7 +114,7 @@ def check_values(node: dict[str, Any]) -> None:
 
 
 def parts_of(node: dict[str, Any]) -> Iterator[Any]:
-    """The schemas in a schema. Definitions are gone through where something refers to them."""
+    """The schemas inside a schema, except definitions. Raises SchemaError."""
     properties = node.get("properties")
     yield from properties.values() if isinstance(properties, dict) else ()
     if "items" in node:
@@ -128,7 +127,7 @@ def parts_of(node: dict[str, Any]) -> Iterator[Any]:
 
 
 def required_first(node: Any) -> Any:
-    """A schema whose objects name what they require before what they do not."""
+    """A schema whose objects name required properties before the others."""
     if isinstance(node, list):
         return [required_first(each) for each in node]
     if not isinstance(node, dict):

@@ -1,10 +1,9 @@
-"""HolySheep AI's batch dialect, after the one public tutorial there is; where that is silent, the choices are this
-project's.
+"""HolySheep AI's batch dialect, after the one public tutorial there is.
 
-Those choices: `Idempotency-Key` as a header, reading results by offset and limit, looking up a result by `custom_id`,
-listing and cancelling. Results of a batch that has not ended are a 409 `not_ready`. `total_items` is the batch's
-everywhere: a page of results with fewer items than its limit is the last one, also where some are missing. What was not
-billed shows no tokens; `cost_usd` is null until a batch has ended, and for models without a known price.
+Choices of this project, where it is silent: `Idempotency-Key` as a header, reading results by offset and limit, and
+cancelling. Results of a batch that has not ended are a 409 `not_ready`. `total_items` is the batch's everywhere: a page
+of results with fewer items than its limit is the last one, even if some are missing. What was not billed shows no
+tokens; `cost_usd` is null until a batch has ended, and for models without a known price.
 """
 
 from collections.abc import Sequence
@@ -24,21 +23,20 @@ from blocks.emulator.service.store import KeyReusedError
 from blocks.emulator.wire.calls import (
     CallError,
     JsonResponse,
-    answer_create,
     hash_body,
     parse_json,
     query_number,
     read_body,
-    refuse_by_rate,
     require_bearer,
 )
+from blocks.emulator.wire.creates import answer_create, refuse_by_rate
+from blocks.emulator.wire.lines import Json, dump
 
 PRIORITIES = ("low", "normal", "high")
 MAX_REQUESTS = 10_000
 MAX_BYTES = 64 << 20  # of one create
-INLINE_RESULTS = 100  # batches up to this size carry their results
-PAGE_LIMIT = 1000
-LIST_LIMIT = 100
+INLINE_RESULTS = 100  # batches up to this size contain their results
+MAX_PAGE, PAGE = 1000, 100  # results
 MILLION = 1_000_000
 BATCH_PRICES = {  # USD per million tokens, flat on input and output, as the tutorial quotes them
     "claude-sonnet-4-5": Decimal("7.50"),
@@ -67,23 +65,25 @@ class Dialect:
         self._max_bytes = service.options.max_bytes or MAX_BYTES
 
     def routes(self) -> list[BaseRoute]:
+        """Batches and their results."""
         base = self.base_path
         return [
             Route(f"{base}/batches", self.create_batch, methods=["POST"]),
-            Route(f"{base}/batches", self.list_batches, methods=["GET"]),
             Route(f"{base}/batches/{{batch_id}}", self.show_batch, methods=["GET"]),
             Route(f"{base}/batches/{{batch_id}}/results", self.show_results, methods=["GET"]),
             Route(f"{base}/batches/{{batch_id}}/cancel", self.cancel_batch, methods=["POST"]),
-            Route(f"{base}/results/{{custom_id:path}}", self.show_result, methods=["GET"]),
         ]
 
     def headers(self) -> dict[str, str]:
+        """None of its own."""
         return {}
 
     def error_body(self, error: CallError) -> object:
+        """`{"error": {"code", "message"}}`."""
         return {"error": {"code": error.code, "message": error.message}}
 
     async def create_batch(self, call: Call) -> Response:
+        """POST /batches."""
         body = await read_body(call, self._max_bytes)
         accepted = await run_in_threadpool(self._accept, call, body)
         batch = accepted.batch
@@ -91,38 +91,24 @@ class Dialect:
         return await answer_create(self._service, accepted, JsonResponse(answer))
 
     def show_batch(self, call: Call) -> Response:
+        """GET /batches/{id}."""
         return JsonResponse(self._batch_with_results(self._find(call)))
 
     def show_results(self, call: Call) -> Response:
+        """GET /batches/{id}/results: a page of them."""
         batch = self._find(call)
         offset = query_number(call.query_params, "offset", 0, 0, 10**15)
-        limit = query_number(call.query_params, "limit", 100, 1, PAGE_LIMIT)
+        limit = query_number(call.query_params, "limit", PAGE, 1, MAX_PAGE)
         if batch.status is None:
             status = self._service.status(batch)
             raise CallError(409, "not_ready", f"batch {batch.id} is {status}; results come when it has ended")
         if self._service.results_are_gone(batch):
-            raise CallError(404, "not_found", f"the results of batch {batch.id} are kept no longer")
+            raise CallError(404, "not_found", f"the results of batch {batch.id} are not kept any more")
         items = [self._item_json(item) for item in self._service.items(batch, offset, limit)]
         return JsonResponse({"results": items, "offset": offset, "total_items": batch.total})
 
-    def show_result(self, call: Call) -> Response:
-        require_bearer(call, self._options.key)
-        custom_id = call.path_params["custom_id"]
-        item = self._service.item(custom_id)
-        if item is None:
-            raise CallError(404, "not_found", f"there is no result of {custom_id!r}")
-        return JsonResponse(self._item_json(item))
-
-    def list_batches(self, call: Call) -> Response:
-        require_bearer(call, self._options.key)
-        limit = query_number(call.query_params, "limit", 20, 1, LIST_LIMIT)
-        after = call.query_params.get("after")
-        before = None if after is None else self._find_id(after).number
-        batches = self._service.batches(before, limit + 1)
-        data = [self._batch_json(batch) for batch in batches[:limit]]
-        return JsonResponse({"data": data, "has_more": len(batches) > limit})
-
     def cancel_batch(self, call: Call) -> Response:
+        """POST /batches/{id}/cancel; a batch that has ended stays as it is."""
         return JsonResponse(self._batch_with_results(self._service.cancel(self._find(call))))
 
     def _accept(self, call: Call, body: bytes | None) -> Accepted:
@@ -147,20 +133,17 @@ class Dialect:
         if priority not in PRIORITIES:
             raise bad_request(f"priority must be one of {', '.join(PRIORITIES)}, not {priority!r}")
         requests = parse_requests(content.get("requests"), model, self._max_requests)
-        details = orjson.dumps({"priority": priority}).decode()
-        return NewBatch(model, requests, hash_body(body), idempotency_key, details)
+        return NewBatch(model, requests, hash_body(body), idempotency_key, dump({"priority": priority}))
 
     def _find(self, call: Call) -> Batch:
         require_bearer(call, self._options.key)
-        return self._find_id(call.path_params["batch_id"])
-
-    def _find_id(self, batch_id: str) -> Batch:
+        batch_id = call.path_params["batch_id"]
         batch = self._service.batch(batch_id)
         if batch is None:
             raise CallError(404, "not_found", f"there is no batch {batch_id!r}")
         return batch
 
-    def _batch_with_results(self, batch: Batch) -> dict[str, object]:
+    def _batch_with_results(self, batch: Batch) -> Json:
         shown = self._batch_json(batch)
         if self._service.shows_unknown_status(batch):
             return {**shown, "status": UNKNOWN_STATUS}
@@ -168,11 +151,11 @@ class Dialect:
             shown["results"] = [self._item_json(item) for item in self._service.items(batch, 0, INLINE_RESULTS)]
         return shown
 
-    def _item_json(self, item: Item) -> dict[str, object]:
+    def _item_json(self, item: Item) -> Json:
         shown = item_json(item)
         return {**shown, "usage": None} if self._service.usage_is_missing(item) else shown
 
-    def _batch_json(self, batch: Batch) -> dict[str, object]:
+    def _batch_json(self, batch: Batch) -> Json:
         return {
             "batch_id": batch.id,
             "status": self._service.status(batch),
@@ -190,14 +173,16 @@ class Dialect:
 
 
 def bad_request(message: str) -> CallError:
+    """A 400."""
     return CallError(400, "invalid_request", message)
 
 
-def parse_requests(items: Any, model: str, most: int) -> Sequence[Request]:
+def parse_requests(items: Any, model: str, max_requests: int) -> Sequence[Request]:
+    """Raises CallError (400) with the first mistake."""
     if not isinstance(items, list) or not items:
         raise bad_request("requests must be a list with at least one request")
-    if len(items) > most:
-        raise CallError(400, "too_many_requests", f"a batch takes at most {most} requests, not {len(items)}")
+    if len(items) > max_requests:
+        raise CallError(400, "too_many_requests", f"a batch takes at most {max_requests} requests, not {len(items)}")
     requests = [parse_request(index, item, model) for index, item in enumerate(items)]
     if len({request.custom_id for request in requests}) < len(requests):
         raise bad_request(duplicate_message(requests))
@@ -205,6 +190,7 @@ def parse_requests(items: Any, model: str, most: int) -> Sequence[Request]:
 
 
 def parse_request(index: int, item: Any, model: str) -> Request:
+    """Raises CallError (400)."""
     if not isinstance(item, dict):
         raise bad_request(f"requests[{index}] must be an object")
     custom_id, prompt = item.get("custom_id"), item.get("prompt")
@@ -216,6 +202,7 @@ def parse_request(index: int, item: Any, model: str) -> Request:
 
 
 def duplicate_message(requests: Sequence[Request]) -> str:
+    """Names the first two requests that have the same id."""
     first: dict[str, int] = {}
     for index, request in enumerate(requests):
         if request.custom_id in first:
@@ -224,7 +211,8 @@ def duplicate_message(requests: Sequence[Request]) -> str:
     raise AssertionError("no duplicate")
 
 
-def item_json(item: Item) -> dict[str, object]:
+def item_json(item: Item) -> Json:
+    """A result."""
     error = None
     if item.outcome not in BILLED:
         code, message = ITEM_ERRORS[item.outcome]
@@ -240,7 +228,7 @@ def item_json(item: Item) -> dict[str, object]:
 
 
 def cost_json(batch: Batch) -> orjson.Fragment | None:
-    """To the last digit; None while nothing is billed yet, and for models without a price."""
+    """Exact to the last digit; None until a batch has ended, and for models without a price."""
     price = BATCH_PRICES.get(model_name(batch.model))
     if price is None or batch.status is None:
         return None

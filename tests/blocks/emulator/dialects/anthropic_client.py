@@ -90,8 +90,5 @@ class Anthropic:
     def cancel(self, batch_id: str) -> httpx.Response:
         return self.http.post(f"{BATCHES}/{batch_id}/cancel")
 
-    def delete(self, batch_id: str) -> httpx.Response:
-        return self.http.delete(f"{BATCHES}/{batch_id}")
-
     def ledger(self) -> Json:
         return dict(httpx.get(f"{self.emulator.url}/emulator/ledger", timeout=PATIENCE).json())

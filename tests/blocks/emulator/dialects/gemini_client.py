@@ -11,15 +11,6 @@ from tests.blocks.emulator.client import PATIENCE, SCHEMA, wait_until
 from tests.blocks.emulator.dialects.openai_client import jsonl
 
 MODEL = "gemini-2.5-flash"
-OPENAPI = {
-    "type": "OBJECT",
-    "properties": {
-        "sentiment": {"type": "STRING", "enum": ["positive", "negative", "neutral"]},
-        "topics": {"type": "ARRAY", "items": {"type": "STRING"}, "minItems": "1"},
-    },
-    "required": ["sentiment", "topics"],
-    "propertyOrdering": ["topics", "sentiment"],
-}
 Json = dict[str, Any]
 
 
@@ -108,8 +99,8 @@ class Gemini:
         wait_until(lambda: self.state(name) == state)
         return self.batch(name)
 
-    def listed(self, kind: str = "batches", **query: Any) -> Json:
-        response = self.http.get(f"/{self.version}/{kind}", params=query)
+    def listed(self, **query: Any) -> Json:
+        response = self.http.get(f"/{self.version}/batches", params=query)
         assert response.status_code == 200, response.text
         return dict(response.json())
 

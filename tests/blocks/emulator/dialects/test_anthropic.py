@@ -34,8 +34,6 @@ from tests.blocks.emulator.service.test_service import Clock
 ROOT = Path(__file__).resolve().parents[4]
 RECORDED = Path(os.environ.get("BATCHWERK_RECORDINGS", ROOT.parent / "shared" / "recorded"))
 LONG = "You label reviews. " * 1000  # long enough for every model's cache
-TOOL = {"name": "label", "input_schema": SCHEMA}
-FORCED: Json = {"schema": None, "tools": [TOOL], "tool_choice": {"type": "tool", "name": "label"}}
 Start = Callable[..., Anthropic]
 
 
@@ -93,6 +91,10 @@ def cached_system(ttl: str = "1h") -> list[Json]:
     return [{"type": "text", "text": LONG, "cache_control": {"type": "ephemeral", "ttl": ttl}}]
 
 
+def text_block(number: int) -> Json:
+    return {"type": "text", "text": f"Review {number}: great sound"}
+
+
 class TestCreate:
     def test_create_answers_a_batch_in_progress(self, plain: Anthropic) -> None:
         batch = plain.create(rows_for(3)).json()
@@ -113,7 +115,7 @@ class TestCreate:
     @pytest.mark.parametrize(
         ("body", "message"),
         [
-            ([], "'{' is expected"),
+            ([], "'{' was expected"),
             ({}, "requests: Field required"),
             ({"requests": {}}, "requests: Input should be a valid list"),
             ({"requests": []}, "requests: List should have at least 1 item"),
@@ -213,13 +215,6 @@ class TestAnswers:
         assert text_of(results["a"]) == text_of(results["b"])
         assert text_of(results["c"]) == "The text sounds positive. It is about: sound."
 
-    def test_forced_tool_is_used(self, plain: Anthropic) -> None:
-        message = plain.run(one(**FORCED))["a"]["message"]
-        (block,) = message["content"]
-        assert message["stop_reason"] == "tool_use"
-        assert block.pop("id").startswith("toolu_")
-        assert block == {"type": "tool_use", "name": "label", "input": {"sentiment": "positive", "topics": ["sound"]}}
-
     def test_answer_is_cut_off_where_its_tokens_end(self, plain: Anthropic) -> None:
         results = plain.run([*one("a", max_tokens=11), *one("b", max_tokens=10), *one("c", max_tokens=1)])
         reasons = [results[name]["message"]["stop_reason"] for name in "abc"]
@@ -227,7 +222,6 @@ class TestAnswers:
         assert [results[name]["message"]["usage"]["output_tokens"] for name in "abc"] == [11, 10, 1]
         assert text_of(results["a"]).startswith(text_of(results["b"]))
         assert not is_valid(text_of(results["b"]))
-        assert plain.run(one(max_tokens=3, **FORCED))["a"]["message"]["content"][0]["input"] == {}
 
     def test_unsound_requests_are_errored_each_by_itself(self, plain: Anthropic) -> None:
         before = plain.ledger()["billed_items"]
@@ -297,7 +291,11 @@ class TestCaching:
 
     def test_shared_beginning_is_read_where_the_end_is_written(self, start: Start) -> None:
         client = start(latency=0.0, cached_share=1.0)
-        rows = rows_for(20, system=cached_system(), cache_control={"type": "ephemeral"})
+        end = {"type": "text", "text": "the end", "cache_control": {"type": "ephemeral"}}
+        rows = [
+            {**row, "params": {**row["params"], "messages": [{"role": "user", "content": [text_block(at), end]}]}}
+            for at, row in enumerate(rows_for(20, system=cached_system()))
+        ]
         for usage in self.usages(client, rows)[4:]:
             assert usage["cache_read_input_tokens"] == len(LONG) // 4
             assert usage["cache_creation"]["ephemeral_5m_input_tokens"] > 0
@@ -348,7 +346,7 @@ class TestBatches:
         batch = plain.http.get(f"{BATCHES}/{batch_id}", headers={"host": "emulator.example:81"}).json()
         assert batch["results_url"].startswith("http://emulator.example:81/v1/")
 
-    def test_batches_are_listed_newest_first_in_both_directions(self, start: Start) -> None:
+    def test_batches_are_listed_newest_first_page_by_page(self, start: Start) -> None:
         client = start(latency=0.0)
         empty = client.http.get(BATCHES).json()
         assert empty == {"data": [], "has_more": False, "first_id": None, "last_id": None}
@@ -364,9 +362,6 @@ class TestBatches:
         assert page(limit=2) == (ids[:2], True)
         assert page(limit=3, after_id=ids[1]) == (ids[2:5], True)
         assert page(limit=3, after_id=ids[2]) == (ids[3:], False)
-        assert page(limit=2, before_id=ids[4]) == (ids[2:4], True)
-        assert page(limit=4, before_id=ids[4]) == (ids[:4], False)
-        assert page(before_id=ids[0]) == ([], False)
         assert client.http.get(BATCHES, params={"limit": 1000}).json()["data"][0] == client.batch(ids[0])
 
     @pytest.mark.parametrize(
@@ -376,30 +371,11 @@ class TestBatches:
             ({"limit": "1001"}, 400),
             ({"limit": "x"}, 400),
             ({"after_id": "none"}, 404),
-            ({"before_id": "none"}, 404),
-            ({"after_id": "a", "before_id": "b"}, 400),
+            ({"before_id": "a"}, 400),
         ],
     )
     def test_unsound_list_is_refused(self, plain: Anthropic, query: dict[str, str], status: int) -> None:
         assert error_of(plain.http.get(BATCHES, params=query))["status"] == status
-
-    def test_ended_batch_is_deleted_with_its_results(self, start: Start) -> None:
-        client = start(latency=0.0)
-        first, batch_id = client.submit(rows_for(2)), client.submit(rows_for(3, first=2))
-        assert client.delete(batch_id).json() == {"id": batch_id, "type": "message_batch_deleted"}
-        for response in (client.http.get(f"{BATCHES}/{batch_id}"), client.download(batch_id), client.delete(batch_id)):
-            assert error_of(response)["status"] == 404
-        assert [batch["id"] for batch in client.http.get(BATCHES).json()["data"]] == [first]
-        later = client.submit(rows_for(2, first=5))
-        assert client.batch(later)["request_counts"]["succeeded"] == 2
-        assert client.ledger()["billed_items"] == 7
-
-    def test_batch_under_way_is_not_deleted(self, start: Start) -> None:
-        client = start(latency=60.0)
-        batch_id = client.submit(one())
-        error = error_of(client.delete(batch_id))
-        assert (error["status"], error["type"]) == (400, "invalid_request_error")
-        assert client.batch(batch_id)["processing_status"] == "in_progress"
 
     def test_cancelled_batch_keeps_and_bills_what_was_done(self, start: Start) -> None:
         client = start(latency=10.0)
@@ -412,7 +388,6 @@ class TestBatches:
         assert canceling["cancel_initiated_at"] > canceling["created_at"]
         assert client.cancel(batch_id).json() == canceling
         assert error_of(client.download(batch_id))["status"] == 404
-        assert error_of(client.delete(batch_id))["status"] == 400
         batch = client.wait_for(batch_id)
         results = {line["custom_id"]: line["result"] for line in client.lines(batch_id)}
         done = kinds(results)["succeeded"]
@@ -479,13 +454,12 @@ class TestFaults:
 
     def test_refusals_succeed_and_are_billed(self, start: Start) -> None:
         client = start(latency=0.0, refusal_rate=1.0)
-        for fields in ({}, FORCED):
-            result = client.run(one(**fields))["a"]
-            assert (result["type"], result["message"]["stop_reason"]) == ("succeeded", "refusal")
-            assert result["message"]["stop_details"]["type"] == "refusal"
-            assert "can't help" in text_of(result)
+        result = client.run(one())["a"]
+        assert (result["type"], result["message"]["stop_reason"]) == ("succeeded", "refusal")
+        assert result["message"]["stop_details"]["type"] == "refusal"
+        assert "can't help" in text_of(result)
         ledger = client.ledger()
-        assert (ledger["billed_items"], ledger["billed_invalid"]) == (2, 2)
+        assert (ledger["billed_items"], ledger["billed_invalid"]) == (1, 1)
 
     def test_answers_at_their_limit_succeed_and_are_billed(self, start: Start) -> None:
         client = start(latency=0.0, length_rate=1.0)
@@ -497,10 +471,7 @@ class TestFaults:
 
     def test_invalid_answers_break_the_schema(self, start: Start) -> None:
         client = start(latency=0.0, invalid_rate=1.0)
-        results = client.run([*rows_for(20), *rows_for(20, first=20, **FORCED)])
-        contents = [result["message"]["content"][0] for result in results.values()]
-        assert not any(is_valid(block["text"]) for block in contents if block["type"] == "text")
-        assert not any(jsonschema_rs.is_valid(SCHEMA, block["input"]) for block in contents if block["type"] != "text")
+        assert not any(is_valid(text_of(result)) for result in client.run(rows_for(20)).values())
 
     def test_missing_rows_count_as_succeeded_unbilled(self, start: Start) -> None:
         client = start(latency=0.0, missing_rate=0.3)
@@ -628,7 +599,6 @@ class TestAccess:
             http.post(BATCHES, json={"requests": one(system="x" * 2_000_000)}, headers=headers),
             http.get(BATCHES, headers=headers),
             http.get(f"{BATCHES}/x", headers=headers),
-            http.delete(f"{BATCHES}/x", headers=headers),
             http.post(f"{BATCHES}/x/cancel", headers=headers),
             http.get(f"{BATCHES}/x/results", headers=headers),
         ]
@@ -645,7 +615,7 @@ class TestAccess:
     def test_calls_without_the_right_key_are_refused(self, start: Start, headers: dict[str, str], message: str) -> None:
         with httpx.Client(base_url=start(key="s3cret").emulator.base_url) as http:
             errors = [error_of(response) for response in self.calls(http, {"anthropic-version": VERSION, **headers})]
-        assert [(error["status"], error["type"]) for error in errors] == [(401, "authentication_error")] * 6
+        assert [(error["status"], error["type"]) for error in errors] == [(401, "authentication_error")] * 5
         assert {error["message"] for error in errors} == {message}
 
     def test_either_header_and_either_version_will_do(self, start: Start) -> None:
@@ -660,7 +630,7 @@ class TestAccess:
     def test_calls_need_a_version_that_is_known(self, plain: Anthropic, version: dict[str, str]) -> None:
         with httpx.Client(base_url=plain.emulator.base_url) as http:
             errors = [error_of(response) for response in self.calls(http, {"x-api-key": "k", **version})]
-        assert [(error["status"], error["type"]) for error in errors] == [(400, "invalid_request_error")] * 6
+        assert [(error["status"], error["type"]) for error in errors] == [(400, "invalid_request_error")] * 5
         assert all(error["message"].startswith("anthropic-version:") for error in errors)
 
     def test_what_does_not_exist_is_a_404_in_json(self, plain: Anthropic) -> None:

@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from blocks.emulator import EmulatorOptions, running_emulator
-from tests.blocks.emulator.client import SCHEMA, wait_until
+from tests.blocks.emulator.client import wait_until
 from tests.blocks.emulator.dialects.anthropic_client import MODEL, Json, one, params_for, rows_for
 
 anthropic = pytest.importorskip("anthropic", reason="Anthropic's SDK is not installed")
@@ -75,12 +75,10 @@ def test_batch_is_created_polled_and_read(plain: Any) -> None:
 
 
 def test_results_of_every_kind_are_what_the_models_of_the_sdk_say(start: Start) -> None:
-    tool = {"name": "label", "input_schema": SCHEMA}
     cached = [{"type": "text", "text": "x" * 20_000, "cache_control": {"type": "ephemeral"}}]
     rows = [
         *rows_for(40, system=cached),
         *one("wrong", max_tokens=0),
-        *one("tool", schema=None, tools=[tool], tool_choice={"type": "tool", "name": "label"}),
     ]
     faults = {
         "failure_rate": 0.2,
@@ -105,29 +103,23 @@ def test_cache_is_written_and_read(plain: Any) -> None:
     assert {usage.cache_creation.ephemeral_1h_input_tokens for usage in usages} == {0, 5000}
 
 
-def test_lists_are_paged_to_their_end_in_both_directions(start: Start) -> None:
+def test_lists_are_paged_to_their_end(start: Start) -> None:
     batches = start(latency=0.0).messages.batches
     assert list(batches.list()) == []
     ids = [batches.create(requests=one()).id for _ in range(5)][::-1]
     assert [batch.id for batch in batches.list(limit=2)] == ids
     assert [batch.id for batch in batches.list(limit=2, after_id=ids[1])] == ids[2:]
-    newer = batches.list(limit=2, before_id=ids[3])
-    assert [batch.id for batch in newer.data] == ids[1:3]
-    assert [batch.id for batch in newer.get_next_page().data] == ids[:1]
 
 
-def test_batch_is_cancelled_and_then_deleted(start: Start) -> None:
+def test_batch_is_cancelled(start: Start) -> None:
     batches = start(latency=10.0).messages.batches
     batch = batches.create(requests=rows_for(10))
-    with pytest.raises(anthropic.BadRequestError):
-        batches.delete(batch.id)
     cancelled = batches.cancel(batch.id)
     assert (cancelled.processing_status, cancelled.request_counts.processing) == ("canceling", 10)
     wait_until(lambda: batches.retrieve(batch.id).processing_status == "ended")
     assert {line.result.type for line in batches.results(batch.id)} <= {"canceled", "succeeded"}
-    assert batches.delete(batch.id).type == "message_batch_deleted"
-    with pytest.raises(anthropic.NotFoundError):
-        batches.retrieve(batch.id)
+    with pytest.raises(anthropic.BadRequestError):
+        batches.cancel(batch.id)
 
 
 def test_results_asked_for_too_early_are_missed(start: Start) -> None:
@@ -201,7 +193,7 @@ def test_older_version_is_still_spoken(plain: Any) -> None:
 
 
 def test_every_method_of_batches_was_thought_of(plain: Any) -> None:
-    """A new method in a new version of the SDK shows here."""
+    """A new method in a new version of the SDK shows here. Deleting is not spoken: our client never does."""
     found = inspect.getmembers(type(plain.messages.batches), inspect.isfunction)
     methods = {name for name, _ in found if not name.startswith(("_", "with_"))}
     assert methods == {"create", "retrieve", "list", "cancel", "delete", "results"}

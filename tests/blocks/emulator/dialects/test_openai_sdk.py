@@ -58,15 +58,15 @@ def lines(sdk: Any, file_id: str) -> list[Json]:
 def test_batch_is_created_polled_and_read(plain: Any, tmp_path: Path) -> None:
     path = tmp_path / "batch.jsonl"
     path.write_bytes(jsonl(rows_for(20)))
-    file = plain.files.create(file=path, purpose="batch", expires_after={"anchor": "created_at", "seconds": 3600})
+    file = plain.files.create(file=path, purpose="batch")
     batch = plain.batches.create(
         input_file_id=file.id,
         endpoint=CHAT,
         completion_window="24h",
         metadata={"tag": "run1-1"},
-        output_expires_after={"anchor": "created_at", "seconds": 3600},
     )
-    assert (file.filename, file.expires_at - file.created_at, batch.status) == ("batch.jsonl", 3600, "validating")
+    month = file.expires_at - file.created_at
+    assert (file.filename, month, batch.status) == ("batch.jsonl", 30 * 86400, "validating")
     batch = plain.batches.retrieve(batch.id)
     assert (batch.status, batch.metadata, batch.request_counts.completed) == ("completed", {"tag": "run1-1"}, 20)
     assert batch.usage.total_tokens == batch.usage.input_tokens + batch.usage.output_tokens
@@ -101,8 +101,8 @@ def test_lists_are_paged_to_their_end(start: Start) -> None:
     assert list(sdk.batches.list()) == list(sdk.files.list()) == []
     ids = [submit(sdk, rows_for(1)).id for _ in range(5)]
     assert [batch.id for batch in sdk.batches.list(limit=2)] == ids[::-1]
-    uploads = [file.id for file in sdk.files.list(purpose="batch", order="asc", limit=2)]
-    assert uploads == [sdk.batches.retrieve(batch_id).input_file_id for batch_id in ids]
+    uploads = [file.id for file in sdk.files.list(purpose="batch", order="desc", limit=2)]
+    assert uploads == [sdk.batches.retrieve(batch_id).input_file_id for batch_id in ids[::-1]]
 
 
 def test_files_are_retrieved_downloaded_and_deleted(plain: Any) -> None:

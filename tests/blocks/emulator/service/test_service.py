@@ -62,7 +62,7 @@ def test_end_is_when_time_was_over_not_when_it_was_seen(store: Store, clock: Clo
     batch_id = accept(service)
     clock.now = 5000.0
     assert look(service, batch_id).ended_at == 1010.0
-    assert {row["at"] for row in store.billed_rows()} == {1010.0}
+    assert {row["at"] for row in store.ledger.rows()} == {1010.0}
 
 
 def test_cancelling_keeps_the_share_that_was_done(store: Store, clock: Clock) -> None:
@@ -101,9 +101,9 @@ def test_failed_write_leaves_nothing_behind(store: Store, clock: Clock, monkeypa
     service = Service(EmulatorOptions(latency=0.0), store, clock)
     batch_id = accept(service)
     with monkeypatch.context() as patched:
-        patched.setattr("blocks.emulator.service.store.write_ending", lambda *_: 1 / 0)
+        patched.setattr("blocks.emulator.service.rows.write_ending", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             service.batch(batch_id)
-    assert store.totals()["billed_items"] == 0
+    assert store.ledger.totals()["billed_items"] == 0
     assert look(service, batch_id).succeeded == 100
-    assert store.totals()["billed_items"] == 100
+    assert store.ledger.totals()["billed_items"] == 100
