@@ -1,4 +1,4 @@
-"""Answers: a function of model and prompt alone, made of word lists and of the requested schema. This is no model."""
+"""Answers: a function of model and prompt alone, made of word lists and the requested schema. This is not a model."""
 
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -10,8 +10,8 @@ from blocks.emulator.answers.reading import Reading
 from blocks.emulator.answers.schemas import Make, Schema, compile_schema
 from blocks.emulator.answers.subject import SchemaFinder, subject_of
 
-COMPILED_SCHEMAS = 512  # kept ready
-UNSOUND = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)  # what they end in
+COMPILED_SCHEMAS = 512  # kept in memory
+INVALID = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)  # of bad schemas
 
 
 class Form(NamedTuple):
@@ -22,7 +22,7 @@ class Form(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What is written to a prompt. `form` is None where the prompt asks for no JSON."""
+    """An answer to a prompt; `number` stands for model and prompt. `form` is None if the prompt asks for no JSON."""
 
     text: str
     input_tokens: int
@@ -38,16 +38,17 @@ def count_tokens(text: str) -> int:
 
 @lru_cache(COMPILED_SCHEMAS)
 def compile_text(schema: str) -> Form:
+    """Compile the JSON text of a schema, once."""
     document = orjson.loads(schema)
     return Form(document, compile_schema(document))
 
 
 def fill_in(schema: str, reading: Reading) -> tuple[Form, bytes]:
-    """A value of the schema as JSON; an empty object where the schema is unsound."""
+    """A value of the schema as JSON; an empty object if the schema is invalid."""
     try:
         form = compile_text(schema)
         return form, orjson.dumps(form.make(reading))
-    except UNSOUND:
+    except INVALID:
         return Form({}, lambda _: {}), b"{}"
 
 
@@ -58,7 +59,7 @@ class Answers:
         self._finder = SchemaFinder()
 
     def answer(self, model: str, prompt: str, schema: str | None = None) -> Answer:
-        """The answer to a prompt. Its schema is the one given, else the last one in its text."""
+        """The answer to a prompt. The schema is the one given, else the last one in the prompt."""
         content = prompt.encode()
         number = crc32(content, crc32(model.encode()))
         span = None
@@ -74,7 +75,7 @@ class Answers:
         return Answer(written.decode(), read // 4 + 1, len(written) // 4 + 1, number, form)
 
     def broken(self, answer: Answer) -> str:
-        """The same answer, but breaking its schema; how is decided by the prompt. Without one it is empty."""
+        """The same answer, but breaking its schema in a way that depends on the prompt. Empty if there is no schema."""
         if answer.form is None:
             return ""
         ways = [
@@ -88,7 +89,7 @@ class Answers:
 
 
 def prose(reading: Reading) -> str:
-    """One or two plain sentences in the text's language."""
+    """Two plain sentences in the language of the text."""
     topics = ", ".join(reading.topics) or reading.pick_word("nichts Bestimmtes", "nothing in particular")
     tones = {"positive": "positiv", "negative": "negativ", "mixed": "gemischt", "neutral": "neutral"}
     german = f"Der Text klingt {tones[reading.tone]}. Es geht um: {topics}."
@@ -96,11 +97,12 @@ def prose(reading: Reading) -> str:
 
 
 def cut_off(text: str) -> str:
+    """The first two thirds of a text."""
     return text[: max(1, len(text) * 2 // 3)]
 
 
 def without_field(text: str, schema: Schema) -> str | None:
-    """None where no field is required."""
+    """The answer without its last required field; None if no field is required."""
     value = orjson.loads(text)
     required = [name for name in schema.get("required", []) if name in value]
     if not required:
@@ -110,7 +112,7 @@ def without_field(text: str, schema: Schema) -> str | None:
 
 
 def with_wrong_label(text: str, schema: Schema) -> str | None:
-    """A label in the wrong case, or a wrong one if the schema knows that case too. None where there are no labels."""
+    """The answer with its first label replaced by one that the schema does not have; None if there are no labels."""
     value = orjson.loads(text)
     for name, field in schema.get("properties", {}).items():
         if name in value and isinstance(field, dict) and isinstance(field.get("enum"), list):
@@ -120,5 +122,6 @@ def with_wrong_label(text: str, schema: Schema) -> str | None:
 
 
 def wrong_label(label: Any, labels: list[Any]) -> str:
+    """A label that is not one of `labels`, if possible the same one in another spelling."""
     candidates = (str(label).capitalize(), str(label).upper(), f"{label}?", f"not {label}", "-")
     return next((each for each in candidates if each not in labels), "-" * 40)

@@ -1,4 +1,4 @@
-"""The few hundred German and English words that the emulator's answers are made of. A word list is no understanding.
+"""The few hundred German and English words that the emulator's answers are made of. They understand nothing.
 
 Words that are frequent in both languages with another meaning (`fast`, `war`, `kind`) are left out.
 """
@@ -18,7 +18,7 @@ def inflected(stems: str) -> Iterator[str]:
 
 
 def labels_by_word(table: str) -> dict[str, Label]:
-    """From each word to its label; the first label to claim a word keeps it. A line that is indented goes on."""
+    """From each word to its label; the first label of a word counts. An indented line continues the one before."""
     labels: dict[str, Label] = {}
     for line in table.replace("\n    ", " ").strip().splitlines():
         names, words = line.split(": ")

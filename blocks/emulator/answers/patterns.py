@@ -4,18 +4,18 @@ import re
 from importlib import import_module
 from typing import Any
 
-MORE_AT_MOST = 64  # further repetitions tried to reach a least length
+MAX_MORE = 64  # further repetitions tried to reach the minimum length
 UNMATCHED = ""
 
 
 def matching_text(pattern: str, shortest: int = 0) -> str:
-    """The plainest text that matches; empty if none is found."""
+    """The plainest text of at least `shortest` characters that matches; empty if none is found."""
     try:
         tree = import_module("re._parser").parse(pattern)
         compiled = re.compile(pattern)
     except (ImportError, re.error, OverflowError, RecursionError):
         return UNMATCHED
-    for more in range(MORE_AT_MOST):
+    for more in range(MAX_MORE):
         text = write(tree, more)
         if len(text) >= shortest and compiled.search(text):
             return text
@@ -23,6 +23,7 @@ def matching_text(pattern: str, shortest: int = 0) -> str:
 
 
 def write(tree: Any, more: int) -> str:
+    """The text of a parsed expression, with `more` repetitions than needed."""
     return "".join(write_node(str(kind), argument, more) for kind, argument in tree)
 
 
@@ -40,6 +41,7 @@ def write_node(kind: str, argument: Any, more: int) -> str:
 
 
 def write_character(kind: str, argument: Any) -> str:
+    """One character of a kind that stands for one; anything else writes nothing."""
     if kind in ("LITERAL", "RANGE"):
         return chr(argument if kind == "LITERAL" else argument[0])
     if kind in ("ANY", "NOT_LITERAL"):
@@ -50,7 +52,7 @@ def write_character(kind: str, argument: Any) -> str:
 
 
 def write_one_of(members: Any) -> str:
-    """The first member of a set; for a negated set the first letter or digit that is not in it, as far as is seen."""
+    """The first member of a set; of a negated set some character that is not in it, as far as can be seen."""
     kinds = [(str(kind), argument) for kind, argument in members]
     if kinds[0][0] != "NEGATE":
         return write_character(*kinds[0])

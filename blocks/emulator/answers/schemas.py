@@ -1,7 +1,7 @@
 """Compiles a JSON Schema once into a function that makes a value of it, fitting a text as far as words go.
 
 Covered: types and lists of types, enum, const, properties, items, prefixItems, anyOf, oneOf, allOf, local $ref, and the
-usual limits; `pattern` as far as `patterns.py` goes. What is not known is passed over.
+usual limits; `pattern` as far as `patterns.py` goes. Unknown keywords are ignored.
 """
 
 import math
@@ -17,7 +17,7 @@ from blocks.emulator.answers.reading import Reading
 Schema = Mapping[str, Any]
 Make = Callable[[Reading], Any]
 
-DEPTH_LIMIT = 6  # a schema that contains itself is cut off here
+DEPTH_LIMIT = 6  # where a schema that contains itself is cut off
 FORMATS = {
     "date": "2026-01-31",
     "time": "12:00:00Z",
@@ -36,7 +36,7 @@ FORMATS = {
     "json-pointer": "/a",
     "regex": ".*",
 }
-HINTS = {  # what a field's name says it holds
+HINTS = {  # what a field contains, by parts of its name
     "feature": ("feature", "merkmal", "eigenschaft", "aspect", "aspekt"),
     "topic": ("topic", "thema", "themen", "tag", "keyword", "schlagw", "stichw", "categor", "kategorie"),
     "summary": ("summary", "zusammenfassung", "abstract", "gist", "headline", "title", "titel", "kurz"),
@@ -50,35 +50,40 @@ FRACTION_STEPS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where in the answer a value stands: the hint that its field's name gives, a number of its own, and the depth."""
+    """Where a value is in the answer: the hint in its field's name, a number of its own, and the depth."""
 
     hint: str = ""
     salt: int = 0
     depth: int = 0
 
     def field(self, name: str) -> "Place":
+        """The place of a property."""
         return Place(hint_of(name), crc32(name.encode(), self.salt), self.depth + 1)
 
     def entry(self, number: int) -> "Place":
+        """The place of an array's element."""
         return Place(self.hint, crc32(b"%d" % number, self.salt), self.depth + 1)
 
 
 def hint_of(name: str) -> str:
+    """What a field contains, by its name; empty if that says nothing."""
     lowered = name.lower()
     return next((hint for hint, parts in HINTS.items() if any(part in lowered for part in parts)), "")
 
 
 def compile_schema(document: Schema) -> Make:
+    """The function that makes values of a schema."""
     return Compiler(document).make(document, Place())
 
 
 class Compiler:
-    """One function for each node of a schema, put together once."""
+    """Makes one function for each node of a schema."""
 
     def __init__(self, document: Schema) -> None:
         self._document = document
 
     def make(self, schema: object, place: Place) -> Make:
+        """The function for one node."""
         if not isinstance(schema, Mapping):
             return make_text({}, place)
         schema = self._resolve(schema)
@@ -92,13 +97,13 @@ class Compiler:
         return self._make_typed(schema, place)
 
     def _resolve(self, schema: Schema) -> Schema:
-        """Follows $ref and folds allOf in."""
+        """Follow $ref and merge allOf."""
         for _ in range(DEPTH_LIMIT):
             if "$ref" in schema:
                 rest = {key: value for key, value in schema.items() if key != "$ref"}
                 schema = {**self._target(schema["$ref"]), **rest}
             elif "allOf" in schema:
-                schema = fold(schema, [self._resolve(part) for part in schema["allOf"]])
+                schema = merge(schema, [self._resolve(part) for part in schema["allOf"]])
             else:
                 break
         return schema
@@ -112,11 +117,11 @@ class Compiler:
         return node if isinstance(node, Mapping) else {}
 
     def _make_branch(self, schema: Schema, branches: Sequence[Any], place: Place) -> Make:
-        """The first branch that is not null; where a schema contains itself, null if that is one of them."""
+        """The first branch that is not null; too deep down null, if it is one of them."""
         resolved = [self._resolve(branch) for branch in branches if isinstance(branch, Mapping)]
         by_nullness = sorted(resolved, key=is_null, reverse=place.depth >= DEPTH_LIMIT)
         around = {key: value for key, value in schema.items() if key not in ("anyOf", "oneOf")}
-        return self.make(fold(around, by_nullness[:1]), place)
+        return self.make(merge(around, by_nullness[:1]), place)
 
     def _make_typed(self, schema: Schema, place: Place) -> Make:
         kind = type_of(schema, place.depth)
@@ -163,8 +168,8 @@ class Compiler:
         return "enum" not in schema and (type_of(schema, 0) != "string" or not limits.isdisjoint(schema))
 
 
-def fold(schema: Schema, parts: Sequence[Schema]) -> Schema:
-    """A schema and its parts as one: properties and required together, of all else the last word."""
+def merge(schema: Schema, parts: Sequence[Schema]) -> Schema:
+    """A schema merged with its parts: properties and required are added up, for all else the last one counts."""
     folded = {key: value for key, value in schema.items() if key != "allOf"}
     for part in parts:
         properties = {**folded.get("properties", {}), **part.get("properties", {})}
@@ -176,11 +181,12 @@ def fold(schema: Schema, parts: Sequence[Schema]) -> Schema:
 
 
 def is_null(schema: Schema) -> bool:
+    """Whether a schema only takes null."""
     return schema.get("type") == "null" or schema.get("const", "") is None
 
 
 def type_of(schema: Schema, depth: int) -> str:
-    """The type to make. Of several the first that is not null; too deep down null, if it is one of them."""
+    """The type to make: the first that is not null; too deep down null, if it is one of them."""
     kind = schema.get("type")
     if isinstance(kind, list):
         if "null" in kind and depth >= DEPTH_LIMIT:
@@ -193,11 +199,12 @@ def type_of(schema: Schema, depth: int) -> str:
 
 
 def constant(value: object) -> Make:
+    """Always the same value."""
     return lambda _: value
 
 
 def make_choice(values: Sequence[Any], place: Place) -> Make:
-    """By tone or language if the labels are such; else a label that the text names; else by chance of the prompt."""
+    """By tone or language if the labels are such; else a label that is in the text; else the prompt decides."""
     options = [value for value in values if value is not None] or list(values)
     tones = by_meaning(options, TONES)
     if {"positive", "negative"} <= tones.keys():
@@ -219,14 +226,14 @@ def make_choice(values: Sequence[Any], place: Place) -> Make:
 
 
 def by_meaning(options: Sequence[Any], meanings: Mapping[str, str]) -> dict[str, Any]:
-    """Labels by what they stand for, as far as it is known."""
+    """Labels by what they stand for, as far as that is known."""
     return {
         meanings[option.lower()]: option for option in options if isinstance(option, str) and option.lower() in meanings
     }
 
 
 def make_choices(values: Sequence[Any], place: Place, least: int, most: float) -> Make:
-    """Those labels that the text names, else one; filled up to the least number."""
+    """The labels that are in the text, else one; filled up to the minimum number."""
     choose = make_choice(values, place)
     named = [(str(value).lower(), value) for value in values]
 
@@ -256,7 +263,7 @@ def make_labels(items: Schema, place: Place, least: int, most: float) -> Make:
 
 
 def fill_up(found: Sequence[str], least: int, shortest: int, longest: int | None) -> list[str]:
-    """Numbered labels until there are enough, each a different one."""
+    """Numbered labels until there are enough, all different."""
     labels = dict.fromkeys(found)
     number = 0
     while len(labels) < least and number < 10 * least + 100:
@@ -267,13 +274,14 @@ def fill_up(found: Sequence[str], least: int, shortest: int, longest: int | None
 
 
 def make_truth(place: Place) -> Make:
+    """True for a positive text, false for a negative one; else the prompt decides."""
     return lambda reading: (
         reading.tone == "positive" or (reading.tone != "negative" and reading.choose(place.salt, 2) == 1)
     )
 
 
 def make_number(schema: Schema, place: Place, *, whole: bool) -> Make:
-    """In range: ratings by the tone, anything else by chance of the prompt."""
+    """In range: ratings by the tone, anything else as the prompt decides."""
     low, high = limits_of(schema, place)
     step = schema.get("multipleOf", 1 if whole else 0)
     if whole and step < 1:
@@ -288,7 +296,7 @@ def make_number(schema: Schema, place: Place, *, whole: bool) -> Make:
 
 
 def limits_of(schema: Schema, place: Place) -> tuple[float, float]:
-    """Both ends of what is allowed; an end that is excluded is moved inwards."""
+    """The smallest and the largest value; a limit that is excluded is moved inwards."""
     usual = {"rating": (1, 5), "confidence": (0, 1)}.get(place.hint, (0, 100))
     inwards = 1 if schema.get("type") == "integer" else 0.001
     lows = [schema.get("minimum"), moved(schema.get("exclusiveMinimum"), inwards)]
@@ -303,14 +311,17 @@ def limits_of(schema: Schema, place: Place) -> tuple[float, float]:
 
 
 def moved(limit: Any, by: float) -> float | None:
+    """A limit moved by a step; None if there is none."""
     return limit + by if is_number(limit) else None
 
 
 def is_number(value: object) -> TypeGuard[float]:
+    """Whether a limit can be used."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def in_steps(low: float, high: float, share: float, step: float, *, whole: bool) -> float:
+    """The value at that share of a range; a multiple of `step` unless that is 0."""
     if not step:
         return min(high, max(low, round(low + (high - low) * share, 3)))
     first, last = math.ceil(low / step), math.floor(high / step)
@@ -319,6 +330,7 @@ def in_steps(low: float, high: float, share: float, step: float, *, whole: bool)
 
 
 def make_text(schema: Schema, place: Place) -> Make:
+    """By pattern or format if there is one; else words of the text."""
     if "pattern" in schema:
         return constant(matching_text(schema["pattern"], schema.get("minLength", 0)))
     if schema.get("format") in FORMATS:
@@ -331,7 +343,7 @@ def make_text(schema: Schema, place: Place) -> Make:
 
 
 def writer(place: Place) -> Callable[[Reading], str]:
-    """What a string is filled with, by the name of its field."""
+    """What a string is filled with, by the hint in its field's name."""
     german_tones = {"positive": "positiv", "negative": "negativ", "mixed": "gemischt", "neutral": "neutral"}
     writers: dict[str, Callable[[Reading], str]] = {
         "feature": lambda reading: first_of(reading.features, reading),
@@ -343,10 +355,12 @@ def writer(place: Place) -> Callable[[Reading], str]:
 
 
 def first_of(labels: Sequence[str], reading: Reading) -> str:
+    """The first label, or a general one."""
     return labels[0] if labels else reading.pick_word("Allgemeines", "general")
 
 
 def fit_length(text: str, shortest: int, longest: int | None) -> str:
+    """A text padded or cut to its limits."""
     if len(text) < shortest:
         text = text.ljust(shortest, ".")
     return text if longest is None else text[:longest]

@@ -5,29 +5,30 @@ from typing import Any, NamedTuple
 
 DECODER = JSONDecoder()
 MARK = '"properties"'
-REJECTION = "previous answer"  # a note on a rejected answer, from here to the end, is no text to read
-# The line of such a word is an instruction and no text to read.
+REJECTION = "previous answer"  # from here to the end there is a note on a rejected answer, not a text to read
+# A line with such a word is an instruction, not a text to read.
 INSTRUCTION_WORDS = ("JSON", "json", "chema", "our answer", "eine Antwort", "hre Antwort")
 LABEL_LENGTH = 32
 JSON_BEFORE_VALUE = ('":', '" :', "[", ",")
 REMEMBERED = 8
-REACH = 100_000  # how far before its last properties a schema may begin
+REACH = 100_000  # how far before its last properties a schema may begin, in characters
 
 
 class Span(NamedTuple):
-    """Where something is in a text."""
+    """A range of a text."""
 
     start: int
     end: int
 
 
 class SchemaFinder:
-    """Finds the last JSON Schema of a prompt. A job always asks with the same: those seen lately are tried first."""
+    """Finds the last JSON Schema of a prompt. A job always has the same one, so recent ones are tried first."""
 
     def __init__(self) -> None:
         self._recent: tuple[str, ...] = ()
 
     def find(self, prompt: str) -> Span | None:
+        """Where the schema is; None if there is none."""
         last_mark = prompt.rfind(MARK)
         if last_mark < 0:
             return None
@@ -46,12 +47,12 @@ class SchemaFinder:
 
 
 def stands_alone(prompt: str, start: int) -> bool:
-    """Whether the object at `start` is not plainly a value inside another one."""
+    """Whether the object at `start` is not obviously a value inside another one."""
     return not prompt[max(0, start - 8) : start].rstrip().endswith(JSON_BEFORE_VALUE)
 
 
 def scan_for_schema(prompt: str, last_mark: int) -> Span | None:
-    """The last outermost JSON object that is a schema; braces in the text around it lead nowhere."""
+    """The last outermost JSON object that is a schema; braces in the text around it do no harm."""
     found = None
     position = prompt.find("{", max(0, last_mark - REACH))
     while 0 <= position <= last_mark:
@@ -64,6 +65,7 @@ def scan_for_schema(prompt: str, last_mark: int) -> Span | None:
 
 
 def decode_at(prompt: str, position: int) -> tuple[Any, int]:
+    """The JSON value at a position and its end; None and the position itself if there is none."""
     try:
         return DECODER.raw_decode(prompt, position)
     except (ValueError, RecursionError):
@@ -71,6 +73,7 @@ def decode_at(prompt: str, position: int) -> tuple[Any, int]:
 
 
 def is_schema(value: Any) -> bool:
+    """Whether a value is the schema of an object."""
     if not isinstance(value, dict) or not isinstance(value.get("properties"), dict):
         return False
     kind = value.get("type")
@@ -78,7 +81,7 @@ def is_schema(value: Any) -> bool:
 
 
 def subject_of(prompt: str, schema: Span | None) -> str:
-    """The text that a prompt is about, as far as its form tells: from its last label on, else its last paragraph."""
+    """The text that a prompt is about, judged by its form: from its last label on, else its last paragraph."""
     if schema is None:
         return passage(prompt) or prompt.strip()
     before, after = prompt[: schema.start], prompt[schema.end :]
@@ -87,7 +90,7 @@ def subject_of(prompt: str, schema: Span | None) -> str:
 
 
 def passage(part: str) -> str:
-    """A part without its instructions: from the last paragraph with a label at its head on, else the last one."""
+    """A part without its instructions: from the last paragraph that begins with a label on, else the last one."""
     if not part:
         return ""
     paragraphs = without_instructions(part).strip().split("\n\n")
@@ -100,7 +103,7 @@ def passage(part: str) -> str:
 
 
 def label_length(text: str) -> int:
-    """How long the label is that a text begins with, as in `Review: ...`; 0 if there is none."""
+    """The length of the label that a text begins with, as in `Review: ...`; 0 if there is none."""
     colon = text.find(":", 0, LABEL_LENGTH)
     if colon > 0 and text[0].isalpha() and text[colon + 1 : colon + 2] in ("", " ", "\n") and "\n" not in text[:colon]:
         return colon + 1
@@ -108,6 +111,7 @@ def label_length(text: str) -> int:
 
 
 def without_instructions(part: str) -> str:
+    """A part without its lines that are instructions."""
     for word in INSTRUCTION_WORDS:
         while (at := part.find(word)) >= 0:
             end = part.find("\n", at)
