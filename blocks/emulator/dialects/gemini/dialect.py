@@ -108,10 +108,10 @@ class Dialect:
         return JsonResponse({})
 
     async def upload_file(self, call: Call) -> Response:
-        """POST files: the first call of an upload, or one of those that bring its content and need no key."""
+        """POST files: the first call of an upload, or the one that brings its content and needs no key."""
         upload_id = call.query_params.get("upload_id")
         if upload_id is not None:
-            return await self._uploads.go_on(call, upload_id)
+            return await self._uploads.finish(call, upload_id)
         body = await read_body(call, MAX_BEGIN_BYTES)
         self._require_key(call)
         return self._uploads.begin(call, body)

@@ -85,14 +85,13 @@ class TestFiles:
         assert b64decode(file["sha256Hash"]).decode() == sha256(content).hexdigest()
         assert file["expirationTime"] > file["createTime"]
 
-    def test_upload_goes_on_where_it_stopped(self, plain: Gemini) -> None:
+    def test_upload_may_be_sent_again_until_it_is_whole(self, plain: Gemini) -> None:
         url = plain.begin_upload(1 << 20).headers["x-goog-upload-url"]
-        half = b"x" * (1 << 19)
-        assert plain.send(url, half, command="upload").headers["x-goog-upload-status"] == "active"
-        assert status_of(plain.send(url, half))[0] == 400
-        last = plain.send(url, half, 1 << 19)
+        whole = b"x" * (1 << 20)
+        assert status_of(plain.send(url, whole[1:]))[0] == 400
+        last = plain.send(url, whole)
         assert (last.headers["x-goog-upload-status"], last.json()["file"]["sizeBytes"]) == ("final", str(1 << 20))
-        assert status_of(plain.send(url, half)) == (404, "NOT_FOUND")
+        assert status_of(plain.send(url, whole)) == (404, "NOT_FOUND")
 
     def test_unsound_upload_is_refused(self, start: Start) -> None:
         client = start(max_bytes=1000)
@@ -104,7 +103,9 @@ class TestFiles:
         assert "announced" in error_of(client.send(url, b"123"))["message"]
         assert client.ledger()["files"] == 0
         url = client.begin_upload(10).headers["x-goog-upload-url"]
-        assert "multiple" in error_of(client.send(url, b"123", command="upload"))["message"]
+        for offset, command in ((0, "upload"), (0, "query"), (0, ""), (1, "upload, finalize")):
+            answer = client.send(url, b"0123456789", offset, command)
+            assert "in one piece" in error_of(answer)["message"]
 
     def test_uploaded_files_can_not_be_downloaded_but_results_can(self, plain: Gemini) -> None:
         name = plain.upload(jsonl(rows_for(2)))["name"]

@@ -113,12 +113,6 @@ def test_batch_of_a_file_is_created_polled_and_downloaded(plain: Any, tmp_path: 
         plain.files.download(file=file)
 
 
-def test_upload_of_many_chunks_comes_together(plain: Any) -> None:
-    size = (20 << 20) + 1
-    file = plain.files.upload(file=io.BytesIO(b"x" * size), config={"mime_type": "application/jsonl"})
-    assert file.size_bytes == size
-
-
 @pytest.mark.parametrize("fault", ["refusal_rate", "length_rate", "invalid_rate", "failure_rate", "unexplained_rate"])
 def test_answers_that_went_wrong_are_what_the_models_of_the_sdk_say(start: Start, fault: str) -> None:
     sdk = start(latency=0.0, **{fault: 1.0})
