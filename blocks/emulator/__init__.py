@@ -1,6 +1,6 @@
 """An embedded provider: a real HTTP server on loopback that speaks batch dialects, with faults by switch and a ledger.
 
-It is no model: its answers come from a small lexicon and from the requested schema. It shares no code with the clients
+It is not a model: its answers come from a small lexicon and the requested schema. It shares no code with the clients
 of the providers, and imports nothing from outside its folder.
 """
 

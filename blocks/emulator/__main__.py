@@ -7,6 +7,7 @@ from blocks.emulator.server import serve, serve_attached
 
 
 def main() -> None:
+    """The module's command line."""
     options, attached = parse_args()
     try:
         (serve_attached if attached else serve)(options)

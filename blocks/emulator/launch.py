@@ -1,4 +1,4 @@
-"""Starts the emulator as a subprocess that ends with this process, also if this one is killed."""
+"""Starts the emulator as a subprocess that ends with this process, even if this one is killed."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ STOP_SECONDS = 10
 
 @dataclass(frozen=True, slots=True)
 class RunningEmulator:
-    """`base_url` is where the dialect begins (what a client is given), `url` the server itself."""
+    """`base_url` is what a client is given: the server's `url` and where the dialect's paths begin."""
 
     base_url: str
     url: str
@@ -28,7 +28,7 @@ class RunningEmulator:
 
 @contextmanager
 def running_emulator(options: EmulatorOptions | None = None) -> Iterator[RunningEmulator]:
-    """An emulator that accepts connections. RuntimeError if it does not start; its own words are on standard error."""
+    """An emulator that accepts connections. Raises RuntimeError if it does not start: the reason is on stderr."""
     process = start_process(options or EmulatorOptions())
     try:
         yield wait_until_ready(process)
@@ -48,10 +48,12 @@ def start_process(options: EmulatorOptions) -> subprocess.Popen[bytes]:
 
 
 def python_path() -> list[str]:
+    """Where the subprocess finds this package."""
     return [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
 
 
 def wait_until_ready(process: subprocess.Popen[bytes]) -> RunningEmulator:
+    """Read the line in which it says its address. Raises RuntimeError if it ends before."""
     line = cast("IO[bytes]", process.stdout).readline()
     if not line:
         raise RuntimeError(f"the emulator did not start (exit status {process.wait()})")
@@ -59,7 +61,7 @@ def wait_until_ready(process: subprocess.Popen[bytes]) -> RunningEmulator:
 
 
 def stop_process(process: subprocess.Popen[bytes]) -> None:
-    """Ends it by closing its lifeline, and by force if that takes too long."""
+    """End it by closing its lifeline, and by force if that takes too long."""
     lifeline, output = cast("IO[bytes]", process.stdin), cast("IO[bytes]", process.stdout)
     lifeline.close()
     try:

@@ -1,4 +1,4 @@
-"""Every switch of the emulator, in one frozen value: the command line, the launcher and tests build the same one."""
+"""Every switch of the emulator in one frozen value, the same for the command line, the launcher and tests."""
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,7 +8,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, Self
 
-from blocks.emulator.dialects import MODULES
+from blocks.emulator.dialects import DIALECTS
 
 RETRY_HEADERS = ("retry-after", "retry-after-ms", "none")
 SHOULD_RETRY = ("", "true", "false")
@@ -21,31 +21,35 @@ def switch(default: Any, text: str, low: float | None = None, high: float | None
 
 
 def share(text: str) -> Any:
+    """A rate from 0 to 1."""
     return switch(0.0, text, 0, 1)
 
 
 def every(text: str) -> Any:
+    """A switch that hits every Nth."""
     return switch(0, f"{text}; 0 is never", 0)
 
 
 @dataclass(frozen=True)
 class EmulatorOptions:
-    """What the emulator does, and what goes wrong on purpose. Shares are 0 to 1, times are seconds.
+    """What the emulator does, and what goes wrong on purpose. Shares are from 0 to 1, times in seconds.
 
     Faults of single requests are a function of (seed, prompt, attempt), faults of calls and batches of
-    (seed, number of the call or batch): the same seed brings the same trouble.
+    (seed, number of the call or batch): the same seed brings the same faults.
     """
 
     seed: int = switch(0, "seed of every fault, order and jitter")
-    dialect: str = switch("holysheep", "the provider's dialect that is spoken")
-    state: Path | None = switch(None, "SQLite file that keeps everything; without one a temporary file is used")  # noqa: RUF009  # a field
+    dialect: str = switch("holysheep", "the provider whose dialect is spoken")
+    state: Path | None = switch(None, "SQLite file for the whole state; without one a temporary file is used")  # noqa: RUF009  # a field
     host: str = switch("127.0.0.1", "address to listen on")
     port: int = switch(0, "port to listen on; 0 takes a free one", 0, 65535)
-    key: str | None = switch(None, "the only key that is accepted; without one any key is")
-    max_requests: int | None = switch(None, "most requests of one batch; without, what the dialect has", 1)
-    max_bytes: int | None = switch(None, "most bytes of one create or upload; without, what the dialect has", 1)
-    max_queued_tokens: int | None = switch(None, "most tokens of a model's open batches, if the dialect knows that", 1)
-    latency: float = switch(2.0, "seconds that a batch takes; 0 ends it at the first look", 0)
+    key: str | None = switch(None, "the only key that is accepted; without one any key will do")
+    max_requests: int | None = switch(None, "maximum requests of one batch; by default the provider's", 1)
+    max_bytes: int | None = switch(None, "maximum bytes of one create or upload; by default the provider's", 1)
+    max_queued_tokens: int | None = switch(
+        None, "maximum tokens of a model's open batches, if the dialect has such a limit", 1
+    )
+    latency: float = switch(2.0, "seconds that a batch takes; 0 ends it when it is first looked at", 0)
     latency_per_request: float = switch(0.0, "seconds that each request adds to it", 0)
     jitter: float = share("share by which a batch's time varies, seeded by batch")
     fault_attempts: int = switch(1, "attempts of a request that may fail: 1 is the first only", 0)
@@ -54,42 +58,42 @@ class EmulatorOptions:
     missing_rate: float = share("share of requests that are absent from the results")
     refusal_rate: float = share("share of requests that are refused for their content, on every attempt")
     length_rate: float = share("share of requests whose answer, though billed, is cut off at its token limit")
-    unexplained_rate: float = share("share of requests that fail without a word why")
+    unexplained_rate: float = share("share of requests that fail without a reason")
     timeout_rate: float = share("share of requests that fail because the model took too long")
-    duplicate_rate: float = share("share of result lines that come twice, where results come in files")
+    duplicate_rate: float = share("share of result lines that come twice, if results come in files")
     swapped_rate: float = share("share of answers that come under each other's id, if the dialect is prone to it")
-    unmetered_rate: float = share("share of answers that, though billed, do not say their usage")
+    unmetered_rate: float = share("share of answers that, though billed, do not name their usage")
     huge_usage_rate: float = share("share of answers that are billed ten million times as many tokens as they have")
     cached_share: float = share(
-        "share of an answer's input tokens that is said to come from a cache; where requests mark what is to be"
-        " cached, share of them that find it there (0 is the dialect's usual one)"
+        "share of an answer's input tokens that is reported as cached; if requests mark what is to be cached,"
+        " the share of them that find it in the cache (0 is the dialect's usual one)"
     )
     rate_limit_every: int = every("every Nth create answers 429")
     retry_after: float = switch(1.0, "seconds that a 429 asks to wait", 0)
-    retry_header: str = switch("retry-after", f"how a 429 says so: {', '.join(RETRY_HEADERS)}")
-    should_retry: str = switch("", "what x-should-retry says on every error: true or false; without, nothing")
+    retry_header: str = switch("retry-after", f"the header for that: {', '.join(RETRY_HEADERS)}")
+    should_retry: str = switch("", "x-should-retry on every error: true or false; without one there is no such header")
     quota_every: int = every("every Nth create answers 429 because a quota is used up")
-    error_rate: float = share("share of calls that answer 503, or what the dialect has for it, before anything is done")
+    error_rate: float = share("share of calls that answer 503, or the dialect's equivalent, before anything is done")
     drop_rate: float = share("share of batches that are accepted, but whose create is never answered")
     drop_every: int = every("every Nth batch is accepted, but its create is never answered")
     hold: float = switch(0.0, "seconds for which the answer to an accepted create is held back", 0)
     hold_every: int = switch(1, "only every Nth batch's create is held back", 1)
-    hold_file: Path | None = switch(None, "answers to creates are held back as long as this file exists")  # noqa: RUF009  # a field
+    hold_file: Path | None = switch(None, "answers to creates are held back while this file exists")  # noqa: RUF009  # a field
     visible_after: float = switch(0.0, "seconds for which a fresh batch is not found", 0)
-    fail_batch_every: int = every("every Nth batch fails as a whole, nothing billed")
+    fail_batch_every: int = every("every Nth batch fails as a whole, nothing is billed")
     expire_every: int = every("every Nth batch expires half done")
     cut_every: int = every("every Nth download of a file breaks off in the middle")
-    unknown_status_every: int = every("every Nth batch shows a status that nobody knows, the first time it is shown")
+    unknown_status_every: int = every("every Nth batch has an unknown status the first time it is shown")
     state_prefix: str = switch(
-        STATE_PREFIXES[0], f"how states begin, if the dialect has {' and '.join(STATE_PREFIXES)}"
+        STATE_PREFIXES[0], f"prefix of states, if the dialect has {' and '.join(STATE_PREFIXES)}"
     )
     gone_after: float = switch(0.0, "seconds after a batch's end from which its results are gone; 0 is never", 0)
 
     def __post_init__(self) -> None:
         for each in fields(self):
             check_value(each, getattr(self, each.name))
-        if self.dialect not in MODULES:
-            raise ValueError(f"dialect {self.dialect!r} is unknown; there are: {', '.join(sorted(MODULES))}")
+        if self.dialect not in DIALECTS:
+            raise ValueError(f"dialect {self.dialect!r} is unknown; there are: {', '.join(DIALECTS)}")
         if self.retry_header not in RETRY_HEADERS:
             raise ValueError(f"retry_header must be one of {', '.join(RETRY_HEADERS)}, not {self.retry_header!r}")
         if self.should_retry not in SHOULD_RETRY:
@@ -98,11 +102,11 @@ class EmulatorOptions:
             raise ValueError(f"state_prefix must be one of {', '.join(STATE_PREFIXES)}, not {self.state_prefix!r}")
         shared = ("failure_rate", "invalid_rate", "missing_rate", "length_rate", "unexplained_rate", "timeout_rate")
         if sum(getattr(self, name) for name in shared) > 1:
-            raise ValueError(f"{', '.join(shared)} befall different requests: together at most 1")
+            raise ValueError(f"{', '.join(shared)} hit different requests: together at most 1")
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, str]) -> Self:
-        """Options from text, as `--option failure_rate=0.1` brings it. ValueError says what is wrong."""
+        """Options from text, as in `--option failure_rate=0.1`. Raises ValueError."""
         known = {each.name: each for each in fields(cls)}
         parsed: dict[str, Any] = {}
         for name, text in values.items():
@@ -114,7 +118,7 @@ class EmulatorOptions:
         return cls(**parsed)
 
     def to_args(self) -> list[str]:
-        """The command line that brings these options back; only what is not the default."""
+        """The command line for these options, without those that have their default."""
         return [arg for each in fields(self) for arg in self._args_of(each)]
 
     def _args_of(self, each: Field[Any]) -> Iterator[str]:
@@ -124,6 +128,7 @@ class EmulatorOptions:
 
 
 def flag(each: Field[Any]) -> str:
+    """A field's name on the command line."""
     return "--" + each.name.replace("_", "-")
 
 
@@ -134,6 +139,7 @@ def kind(each: Field[Any]) -> type:
 
 
 def parse_value(each: Field[Any], text: str) -> Any:
+    """A field's value from text. Raises ValueError."""
     names = {int: "a whole number", float: "a number"}
     try:
         return kind(each)(text)
@@ -142,7 +148,7 @@ def parse_value(each: Field[Any], text: str) -> Any:
 
 
 def check_value(each: Field[Any], value: Any) -> None:
-    """ValueError if a value is of the wrong type or outside its limits."""
+    """Raises ValueError if a value has the wrong type or is outside its limits."""
     if value is None and each.default is None:
         return
     wanted = kind(each)
@@ -157,10 +163,11 @@ def check_value(each: Field[Any], value: Any) -> None:
 
 
 def argument_parser(prog: str) -> argparse.ArgumentParser:
+    """One option per field, all of them text: the fields' own checks follow."""
     parser = argparse.ArgumentParser(
         allow_abbrev=False,
         prog=prog,
-        description="Speaks a provider's batch API on loopback, with faults by switch. It is no model.",
+        description="Speaks a provider's batch API on loopback, with faults by switch. It is not a model.",
     )
     for each in fields(EmulatorOptions):
         default = "" if each.default is None else f" (default {each.default})"
@@ -168,7 +175,7 @@ def argument_parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--attached",
         action="store_true",
-        help="say the address as one line of JSON, and end when standard input closes",
+        help="write the address as one line of JSON, and end when standard input closes",
     )
     return parser
 
@@ -176,7 +183,7 @@ def argument_parser(prog: str) -> argparse.ArgumentParser:
 def parse_args(
     args: Sequence[str] | None = None, prog: str = "python -m blocks.emulator"
 ) -> tuple[EmulatorOptions, bool]:
-    """Options of a command line, and whether it is attached to a parent. A mistake ends the process with status 2."""
+    """The options of a command line, and whether it is attached to a parent. A mistake exits with status 2."""
     parser = argument_parser(prog)
     given = {name: value for name, value in vars(parser.parse_args(args)).items() if value is not None}
     attached = bool(given.pop("attached"))

@@ -23,7 +23,7 @@ import orjson
 from blocks.batch import Answer, BatchFormat, BatchPhase, BatchProvider, BatchStatus, EncodedBatch, RequestForm
 from blocks.catalog import EMULATOR_POLLING, ENTRIES, SETTLE
 from blocks.emulator import RunningEmulator
-from blocks.emulator.batch import Outcome
+from blocks.emulator.service.batch import Outcome
 
 KEY = "sk-contract-5f3a9c71"
 PATIENCE = 20.0  # seconds that a test waits for what should come at once

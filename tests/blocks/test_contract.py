@@ -23,8 +23,8 @@ import stamina
 from blocks.batch import Answer, BatchPhase, FailureKind, Found, Obstacle, RequestForm
 from blocks.catalog import ENTRIES, connection_for, open_provider
 from blocks.emulator import EmulatorOptions, running_emulator
-from blocks.emulator.batch import Outcome
-from blocks.emulator.faults import call_fails
+from blocks.emulator.service.batch import Outcome
+from blocks.emulator.service.faults import call_fails
 from blocks.errors import (
     AuthenticationFailed,
     BatchRefused,

@@ -1,0 +1,1 @@
+"""What stands in for a model: answers made of word lists and of the requested JSON Schema."""

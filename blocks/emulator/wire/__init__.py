@@ -1,0 +1,1 @@
+"""HTTP as every dialect needs it: errors, bodies, uploads, downloads, and the faults of whole calls."""
