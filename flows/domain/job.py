@@ -36,7 +36,7 @@ class Job(BaseModel):
 
     def digest(self, form: RequestForm, endpoint: str) -> bytes:
         """Part of every request's key: two jobs with the same digest ask the same questions of the same service."""
-        parts: Mapping[str, Any] = {
+        shared: Mapping[str, Any] = {
             "endpoint": endpoint,
             "model": form.model,
             "prompt": self.prompt,
@@ -44,10 +44,9 @@ class Job(BaseModel):
             # As text, in its order: the order of fields changes what a model answers.
             "schema": None if form.schema is None else orjson.dumps(form.schema).decode(),
             "max_output_tokens": form.max_output_tokens,
+            "temperature": form.temperature,
         }
-        if form.temperature is not None:  # left out otherwise, so that keys stay as they were without it
-            parts = {**parts, "temperature": form.temperature}
-        return form_digest(parts)
+        return form_digest(shared)
 
 
 def parse_job(text: str, name: str) -> Job:

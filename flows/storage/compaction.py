@@ -1,4 +1,4 @@
-"""Merging results parts. A window of request numbers is in memory at once, whatever the parts hold together."""
+"""Merging results parts. One window of requests is in memory at a time, however much the parts hold."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from flows.storage.files import replacing
 from flows.storage.results import Part, compacted_schema, reading
 from flows.storage.tables import NUMBERED_ROWS, NumberedTable, NumberedWriter, Numbers
 
-WINDOW_ROWS = NUMBERED_ROWS  # results that are merged at once
+WINDOW_ROWS = NUMBERED_ROWS  # results that are merged at a time
 
 
 def merge_parts(parts: Sequence[Part], target: Path, schema: OutputSchema) -> None:
-    """Write what is read from the parts as one part: by request, then oldest first."""
+    """Write the rows of the parts as one part: by request, then oldest first."""
     columns = compacted_schema(schema)
     with replacing(target) as temporary, NumberedWriter(temporary, columns) as writer:
         for window in _windows(parts, columns.names):
@@ -27,7 +27,7 @@ def merge_parts(parts: Sequence[Part], target: Path, schema: OutputSchema) -> No
 
 
 def check_part(path: Path, batches: Mapping[int, int]) -> None:
-    """Read a compacted part, every page of it. Raises StateError unless it holds just so many rows of each batch."""
+    """Read all of a compacted part. Raises StateError unless it is in order and has these rows of each batch."""
     found: Counter[int] = Counter()
     last = (-1, -1)
     with NumberedTable(path) as table:
@@ -43,11 +43,11 @@ def check_part(path: Path, batches: Mapping[int, int]) -> None:
 
 
 def _windows(parts: Sequence[Part], columns: Sequence[str]) -> Iterator[pa.Table]:
-    """The rows of the parts together, in order, cut between requests."""
+    """The rows of all parts in order, cut between requests."""
     requests = [_requests(part) for part in parts]
     together = np.sort(np.concatenate(requests))
     cuts = np.unique(together[WINDOW_ROWS::WINDOW_ROWS])
-    # For each part the position of each cut, from its first row to behind its last one.
+    # For each part the positions of the cuts, from 0 to its number of rows.
     places = [[0, *np.searchsorted(numbers, cuts).tolist(), len(numbers)] for numbers in requests]
     for window in range(len(cuts) + 1):
         pieces = [
@@ -61,7 +61,7 @@ def _windows(parts: Sequence[Part], columns: Sequence[str]) -> Iterator[pa.Table
 
 
 def _requests(part: Part) -> Numbers:
-    """The request of each row, eight bytes a row."""
+    """The request of each row, eight bytes per row."""
     with reading(part) as table:
         numbers: Numbers = table.requests().to_numpy()
         return numbers

@@ -1,10 +1,9 @@
-"""The journal: one JSON line an event, on disk before anybody acts on it."""
+"""The journal: one JSON line per event, on disk before anything acts on it."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from types import TracebackType
 
 from pydantic import ValidationError
 
@@ -14,36 +13,42 @@ from flows.storage.files import sync_folder
 
 
 def read_events(path: Path) -> list[Event]:
-    """All complete lines. A torn last one is what a crash leaves and is ignored; any other is refused by its number."""
-    if not path.exists():
-        return []
+    """All events; none if there is no journal. Raises StateError for a damaged line, by its number."""
+    return _parse(_complete_lines(path), path) if path.exists() else []
+
+
+def _complete_lines(path: Path) -> bytes:
+    """Everything but a last line without an end, which is what a crash leaves."""
     content = path.read_bytes()
-    lines = content[: content.rfind(b"\n") + 1].splitlines()
-    return [_parse(line, number, path) for number, line in enumerate(lines, 1)]
+    return content[: content.rfind(b"\n") + 1]
 
 
-def _parse(line: bytes, number: int, path: Path) -> Event:
-    try:
-        return EVENTS.validate_json(line)
-    except ValidationError as error:
-        raise StateError(
-            f"{path} is damaged at line {number}: {error.errors()[0]['msg']}",
-            next_step="restore the state directory from a backup; nothing was changed or sent",
-        ) from error
+def _parse(content: bytes, path: Path) -> list[Event]:
+    events: list[Event] = []
+    for number, line in enumerate(content.splitlines(), 1):
+        try:
+            events.append(EVENTS.validate_json(line))
+        except ValidationError as error:
+            raise StateError(
+                f"{path} is damaged at line {number}: {error.errors()[0]['msg']}",
+                next_step="restore the state directory from a backup; nothing was changed or sent",
+            ) from error
+    return events
 
 
 class Journal:
-    """An open journal. Only the process that holds the state directory writes it."""
+    """An open journal. Only the process that holds the state directory may write it."""
 
     def __init__(self, path: Path) -> None:
-        self.events = read_events(path)
+        content = _complete_lines(path) if path.exists() else b""
+        self.events = _parse(content, path)
         self._file = path.open("ab")
-        self._file.truncate(_end_of_last_line(path))
+        self._file.truncate(len(content))
         os.fsync(self._file.fileno())
         sync_folder(path.parent)
 
     def append(self, event: Event) -> None:
-        """Write one event down; it is on disk when this returns."""
+        """Add an event; it is on disk when this returns."""
         self._file.write(EVENTS.dump_json(event) + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -51,12 +56,5 @@ class Journal:
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
-
-
-def _end_of_last_line(path: Path) -> int:
-    content = path.read_bytes()
-    return content.rfind(b"\n") + 1

@@ -1,6 +1,6 @@
-"""Results: one part per collected batch, ordered by request number, written once and never changed.
+"""Results: one part (file) per collected batch, ordered by request number, written once and never changed.
 
-Where they grow many, small ones are replaced by one compacted part: all their rows, by request and then oldest first.
+When there are many, small ones are replaced by one compacted part with all their rows, by request, oldest first.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _SCALARS = {"string": pa.string(), "json": pa.string(), "int64": pa.int64(), "do
 
 
 def arrow_type(kind: FieldType) -> pa.DataType:
-    """The Arrow type of a column that holds such values."""
+    """The type of a column for these values."""
     match kind:
         case Scalar(name):
             return _SCALARS[name]
         case ListOf(item):
             return pa.list_(arrow_type(item))
         case Struct(fields):
-            return pa.struct([pa.field(name, arrow_type(part)) for name, part in fields])
+            return pa.struct([pa.field(name, arrow_type(inner)) for name, inner in fields])
 
 
 def answer_type(schema: OutputSchema) -> pa.StructType:
@@ -43,7 +43,7 @@ def answer_type(schema: OutputSchema) -> pa.StructType:
 
 
 def part_schema(schema: OutputSchema) -> pa.Schema:
-    """The columns of a results part."""
+    """The columns of the part of one batch."""
     return pa.schema(
         [
             ("request", pa.int64()),
@@ -54,18 +54,18 @@ def part_schema(schema: OutputSchema) -> pa.Schema:
             ("raw", pa.string()),  # the text of an answer that was rejected
             ("input_tokens", pa.int64()),
             ("output_tokens", pa.int64()),
-            ("cost", pa.int64()),  # pico-dollars; null where it is not known
+            ("cost", pa.int64()),  # pico-dollars; null: unknown
         ]
     )
 
 
 def compacted_schema(schema: OutputSchema) -> pa.Schema:
-    """The columns of a compacted part, which are those that any part is read with."""
+    """The columns of a compacted part; any part is read with them."""
     return part_schema(schema).insert(1, pa.field("batch", pa.int64()))
 
 
 def part_table(judged: JudgedBatch, schema: OutputSchema) -> pa.Table:
-    """The results part of a batch."""
+    """The content of a batch's part."""
     outcomes, usages, answers, _, errors, raw = zip(*judged.verdicts, strict=True)
     tokens = ([usage and usage[place] for usage in usages] for place in (0, 1))
     columns = [judged.requests, judged.attempts, outcomes, errors, answers, raw, *tokens, judged.costs]
@@ -76,11 +76,11 @@ def part_table(judged: JudgedBatch, schema: OutputSchema) -> pa.Table:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A file of results, with the batches that are read from it, oldest first."""
+    """A results file, and the batches that are read from it, oldest first."""
 
     path: Path
     batches: tuple[Batch, ...]
-    rows: int  # that it has when it is whole: those of batches that are lost are there, but not read
+    rows: int  # of the complete file: rows of lost batches are in it, but not read
     is_compacted: bool = False
 
     @property
@@ -91,13 +91,13 @@ class Part:
 
     @property
     def label(self) -> str:
-        """What is told of it: `batch 7`, `batches 1 to 64`."""
+        """Its name in messages: `batch 7`, `batches 1 to 64`."""
         first, last = self.batches[0].number, self.batches[-1].number
         return f"batch {first}" if first == last else f"batches {first} to {last}"
 
 
 class PartTable(NumberedTable):
-    """A part, read by position. Rows know their batch, also those of a part that does not store its number."""
+    """A part, read by position, with a column `batch` even if the file does not store it."""
 
     def __init__(self, part: Part) -> None:
         super().__init__(part.path)
@@ -106,7 +106,7 @@ class PartTable(NumberedTable):
         self._has_others = part.is_compacted and self.rows != sum(batch.requests for batch in part.batches)
 
     def requests(self) -> pa.ChunkedArray:
-        """The request of each row by its position, also of those that are not read."""
+        """The request of each row of the file, including rows that `read` leaves out."""
         return super().read(0, self.rows, ["request"]).column(0)
 
     def read(self, start: int, stop: int, columns: Sequence[str] | None = None) -> pa.Table:
@@ -133,7 +133,7 @@ class PartTable(NumberedTable):
 
 @contextmanager
 def reading(part: Part) -> Iterator[PartTable]:
-    """Open a part to read it. Raises StateError where it is damaged, and says what to do."""
+    """Open a part. Raises StateError if it is damaged."""
     try:
         with PartTable(part) as table:
             yield table
@@ -152,13 +152,13 @@ class ResultsStore:
         self.schema_id = schema_id
 
     def save(self, batch: int, table: pa.Table) -> None:
-        """Write a batch's part, whole or not at all."""
+        """Write a batch's part."""
         path = self._state.part(self.schema_id, batch)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_table(path, table)
 
     def parts(self, ledger: Ledger) -> list[Part]:
-        """The parts of this schema that batches are read from, by their oldest batches."""
+        """The parts of this schema that batches are read from, in the order of their oldest batches."""
         rows: Counter[Path] = Counter()
         read: dict[Path, list[Batch]] = {}
         for _, batch in sorted(ledger.batches.items()):
@@ -173,11 +173,11 @@ class ResultsStore:
         ]
 
     def own_part(self, batch: Batch) -> Part:
-        """The part that is, was or would be the batch's alone."""
+        """The part of this batch alone, whether it exists or not."""
         return Part(self._state.part(self.schema_id, batch.number), (batch,), batch.requests)
 
     def is_whole(self, part: Part) -> bool:
-        """Whether the part is there and has a row for each request of its batches."""
+        """Whether the file exists and has a row for each request of its batches."""
         try:
             with NumberedTable(part.path) as table:
                 return bool(table.rows == part.rows)
@@ -185,15 +185,15 @@ class ResultsStore:
             return False
 
     def compacted(self, name: str) -> Path:
-        """Where a compacted part is."""
+        """The path of a compacted part."""
         return self._state.results(self.schema_id) / f"{name}.pq"
 
     def corrections(self, batch: Batch) -> dict[int, str]:
-        """Why answers of a batch were rejected, by request number: what the model is told when they are asked again."""
+        """Why answers of a batch were rejected, by request number: the model is told when it is asked again."""
         part = Part(self._place(batch), (batch,), batch.requests, is_compacted=bool(batch.compacted))
         found: dict[int, str] = {}
         if not part.path.exists():
-            return found  # lost: the request goes again without a reason
+            return found  # lost: the request goes again without one
         start, stop = part.span
         with reading(part) as table:
             for group, (low, high) in enumerate(table.spans("request")):
@@ -202,7 +202,7 @@ class ResultsStore:
         return found
 
     def remove_leftovers(self, ledger: Ledger) -> None:
-        """Delete parts that compacted ones replaced, and what dead processes left behind; only while nobody writes."""
+        """Delete parts that compacted ones replaced, and what killed processes left behind. Nobody may be writing."""
         folder = self._state.results(self.schema_id)
         held = {batch.compacted for batch in ledger.batches.values()}
         replaced = {

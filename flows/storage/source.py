@@ -26,7 +26,7 @@ _PEEKED_ROWS = 64
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A Parquet file with the identity that it had when it was first looked at."""
+    """A Parquet file as it was when it was opened."""
 
     path: Path
     name: str  # within the input, with forward slashes
@@ -34,11 +34,11 @@ class SourceFile:
     rows: int
     identity: str  # size, modification time and footer hash: changes when the file does
     bytes_per_row: Mapping[str, float]  # uncompressed, by top-level column
-    partition: Mapping[str, str | None]  # values that stand in the names of its folders, `key=value`
+    partition: Mapping[str, str | None]  # values in the names of its folders, `key=value`
 
     @classmethod
     def open(cls, path: Path, name: str) -> SourceFile:
-        """Look at a file. Raises UsageError with what to do for anything that is not a readable Parquet file."""
+        """Read a file's footer. Raises UsageError for anything that is not a readable Parquet file."""
         try:
             with pq.ParquetFile(path) as file:
                 metadata = file.metadata
@@ -54,13 +54,13 @@ class SourceFile:
         return cls(path, name, schema, metadata.num_rows, identity_of(path), sizes, partition)
 
     def window_rows(self, columns: Sequence[str] | None = None) -> int:
-        """How many rows of these columns fit into a window."""
+        """How many rows of these columns fit into a window, by the footer."""
         names = self.schema.names if columns is None else columns
         width = sum(self.bytes_per_row.get(name, 0.0) for name in names)
         return max(1, min(WINDOW_ROWS, int(WINDOW_BYTES / max(width, 1.0))))
 
     def windows(self, columns: Sequence[str] | None = None, limit: int | None = None) -> Iterator[pa.Table]:
-        """The rows in order, a window at a time; none for no rows. `columns` may name values of the partition."""
+        """The rows in order, a window at a time; none for no rows. `columns` may include partition keys."""
         left = self.rows if limit is None else min(limit, self.rows)
         own = None if columns is None else [name for name in columns if name not in self.partition]
         with pq.ParquetFile(self.path, pre_buffer=False) as file:
@@ -72,7 +72,7 @@ class SourceFile:
                 yield table if columns is None else self._with_partition(table, columns)
 
     def _fitting_rows(self, file: pq.ParquetFile, columns: Sequence[str] | None) -> int:
-        """Rows a window, by the footer and by a look: of a text that repeats the footer counts one copy."""
+        """Rows of a window, by the footer and by the first rows: the footer counts a repeated text once."""
         rows = self.window_rows(columns)
         for batch in file.iter_batches(_PEEKED_ROWS, columns=columns, use_threads=False):
             return min(rows, fitting_rows(pa.Table.from_batches([batch]), WINDOW_BYTES))
@@ -88,7 +88,7 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class Source:
-    """A file, or the files of a folder in the order of their names; rows are counted over all of them."""
+    """A file, or the files of a folder in the order of their names; rows are numbered over all of them."""
 
     path: Path
     files: tuple[SourceFile, ...]
@@ -96,7 +96,7 @@ class Source:
 
     @classmethod
     def open(cls, path: Path) -> Source:
-        """Look at the input. Raises UsageError where it is missing, empty, or not Parquet."""
+        """Open the input. Raises UsageError if it is missing, empty, or not Parquet."""
         if not path.exists():
             raise UsageError(f"the input {path} does not exist", next_step="check the path; it is the first argument")
         if not path.is_dir():
@@ -114,14 +114,14 @@ class Source:
 
     @cached_property
     def identity(self) -> str:
-        """Changes when a file does, comes or goes."""
+        """Changes when a file changes, is added or removed."""
         if not self.is_folder:
             return self.files[0].identity
         return _digest(f"{file.name}\0{file.identity}" for file in self.files)
 
     @cached_property
     def schema(self) -> pa.Schema:
-        """The columns that every file has, and the values of its folders' names: what a prompt may use."""
+        """The columns and partition keys that every file has: what a prompt may use."""
         first = self.files[0]
         names = [*first.schema.names, *first.partition]
         return pa.schema([(name, self._type_of(name)) for name in names if self._everywhere(name)])
@@ -130,16 +130,16 @@ class Source:
         return all(name in file.partition or name in file.schema.names for file in self.files)
 
     def _type_of(self, name: str) -> pa.DataType:
-        """The type that a column's values have in all files; null where they have none in common."""
-        parts = [pa.string() if name in file.partition else file.schema.field(name).type for file in self.files]
+        """The common type of a column in all files; null if there is none."""
+        types = [pa.string() if name in file.partition else file.schema.field(name).type for file in self.files]
         try:
-            fields = [pa.schema([("x", kind)]) for kind in dict.fromkeys(parts)]
+            fields = [pa.schema([("x", kind)]) for kind in dict.fromkeys(types)]
             return pa.unify_schemas(fields, promote_options="permissive").field(0).type
         except (pa.ArrowInvalid, pa.ArrowTypeError):
             return pa.null()
 
     def check_columns(self, names: Sequence[str]) -> None:
-        """Raises UsageError for a column whose values can't stand beside each other."""
+        """Raises UsageError for a column whose types in the files have nothing in common."""
         for name in names:
             kinds = {file.schema.field(name).type: file.name for file in self.files if name in file.schema.names}
             if len(kinds) > 1 and pa.types.is_null(self.schema.field(name).type):
@@ -158,7 +158,7 @@ class Source:
             left -= file.rows
 
     def check_unchanged(self) -> bool:
-        """Whether the input is still what was looked at."""
+        """Whether the input is still what was opened."""
         if not self.path.exists() or self.path.is_dir() != self.is_folder:
             return False
         if self.is_folder and parquet_files(self.path) != [file.name for file in self.files]:
@@ -167,13 +167,13 @@ class Source:
 
 
 def parquet_files(folder: Path) -> list[str]:
-    """The names of a folder's Parquet files, at any depth, ascending, without those that are hidden from readers."""
+    """The names of a folder's Parquet files at any depth, ascending, without hidden ones (`_` or `.`)."""
     found = (path.relative_to(folder) for path in folder.rglob("*.parquet"))
-    return sorted(name.as_posix() for name in found if not any(part.startswith(("_", ".")) for part in name.parts))
+    return sorted(name.as_posix() for name in found if not any(step.startswith(("_", ".")) for step in name.parts))
 
 
 def identity_of(path: Path) -> str:
-    """Size, modification time and a hash of the end of the file, where Parquet keeps its footer."""
+    """Size, modification time, and a hash of the end of the file, which holds the Parquet footer."""
     stat = path.stat()
     with path.open("rb") as file:
         file.seek(max(0, stat.st_size - _FOOTER_BYTES))
@@ -193,22 +193,22 @@ def column_values(column: pa.ChunkedArray) -> list[Any]:
     return values
 
 
-def _digest(parts: Iterator[str]) -> str:
-    return blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
+def _digest(texts: Iterator[str]) -> str:
+    return blake2b("\n".join(texts).encode(), digest_size=16).hexdigest()
 
 
 def _partition(name: str) -> dict[str, str | None]:
     """The `key=value` folders of a name, as Hive writes them."""
-    pairs = (part.partition("=") for part in PurePosixPath(name).parts[:-1] if "=" in part)
+    pairs = (folder.partition("=") for folder in PurePosixPath(name).parts[:-1] if "=" in folder)
     return {unquote(key): None if value == _NO_PARTITION else unquote(value) for key, _, value in pairs}
 
 
 def _check_no_table_format(path: Path) -> None:
-    """A folder that a table format manages has files in it that are no longer part of the table."""
+    """The folder of a table format may hold files that no longer belong to the table."""
     for log, name in _TABLE_FORMATS.items():
         if any(path.glob(log)):
             raise UsageError(
-                f"{path} is a {name} table: some of its files may be no part of it any more",
+                f"{path} is a {name} table: some of its files may no longer belong to it",
                 next_step="export the rows that you want to plain Parquet files",
             )
 
@@ -220,7 +220,7 @@ def _check_names(path: Path, names: Sequence[str]) -> None:
 
 
 def _bytes_per_row(metadata: pq.FileMetaData, names: Sequence[str]) -> dict[str, float]:
-    """Mean uncompressed bytes a row, by top-level column."""
+    """Mean uncompressed bytes per row, by top-level column."""
     sizes: dict[str, float] = {}
     for group in range(metadata.num_row_groups):
         row_group = metadata.row_group(group)
@@ -233,5 +233,5 @@ def _bytes_per_row(metadata: pq.FileMetaData, names: Sequence[str]) -> dict[str,
 
 
 def _top_level(path: str, names: Sequence[str]) -> str:
-    """The column that a nested value is part of; a name may have dots of its own."""
+    """The column that a nested value belongs to; names may contain dots."""
     return max((name for name in names if path.startswith(f"{name}.")), key=len, default=path)

@@ -94,29 +94,29 @@ class StateDirectory:
         return self.path / f"report.{suffix}"
 
     def read_run(self) -> dict[str, Any] | None:
-        """run.json, or None where there is no run yet."""
+        """run.json, or None if there is no run yet. Raises StateError for another format."""
         if not self.run_file.exists():
             return None
         run = read_json(self.run_file)
-        if run.get("format", 0) > FORMAT:
+        if run.get("format") != FORMAT:
             raise StateError(
-                f"{self.path} was written by a newer Batchwerk (format {run['format']}, this one knows {FORMAT})",
-                next_step="upgrade Batchwerk, or choose another output",
+                f"{self.path} has the format {run.get('format')}, and this version of Batchwerk reads format {FORMAT}",
+                next_step="use the version of Batchwerk that wrote it, or choose another output",
             )
         return run
 
     def check_journal(self) -> None:
         """Without its journal a run would send, and pay for, everything again. Call it before the journal is opened."""
-        planned = any(self.requests.glob("*.pq"))
+        frozen = any(self.requests.glob("*.pq"))
         answered = any((self.path / "results").glob("*/*.pq"))
-        if (planned and not self.journal.exists()) or (answered and self.journal.stat().st_size == 0):
+        if (frozen and not self.journal.exists()) or (answered and self.journal.stat().st_size == 0):
             raise StateError(
                 f"{self.journal} is missing or empty, though requests were made: what was sent and paid is not known",
                 next_step=f"restore it from a backup; or delete {self.path.name} and pay for all of it again",
             )
 
     def open_run(self, source: Path, *, input_moved: bool) -> str:
-        """The run's id; begins a new run where there is none. Call it while holding the lock."""
+        """The run's id; begins a new run if there is none. Call it while holding the lock."""
         run = self.read_run()
         where = str(source.resolve())
         if run is None:
@@ -174,7 +174,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_or_none(path: Path) -> dict[str, Any] | None:
-    """A JSON object that can be made again, or None where it is missing or damaged."""
+    """A JSON object that can be made again, or None if it is missing or damaged."""
     try:
         return read_json(path)
     except StateError:

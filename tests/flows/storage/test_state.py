@@ -115,11 +115,12 @@ def test_the_same_input_by_another_path_is_the_same(state: StateDirectory, tmp_p
     check_belongs(run, tmp_path / "." / "x" / ".." / "in.parquet", state.output, input_moved=False)
 
 
-def test_a_newer_format_is_refused(state: StateDirectory) -> None:
-    """An older Batchwerk doesn't guess what a newer one wrote."""
+@pytest.mark.parametrize("found", [FORMAT + 1, FORMAT - 1, None])
+def test_another_format_is_refused(state: StateDirectory, found: int | None) -> None:
+    """Batchwerk doesn't guess what another version wrote."""
     state.prepare()
-    state.run_file.write_text(json.dumps({"id": "a", "format": FORMAT + 1, "input": "x"}))
-    with pytest.raises(StateError, match=f"newer Batchwerk .format {FORMAT + 1}"):
+    state.run_file.write_text(json.dumps({"id": "a", "format": found, "input": "x"}))
+    with pytest.raises(StateError, match=f"has the format {found}, and"):
         state.read_run()
 
 
