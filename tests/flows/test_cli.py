@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from flows import outline
+from flows.cli import call
 from flows.settings import Settings, parameter_table
 from tests.flows.command import batchwerk
 
@@ -79,3 +81,16 @@ def test_the_command_alone_shows_its_help() -> None:
     assert called.status == 2
     assert "Usage: batchwerk [OPTIONS] COMMAND" in called.err
     assert "batchwerk: " not in called.err
+
+
+def test_ctrl_c_is_answered_with_how_to_continue(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit status 130, no traceback."""
+
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(outline, "standing", interrupted)
+    assert call(["status", "out.parquet"]) == 130
+    assert capsys.readouterr() == ("", "stopped; run the same command again to continue\n")

@@ -54,6 +54,63 @@ def test_the_command_enriches_a_file_twice_and_pays_once(env: Env, tmp_path: Pat
     assert pq.read_table(output).column("_status").to_pylist() == ["ok"] * 30
 
 
+COUNTING = """
+import atexit, sys
+import flows.preflight
+calls, check = [], flows.preflight.check
+flows.preflight.check = lambda settings: (calls.append(settings), check(settings))[1]
+atexit.register(lambda: sys.stderr.write(f"checked {len(calls)} times"))
+from flows.cli import main
+main()
+"""
+
+
+def test_the_command_checks_its_input_once(env: Env, tmp_path: Path) -> None:
+    """The flow in its process gets what the command has checked; reading every footer twice takes time."""
+    source, job = write_texts(tmp_path, reviews(3)), write_job(tmp_path)
+    arguments = ["run", source, tmp_path / "out.parquet", "--job", job, "--provider", "local"]
+    command = [sys.executable, "-c", COUNTING, *map(str, arguments)]
+    done = subprocess.run(command, env={**os.environ, **env}, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.endswith("checked 1 times")
+
+
+def test_an_error_of_the_run_is_a_sentence_and_an_object(env: Env, tmp_path: Path) -> None:
+    """A wrong key is found in the flow: exit status, standard error and JSON say it as for any other mistake."""
+    source, output, job = write_texts(tmp_path, reviews(3)), tmp_path / "out.parquet", write_job(tmp_path)
+    with running_emulator(EmulatorOptions(key="right", latency=0)) as emulator:
+        options = ["--provider", "holysheep", "--base-url", emulator.base_url, "--json"]
+        key = {"HOLYSHEEP_API_KEY": "wrong"}
+        called = batchwerk("run", source, output, "--job", job, *options, env={**env, **key})
+    answer = json.loads(called.out.splitlines()[-1])
+    assert called.started_prefect
+    assert called.status == answer["exit"] == 2, called.err
+    assert f"batchwerk: {answer['error']}" in called.err
+    assert "Traceback" not in called.err
+
+
+FAILING = """
+import flows.pipeline
+def fail(*_):
+    raise ZeroDivisionError("a bug")
+flows.pipeline.run_pipeline = fail
+from flows.cli import main
+main()
+"""
+
+
+def test_an_unexpected_error_of_the_flow_ends_the_command_with_status_1(env: Env, tmp_path: Path) -> None:
+    """Prefect logs the traceback; the command says what to do next, in JSON too."""
+    source, job = write_texts(tmp_path, reviews(3)), write_job(tmp_path)
+    arguments = ["run", source, tmp_path / "out.parquet", "--job", job, "--provider", "local", "--json"]
+    command = [sys.executable, "-c", FAILING, *map(str, arguments)]
+    done = subprocess.run(command, env={**os.environ, **env}, cwd=ROOT, capture_output=True, text=True, check=False)
+    answer = json.loads(done.stdout.splitlines()[-1])
+    assert done.returncode == answer["exit"] == 1, done.stderr
+    assert "unexpected error" in answer["error"]
+    assert "run the same command again to continue" in done.stderr
+
+
 def test_status_and_report_show_a_finished_output(env: Env, tmp_path: Path) -> None:
     """Both read the state directory and start nothing."""
     source, output = write_texts(tmp_path, reviews(4)), tmp_path / "out.parquet"
