@@ -34,9 +34,7 @@ def runs(_fork_servers: tuple[ForkServer, ForkServer]) -> ForkServer:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _quick_emulators(
-    request: pytest.FixtureRequest, _fork_servers: tuple[ForkServer, ForkServer]
-) -> Iterator[None]:
+def _quick_emulators(request: pytest.FixtureRequest, _fork_servers: tuple[ForkServer, ForkServer]) -> Iterator[None]:
     """Emulators are forked, not started: a third of a second less for each."""
     if request.module.__name__.rpartition(".")[2] == STARTS_ITSELF:
         yield
