@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+import sys
+import time
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from blocks.errors import BatchwerkError
 from flows.batches.orchestrator import Threads
 from flows.pipeline import run_pipeline
 from flows.preflight import check
@@ -35,6 +39,23 @@ def enrich(**parameters: Any) -> Figures:
     settings = read_settings(parameters)
     with Threads() as threads:
         return run_pipeline(check(settings), threads)
+
+
+def main(parameters: str) -> None:
+    """For a process of its own: parameters as JSON; prints the exit status, fails with the sentence of an error."""
+    try:
+        figures = enrich(**orjson.loads(parameters))
+    except BatchwerkError as error:
+        sys.exit(str(error))
+    sys.stdout.write(f"{int(figures.exit)}\n")
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
+    """Look again and again; what never happens fails the test."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"did not happen within {seconds:.0f} s"
+        time.sleep(0.02)
 
 
 def write_job(folder: Path, text: str = JOB) -> Path:
