@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from flows import outline
 from flows.cli import call
+from flows.report import status
 from flows.settings import Settings, parameter_table
 from tests.flows.command import batchwerk
 
@@ -91,6 +91,6 @@ def test_ctrl_c_is_answered_with_how_to_continue(
     def interrupted(_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(outline, "standing", interrupted)
+    monkeypatch.setattr(status, "read_status", interrupted)
     assert call(["status", "out.parquet"]) == 130
     assert capsys.readouterr() == ("", "stopped; run the same command again to continue\n")
