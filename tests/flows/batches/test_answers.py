@@ -1,0 +1,77 @@
+"""Collecting the answers of one batch: which answers count, and what is written of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from pydantic import SecretStr
+
+from blocks.batch import Answer, BatchPhase, BatchStatus, Connection, RequestForm, Usage
+from blocks.catalog import Reach
+from flows.batches.answers import Order, collect_answers
+from flows.domain.events import Slice
+from flows.domain.job import parse_job
+from flows.domain.ledger import Batch, State
+from flows.spec import Spec
+from flows.storage.state import StateDirectory
+from tests.flows.undecorated import JOB
+
+GOOD = '{"sentiment": "positive", "topics": []}'
+
+
+class Provider:
+    """Has answers to some batches; the others failed as a whole."""
+
+    def __init__(self, **answers: list[int]) -> None:
+        self.answers = answers
+        self.read: list[str] = []
+
+    def poll(self, batch_id: str) -> BatchStatus:
+        phase = BatchPhase.ENDED if batch_id in self.answers else BatchPhase.FAILED
+        return BatchStatus(batch_id, phase, phase.value)
+
+    def results(self, batch_id: str, form: RequestForm) -> Iterator[Answer]:
+        self.read.append(batch_id)
+        for number in self.answers[batch_id]:
+            yield Answer(f"run-1-{number}-1", GOOD, Usage(10, 5), None)
+
+
+def order_of(folder: Path, gone: str | None = None, **batch: Any) -> Order:
+    """Four requests, sent as `original`."""
+    connection = Connection("openai", "", "openai")
+    spec = Spec(parse_job(JOB, "job.yaml"), "gpt-4.1", connection)
+    ended = Batch(7, [Slice(0, 4)], State.ENDED, tag="run-1", **{"id": "original", **batch})
+    return Order(Reach(connection, SecretStr("a-key"), ""), spec, ended, folder / "out.parquet", 3, gone)
+
+
+def collect(order: Order, provider: Provider) -> Any:
+    return collect_answers(order, provider)  # type: ignore[arg-type]  # it has what is called here
+
+
+def test_answers_are_written_and_counted(tmp_path: Path) -> None:
+    """The results part has a row for each request; those without an answer go again."""
+    order = order_of(tmp_path)
+    result = collect(order, Provider(original=[0, 2, 3]))
+    part = pq.read_table(StateDirectory(order.output).part(order.spec.schema_id, 7))
+    assert part.column("outcome").to_pylist() == ["ok", "missing", "ok", "ok"]
+    assert (result.ok, [(piece.start, piece.stop) for piece in result.again]) == (3, [(1, 2)])
+
+
+def test_accidental_copies_fill_in_and_are_paid(tmp_path: Path) -> None:
+    """A copy that failed is not read."""
+    provider = Provider(original=[0, 1], copy=[0, 3])
+    result = collect(order_of(tmp_path, copies=("copy", "failed")), provider)
+    assert provider.read == ["original", "copy"]
+    assert (result.ok, result.input_tokens) == (3, 40)
+
+
+@pytest.mark.parametrize("why", [{"failed": "refused"}, {"id": None}, {"gone": "deleted"}], ids=str)
+def test_a_batch_without_answers_is_not_asked_for(tmp_path: Path, why: dict[str, Any]) -> None:
+    """It failed as a whole, was never accepted, or its answers are gone."""
+    provider = Provider(original=[0, 1, 2, 3])
+    assert collect(order_of(tmp_path, **why), provider).ok == 0
+    assert provider.read == []
