@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NoReturn
+from unittest.mock import Mock
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,7 +25,6 @@ from blocks import errors
 from blocks.batch import Connection
 from blocks.catalog import Reach
 from blocks.errors import AuthenticationFailed, BatchwerkError, NotFound, ProviderError, StateError, UsageError
-from flows.batches import collector_pool
 from flows.batches.answers import Order
 from flows.batches.collector_pool import CollectorPool, _Collector
 from flows.domain.events import Slice
@@ -131,6 +131,19 @@ def test_a_dead_collector_is_replaced(
         assert collect(pool, order_of(tmp_path, failed="refused")).again[0].requests == 10
         assert len(started) == expected
     assert caplog.text.count("a collector process died") == 1
+
+
+def test_an_interrupted_collector_is_not_used_again(
+    tmp_path: Path, started: list[_Collector], pool: CollectorPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its late reply would be taken for that of the next batch."""
+    with monkeypatch.context() as patched:
+        patched.setattr(_Collector, "collect", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            collect(pool, order_of(tmp_path, failed="refused"))
+    assert started[0].process.returncode is not None
+    assert collect(pool, order_of(tmp_path, failed="refused")).again
+    assert len(started) == 2
 
 
 def test_why_answers_are_gone_reaches_the_collector(tmp_path: Path, pool: CollectorPool) -> None:
@@ -276,11 +289,15 @@ def test_what_is_logged_there_is_logged_here(tmp_path: Path, caplog: pytest.LogC
     assert record.levelno == logging.WARNING
 
 
-def test_a_collector_imports_no_prefect() -> None:
-    """It would cost seconds and memory."""
-    program = "import sys, flows.batches.collector_pool; sys.exit('prefect' in sys.modules)"
-    environment = dict(collector_pool._environment())
-    assert subprocess.run([sys.executable, "-P", "-c", program], env=environment, check=False).returncode == 0
+def test_a_collector_imports_no_prefect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would cost seconds and memory; one that is found first would leave a trace."""
+    trace, package = tmp_path / "imported", tmp_path / "extra" / "prefect"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(f"open({str(trace)!r}, 'w')")
+    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+    with closing(CollectorPool(1)) as pool:
+        assert collect(pool, order_of(tmp_path, failed="refused")).again
+    assert not trace.exists()
 
 
 def test_ctrl_c_does_not_reach_collectors(started: list[_Collector], pool: CollectorPool) -> None:
