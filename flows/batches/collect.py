@@ -6,7 +6,8 @@ import logging
 import time
 
 from blocks.errors import NotFound, Transient
-from flows.batches.answers import CollectorPool, Order, collect_answers
+from flows.batches.answers import Order, collect_answers
+from flows.batches.collector_pool import CollectorPool
 from flows.batches.poll import INVISIBLE
 from flows.domain.events import BatchResult, Collected, Lost, Restored
 from flows.domain.ledger import Batch

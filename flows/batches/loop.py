@@ -12,8 +12,8 @@ from typing import Any
 
 from blocks.batch import PollPlan
 from blocks.errors import AuthenticationFailed, BatchwerkError, UsageError
-from flows.batches.answers import CollectorPool, collectors_for
 from flows.batches.collect import collect_batch
+from flows.batches.collector_pool import CollectorPool, collectors_for
 from flows.batches.orchestrator import COLLECTORS, Orchestrator
 from flows.batches.outbox import Outbox, raise_failure
 from flows.batches.poll import poll_batch

@@ -1,6 +1,6 @@
 """The pipeline as a process of its own, its stages measured: what `tests.bench` starts. Prints one JSON object.
 
-A stage is what threads of this process spend in it; all that helper processes do is a stage of its own.
+A stage is what threads of this process spend in it; all that collector processes do is a stage of its own.
 
 python -m tests.bench.measured PARAMETERS        the flow `enrich` with parameters as JSON
 python -m tests.bench.measured                   the same imports, and a flow that does nothing
@@ -77,7 +77,7 @@ def main(parameters: str) -> None:
     assert isinstance(figures, Figures)
     stages.seconds["submit"] -= stages.seconds["render and encode"]
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    stages.seconds["helper processes"] = children.ru_utime + children.ru_stime
+    stages.seconds["collector processes"] = children.ru_utime + children.ru_stime
     result = {
         "rows": sum(figures.rows.values()),
         "ok": figures.rows.get("ok", 0),

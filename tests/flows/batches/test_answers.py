@@ -1,155 +1,77 @@
-"""Helpers: batches are gathered in processes of their own, and come out as if they were not."""
+"""Collecting the answers of one batch: which answers count, and what is written of them."""
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import orjson
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pydantic import SecretStr
 
-from blocks.errors import NotFound
-from flows.batches import answers as gather
-from flows.batches.answers import CollectorPool as Helpers
-from flows.batches.answers import _Helper
-from flows.domain.events import BatchResult
-from tests.flows.undecorated import enrich, reviews, write_job, write_texts
+from blocks.batch import Answer, BatchPhase, BatchStatus, Connection, RequestForm, Usage
+from blocks.catalog import Reach
+from flows.batches.answers import Order, collect_answers
+from flows.domain.events import Slice
+from flows.domain.job import parse_job
+from flows.domain.ledger import Batch, State
+from flows.spec import Spec
+from flows.storage.state import StateDirectory
+from tests.flows.undecorated import JOB
 
-OPTIONS = {"failure_rate": "0.2", "invalid_rate": "0.1", "missing_rate": "0.1"}
-
-
-@pytest.fixture(autouse=True)
-def helpers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two, for however few requests."""
-    monkeypatch.setattr("flows.batches.loop.collectors_for", lambda _: 2)
+GOOD = '{"sentiment": "positive", "topics": []}'
 
 
-@pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[_Helper]]:
-    """The helpers that a run starts."""
-    found: list[_Helper] = []
-    begin = _Helper.__init__
+class Provider:
+    """Has answers to some batches; the others failed as a whole."""
 
-    def noting(self: _Helper) -> None:
-        begin(self)
-        found.append(self)
+    def __init__(self, **answers: list[int]) -> None:
+        self.answers = answers
+        self.read: list[str] = []
 
-    monkeypatch.setattr(_Helper, "__init__", noting)
-    yield found
-    assert all(helper._process.returncode is not None for helper in found), "a helper was left behind"
+    def poll(self, batch_id: str) -> BatchStatus:
+        phase = BatchPhase.ENDED if batch_id in self.answers else BatchPhase.FAILED
+        return BatchStatus(batch_id, phase, phase.value)
 
-
-def call(folder: Path, **more: Any) -> dict[str, Any]:
-    folder.mkdir()
-    source, job = write_texts(folder, reviews(60)), write_job(folder)
-    options = {**OPTIONS, **more.pop("options", {})}
-    usual = {"input": source, "output": folder / "out.parquet", "job": job, "batch_size": 10, "options": options}
-    return {**usual, **more}
+    def results(self, batch_id: str, form: RequestForm) -> Iterator[Answer]:
+        self.read.append(batch_id)
+        for number in self.answers[batch_id]:
+            yield Answer(f"run-1-{number}-1", GOOD, Usage(10, 5), None)
 
 
-def test_the_output_is_the_same(
-    tmp_path: Path, started: list[_Helper], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """With failures, invalid answers and missing ones, which go again with the reason."""
-    with_helpers = enrich(**call(tmp_path / "with"))
-    assert started
-    assert "a helper process ended" not in caplog.text  # which would have been done without
-    monkeypatch.setattr("flows.batches.loop.collectors_for", lambda _: 0)
-    alone = enrich(**call(tmp_path / "alone"))
-    outputs: list[pa.Table] = [pq.read_table(tmp_path / name / "out.parquet") for name in ("with", "alone")]
-    assert outputs[0].equals(outputs[1])
-    assert (with_helpers.outcomes, with_helpers.money) == (alone.outcomes, alone.money)
+def order_of(folder: Path, gone: str | None = None, **batch: Any) -> Order:
+    """Four requests, sent as `original`."""
+    connection = Connection("openai", "", "openai")
+    spec = Spec(parse_job(JOB, "job.yaml"), "gpt-4.1", connection)
+    ended = Batch(7, [Slice(0, 4)], State.ENDED, tag="run-1", **{"id": "original", **batch})
+    return Order(Reach(connection, SecretStr("a-key"), ""), spec, ended, folder / "out.parquet", 3, gone)
 
 
-def test_a_helper_that_is_killed_is_done_without(
-    tmp_path: Path, started: list[_Helper], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """What it was doing is done again here; nothing is sent again."""
-    ask = _Helper.collect
-
-    def killed_first(self: _Helper, order: gather.Order) -> BatchResult:
-        os.kill(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        return ask(self, order)
-
-    monkeypatch.setattr(_Helper, "collect", killed_first)
-    figures = enrich(**call(tmp_path / "x"))
-    assert started
-    assert figures.rows == {"ok": 60}
-    assert "a helper process ended" in caplog.text
+def collect(order: Order, provider: Provider) -> Any:
+    return collect_answers(order, provider)  # type: ignore[arg-type]  # it has what is called here
 
 
-def test_what_a_provider_refuses_is_told_as_it_is(
-    tmp_path: Path, started: list[_Helper], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An error crosses over with its kind, its fields and its next step."""
-    met: list[NotFound] = []
-    ask = _Helper.collect
-
-    def noting(self: _Helper, order: gather.Order) -> BatchResult:
-        order.batch.id = "no-such-batch"
-        try:
-            return ask(self, order)
-        except NotFound as error:
-            met.append(error)
-            raise
-
-    monkeypatch.setattr(_Helper, "collect", noting)
-    monkeypatch.setattr("flows.batches.collect.INVISIBLE", 0.0)
-    figures = enrich(**call(tmp_path / "x"))
-    assert started
-    assert figures.outcomes["gone"] >= 10
-    assert (met[0].provider, met[0].status) == ("holysheep", 404)
-    assert met[0].next_step
+def test_answers_are_written_and_counted(tmp_path: Path) -> None:
+    """The results part has a row for each request; those without an answer go again."""
+    order = order_of(tmp_path)
+    result = collect(order, Provider(original=[0, 2, 3]))
+    part = pq.read_table(StateDirectory(order.output).part(order.spec.schema_id, 7))
+    assert part.column("outcome").to_pylist() == ["ok", "missing", "ok", "ok"]
+    assert (result.ok, [(piece.start, piece.stop) for piece in result.retry]) == (3, [(1, 2)])
 
 
-def test_the_key_is_on_no_command_line_and_in_no_environment(tmp_path: Path, started: list[_Helper]) -> None:
-    """It goes through the pipe."""
-    seen: list[bytes] = []
-    ask = _Helper.collect
-
-    def looking(self: _Helper, order: gather.Order) -> BatchResult:
-        place = Path(f"/proc/{self._process.pid}")
-        seen.append((place / "cmdline").read_bytes() + (place / "environ").read_bytes())
-        return ask(self, order)
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(_Helper, "collect", looking)
-        patched.setattr("blocks.catalog.EMULATOR_KEY", "a-key-that-is-planted")
-        enrich(**call(tmp_path / "x"))
-    assert started
-    assert seen
-    assert not any(b"a-key-that-is-planted" in content for content in seen)
+def test_accidental_copies_fill_in_and_are_paid(tmp_path: Path) -> None:
+    """A copy that failed is not read."""
+    provider = Provider(original=[0, 1], copy=[0, 3])
+    result = collect(order_of(tmp_path, copies=("copy", "failed")), provider)
+    assert provider.read == ["original", "copy"]
+    assert (result.ok, result.input_tokens) == (3, 40)
 
 
-def test_what_is_logged_there_is_logged_here(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A warning of the client is not lost with the process."""
-    options = {"dialect": "openai", "missing_rate": "1", "failure_rate": "0", "invalid_rate": "0"}
-    enrich(**call(tmp_path / "x", options=options, max_attempts=1))
-    assert "neither an output nor an error file" in caplog.text
-
-
-def test_an_order_is_read_as_it_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every field of it."""
-    orders: list[gather.Order] = []
-    ask = Helpers.collect
-
-    def noting(self: Helpers, order: gather.Order, provider: Any) -> BatchResult:
-        orders.append(order)
-        return ask(self, order, provider)
-
-    monkeypatch.setattr(Helpers, "collect", noting)
-    enrich(**call(tmp_path / "x"))
-    for order in orders:
-        read = gather._read(gather._written(order))
-        assert read.spec == order.spec
-        assert read.reach == order.reach
-        assert (read.output, read.max_attempts) == (order.output, order.max_attempts)
-        for name in ("number", "slices", "tag", "id", "copies", "failed", "final"):
-            assert getattr(read.batch, name) == getattr(order.batch, name), name
-        assert orjson.loads(gather._written(order))["key"]
+@pytest.mark.parametrize("why", [{"failed": "refused"}, {"id": None}, {"gone": "deleted"}], ids=str)
+def test_a_batch_without_answers_is_not_asked_for(tmp_path: Path, why: dict[str, Any]) -> None:
+    """It failed as a whole, was never accepted, or its answers are gone."""
+    provider = Provider(original=[0, 1, 2, 3])
+    assert collect(order_of(tmp_path, **why), provider).ok == 0
+    assert provider.read == []
