@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from blocks.emulator import EmulatorOptions
+from tests.options_page import PAGE, options_page
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
@@ -186,8 +187,9 @@ def test_every_file_that_a_page_names_exists(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_no_line_is_longer_than_120_characters(page: Path) -> None:
-    """Pages can be read in an editor as they are."""
-    assert [number for number, line in enumerate(text_of(page).splitlines(), 1) if len(line) > 120] == []
+    """Pages can be read in an editor as they are, apart from the table that the code writes."""
+    lines = [] if page == PAGE else text_of(page).splitlines()
+    assert [number for number, line in enumerate(lines, 1) if len(line) > 120] == []
 
 
 def test_the_readme_is_a_page() -> None:
@@ -211,3 +213,8 @@ def test_the_table_of_options_is_the_catalogs() -> None:
         for option, values in entry.options.items()
     }
     assert documented_options() == offered
+
+
+def test_the_page_of_options_is_what_the_parameters_declare() -> None:
+    """Whoever adds a parameter writes the page anew: `python -m tests.options_page`."""
+    assert PAGE.read_text(encoding="utf-8") == options_page()
