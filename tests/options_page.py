@@ -10,8 +10,8 @@ HEAD = """\
 # Options of run
 
 `plan` accepts the same options as `run`, so that the same command line shows what would happen. It prints the number of
-requests and batches, the estimated cost and the first rendered prompt, and sends nothing. The form in the Prefect UI and
-the parameters of a deployment are these too, with underscores: `batch_size`.
+requests and batches, the estimated cost and the first rendered prompt, and sends nothing. The form in the Prefect UI
+and the parameters of a deployment are these too, with underscores: `batch_size`.
 
 | option | values | default | meaning |
 | --- | --- | --- | --- |

@@ -168,8 +168,9 @@ def test_a_batch_that_expires_uses_up_no_attempt_and_keeps_what_was_done(tmp_pat
     assert figures.rows == {"ok": 16}
     assert figures.outcomes["expired"] > 0
     check_paid_once(tmp_path, 16)
-    expired = [event for event in journal_of(tmp_path) if isinstance(event, Collected) and event.batch == 2]
-    assert [event.result.ok for event in expired] == [0 if dialect == "gemini" else 4]
+    first_two = [event for event in journal_of(tmp_path) if isinstance(event, Collected) and event.batch <= 2]
+    # Two lanes send them: either may be the second that the provider gets, which expires.
+    assert sorted(event.result.ok for event in first_two) == [0 if dialect == "gemini" else 4, 8]
 
 
 @every_dialect
