@@ -12,7 +12,7 @@ from flows.batches.collect import restore_results
 from flows.batches.loop import send_and_collect
 from flows.batches.orchestrator import Threads
 from flows.batches.outbox import Outbox
-from flows.domain.ledger import State
+from flows.domain.batches import State
 from flows.engine.logs import log_progress
 from flows.engine.opening import open_run
 from flows.engine.recorder import open_recorder

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from blocks.batch import BatchPhase, BatchProvider
 from blocks.catalog import Reach
+from flows.domain.batches import Batch
 from flows.domain.events import BatchResult
 from flows.domain.judging import BatchAnswers
-from flows.domain.ledger import Batch
 from flows.spec import Spec
 from flows.storage.results import ResultsStore, part_table
 from flows.storage.state import StateDirectory

@@ -9,8 +9,8 @@ from blocks.errors import NotFound, Transient
 from flows.batches.answers import Order, collect_answers
 from flows.batches.collector_pool import CollectorPool
 from flows.batches.poll import INVISIBLE
+from flows.domain.batches import Batch
 from flows.domain.events import BatchResult, Collected, Lost, Restored
-from flows.domain.ledger import Batch
 from flows.engine.recorder import now
 from flows.engine.run import Run
 

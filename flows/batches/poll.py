@@ -7,8 +7,8 @@ import time
 
 from blocks.batch import BatchPhase, BatchStatus, Obstacle
 from blocks.errors import NotFound
+from flows.domain.batches import Batch
 from flows.domain.events import Ended, Refused
-from flows.domain.ledger import Batch
 from flows.engine.recorder import now
 from flows.engine.run import Run
 

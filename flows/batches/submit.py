@@ -12,8 +12,8 @@ from blocks.batch import EncodedBatch, Found
 from blocks.errors import BatchTooLarge, ProviderError, StateError, UnknownOutcome
 from flows.batches.poll import refuse_too_large
 from flows.domain.agenda import Visit
+from flows.domain.batches import Batch, State
 from flows.domain.events import Refused, Submitted, Submitting, Unknown
-from flows.domain.ledger import Batch, State
 from flows.domain.prompts import Prompt
 from flows.engine.recorder import now
 from flows.engine.run import Run

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from itertools import islice
 
 from flows.domain.agenda import Agenda
+from flows.domain.batches import Batch, State
 from flows.domain.events import Slice
-from flows.domain.ledger import Batch, Ledger, State
+from flows.domain.ledger import Ledger
 from flows.domain.ranges import Ranges
 from flows.domain.sizing import BatchLimit, Queue, Sizes, cut_batches
 

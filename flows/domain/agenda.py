@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from blocks.batch import PollPlan
+from flows.domain.batches import Batch, State
 from flows.domain.breaker import Breaker
-from flows.domain.ledger import Batch, State
 
 # From HolySheep's tutorial: a batch is waited for twice half a second a request, and 600 s at the least.
 MIN_PATIENCE = 600.0

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from blocks.batch import Answer, Failure, FailureKind, Usage
+from flows.domain.batches import Batch
 from flows.domain.custom_ids import parse_custom_id
 from flows.domain.events import BatchResult, Slice
-from flows.domain.ledger import Batch
 from flows.domain.money import ModelPrice
 from flows.domain.outcomes import OUTCOMES, Outcome, after_failure, merge_slices
 from flows.domain.schema import OutputSchema

@@ -1,22 +1,15 @@
-"""The ledger: what was sent, what came back, what was paid. Replayed from the journal, never guessed.
-
-    reserved → submitting → submitted → ended → collected            (and from submitting: refused | unknown | ended)
-
-A batch is `reserved` only in memory, between the decision and the intent. `unknown` is a batch whose submission had
-no answer, also one that a dead process left in `submitting`: the provider is asked, nothing is sent blindly. Some
-providers accept a batch first and refuse it later: then `refused` follows `submitted`.
-"""
+"""The ledger: what was sent, what came back, what was paid. Replayed from the journal, never guessed."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import assert_never
 
 from blocks.errors import StateError
 from flows.domain import money
+from flows.domain.batches import IN_FLIGHT, Batch, State
 from flows.domain.events import (
     BatchResult,
     Collected,
@@ -34,24 +27,10 @@ from flows.domain.events import (
     Submitting,
     Unknown,
 )
-from flows.domain.ranges import Range, Ranges, size
-
-
-class State(StrEnum):
-    """Where a batch stands with us."""
-
-    RESERVED = "reserved"
-    SUBMITTING = "submitting"
-    UNKNOWN = "unknown"
-    SUBMITTED = "submitted"
-    ENDED = "ended"
-    COLLECTED = "collected"
-    REFUSED = "refused"
-
+from flows.domain.ranges import Ranges, size
 
 RESTORE = "the journal was changed by hand or damaged; restore the state directory from a backup"
 _Step = Submitted | Refused | Unknown | Ended | Collected | Lost  # what happens to a batch that was sent
-IN_FLIGHT = {State.RESERVED, State.SUBMITTING, State.UNKNOWN, State.SUBMITTED, State.ENDED}
 _MAY_FOLLOW: dict[type, set[State]] = {
     Submitted: {State.SUBMITTING, State.UNKNOWN},
     Refused: {State.SUBMITTING, State.UNKNOWN, State.SUBMITTED},
@@ -60,43 +39,6 @@ _MAY_FOLLOW: dict[type, set[State]] = {
     Collected: {State.ENDED},
     Lost: {State.COLLECTED},
 }
-
-
-@dataclass(slots=True)
-class Batch:
-    """One batch of the ledger. Times are seconds since the epoch."""
-
-    number: int
-    slices: list[Slice]
-    state: State
-    tag: str = ""
-    sha256: str = ""
-    spec: str = ""
-    bytes: int = 0
-    id: str | None = None
-    intended_at: float = 0.0
-    submitted_at: float = 0.0
-    ended_at: float = 0.0
-    collected_at: float = 0.0
-    wording: str = ""
-    failed: str | None = None
-    final: bool = False  # what failed with it fails for good
-    early: bool = False  # it ended before all was run
-    copies: tuple[str, ...] = ()  # other batches with the same requests, made by accident
-    reason: str = ""
-    result: BatchResult | None = None
-    lost: bool = False  # its results are gone
-    compacted: str = ""  # the part that holds its results together with those of others; empty: it has one of its own
-
-    @property
-    def requests(self) -> int:
-        """How many requests the batch holds."""
-        return sum(part.requests for part in self.slices)
-
-    @property
-    def span(self) -> Range:
-        """The lowest request number and one more than the highest."""
-        return min(part.start for part in self.slices), max(part.stop for part in self.slices)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing, contextmanager
 
 from blocks.batch import BatchProvider, Connection
 from blocks.catalog import Reach, reached
-from flows.domain.ledger import Batch
+from flows.domain.batches import Batch
 from flows.spec import Spec
 from flows.storage.state import StateDirectory, read_json
 

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TypeVar
 
+from flows.domain.batches import Batch
 from flows.domain.events import Event, Slice
-from flows.domain.ledger import Batch, Ledger, replay
+from flows.domain.ledger import Ledger, replay
 from flows.domain.ranges import Ranges
 from flows.preflight import RunConfig
 from flows.storage.journal import Journal

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from flows.domain.agenda import Visit
-from flows.domain.ledger import Batch, Ledger, Tally
+from flows.domain.batches import Batch
+from flows.domain.ledger import Ledger, Tally
 from flows.domain.ranges import Ranges
 from flows.domain.sizing import BatchLimit, batch_limit
 from flows.engine.clients import Clients

@@ -10,9 +10,9 @@ from typing import Any
 import orjson
 
 from flows.domain import money
+from flows.domain.batches import Batch
 from flows.domain.estimate import Estimate
 from flows.domain.events import BatchResult
-from flows.domain.ledger import Batch
 from flows.domain.money import PICO
 from flows.engine.run import Run
 from flows.report.verdict import Exit

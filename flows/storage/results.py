@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from blocks.errors import StateError
+from flows.domain.batches import Batch
 from flows.domain.judging import JudgedBatch
-from flows.domain.ledger import Batch, Ledger
+from flows.domain.ledger import Ledger
 from flows.domain.outcomes import Outcome
 from flows.domain.ranges import Range
 from flows.domain.schema import FieldType, ListOf, OutputSchema, Scalar, Struct

@@ -23,8 +23,9 @@ from blocks.emulator import EmulatorOptions, running_emulator
 from blocks.errors import BatchRefused, UnknownOutcome
 from blocks.transport import ATTEMPTS, Transport
 from flows.cancel import cancel_output
+from flows.domain.batches import State
 from flows.domain.events import Collected, Event, Refused, Submitting
-from flows.domain.ledger import Ledger, State
+from flows.domain.ledger import Ledger
 from flows.report.figures import Figures
 from flows.report.verdict import Exit
 from flows.storage.journal import read_events

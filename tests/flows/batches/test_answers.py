@@ -13,9 +13,9 @@ from pydantic import SecretStr
 from blocks.batch import Answer, BatchPhase, BatchStatus, Connection, RequestForm, Usage
 from blocks.catalog import Reach
 from flows.batches.answers import Order, collect_answers
+from flows.domain.batches import Batch, State
 from flows.domain.events import Slice
 from flows.domain.job import parse_job
-from flows.domain.ledger import Batch, State
 from flows.spec import Spec
 from flows.storage.state import StateDirectory
 from tests.flows.undecorated import JOB

@@ -27,9 +27,9 @@ from blocks.catalog import Reach
 from blocks.errors import AuthenticationFailed, BatchwerkError, NotFound, ProviderError, StateError, UsageError
 from flows.batches.answers import Order
 from flows.batches.collector_pool import CollectorPool, _Collector
+from flows.domain.batches import Batch, State
 from flows.domain.events import BatchResult, Slice
 from flows.domain.job import parse_job
-from flows.domain.ledger import Batch, State
 from flows.spec import Spec
 from tests.blocks.scripted import Say, serving
 from tests.flows.undecorated import JOB, enrich, reviews, write_job, write_texts

@@ -8,8 +8,9 @@ from typing import Any
 from blocks.batch import FailureKind, Limits
 from flows.domain.actions import Action, Collect, Finish, Poll, Reconcile, Rules, Submit, Wait, next_actions
 from flows.domain.agenda import Agenda
+from flows.domain.batches import Batch, State
 from flows.domain.events import Collected, Event, Refused, Reopened, Slice, Submitting
-from flows.domain.ledger import Batch, Ledger, State, replay
+from flows.domain.ledger import Ledger, replay
 from flows.domain.outcomes import after_failure, merge_slices
 from flows.domain.ranges import Ranges
 from flows.domain.sizing import batch_limit

@@ -4,8 +4,8 @@ import pytest
 
 from blocks.batch import PollPlan
 from flows.domain.agenda import Agenda, Visit, patience
+from flows.domain.batches import Batch, State
 from flows.domain.events import Slice
-from flows.domain.ledger import Batch, State
 
 PLAN = PollPlan(first=2.0, factor=2.0, longest=10.0)
 BATCH = Batch(1, [Slice(0, 5)], State.SUBMITTED)

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from blocks.errors import StateError
 from flows.domain.actions import Submit, next_actions
 from flows.domain.agenda import Agenda
+from flows.domain.batches import Batch, State
 from flows.domain.events import EVENTS, Event, Slice
-from flows.domain.ledger import Batch, Ledger, State, replay
+from flows.domain.ledger import Ledger, replay
 from flows.domain.ranges import Ranges
 from tests.flows.domain.histories import (
     collected,
