@@ -7,8 +7,9 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from blocks.emulator import EmulatorOptions
+from flows.cli import call
 from tests.options_page import PAGE, options_page
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,7 +37,10 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*\b")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
-NAMED_PATH = re.compile(r"\b(?:flows|blocks|tests|data|docs)/(?:[\w.-]+/)*[\w-]+\.(?:py|md|csv|yaml|parquet)\b")
+# Folders are recognised between backticks only: elsewhere "flows/blocks" may just be two words.
+NAMED_FILE = re.compile(r"\b(?:flows|blocks|tests|data|docs)/(?:[\w.-]+/)*[\w-]+\.(?:py|md|csv|yaml|parquet)\b")
+NAMED_PATH = re.compile(r"`((?:flows|blocks|tests|data|docs)/[\w./-]*)`")
+PROVIDER_OPTION = re.compile(r"--option ([a-z_]+)=")
 CITATION = re.compile(r"§\s?(\d+(?:\.\d+)?)")
 
 
@@ -58,6 +63,7 @@ def anchors_of(page: Path) -> set[str]:
     return {title.replace(" ", "-") for title in titles}
 
 
+@cache
 def helped(command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [BIN / "batchwerk", command, "--help"],
@@ -77,6 +83,7 @@ def help_texts() -> dict[str, str]:
 
 
 @pytest.mark.prefect
+@pytest.mark.xdist_group("prefect")
 def test_the_commands_for_own_data_work_as_the_readme_prints_them(tmp_path: Path) -> None:
     """The README's job file and its three commands enrich all sample rows in an empty folder."""
     (job,) = blocks_of(README, "yaml")
@@ -84,10 +91,11 @@ def test_the_commands_for_own_data_work_as_the_readme_prints_them(tmp_path: Path
     (tmp_path / "data").mkdir()
     shutil.copy(ROOT / "data/reviews.parquet", tmp_path / "data")
     (tmp_path / "my_job.yaml").write_text(job, encoding="utf-8")
+    elsewhere = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
     done = subprocess.run(
         ["bash", "-ec", commands.replace(".venv/bin/", f"{BIN}/")],
         cwd=tmp_path,
-        env={**os.environ, "PREFECT_HOME": str(tmp_path / "prefect")},
+        env={**elsewhere, "PREFECT_HOME": str(tmp_path / "prefect")},
         capture_output=True,
         text=True,
         timeout=300,
@@ -130,6 +138,14 @@ def test_every_option_that_a_page_names_exists(page: Path, help_texts: dict[str,
     """No page mentions an option that no command has."""
     existing = {option for text in help_texts.values() for option in OPTION.findall(text)} | ELSEWHERE
     assert set(OPTION.findall(text_of(page))) - existing == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_provider_option_that_a_page_sets_exists(page: Path) -> None:
+    """After `--option` stands an option of a provider, a limit of an account, or a switch of the emulator."""
+    providers = {option for _, option in documented_options()}
+    existing = providers | documented_limits() | {each.name for each in fields(EmulatorOptions)}
+    assert set(PROVIDER_OPTION.findall(text_of(page))) - existing == set()
 
 
 def test_every_switch_that_the_emulators_page_names_exists() -> None:
@@ -180,9 +196,10 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_file_that_a_page_names_exists(page: Path) -> None:
-    """A path of the project in the text is a path in the project."""
-    assert {path for path in NAMED_PATH.findall(text_of(page)) if not (ROOT / path).is_file()} == set()
+def test_every_path_that_a_page_names_exists(page: Path) -> None:
+    """Files and folders of the project that a page mentions are in the project."""
+    named = {*NAMED_FILE.findall(text_of(page)), *NAMED_PATH.findall(text_of(page))}
+    assert {path for path in named if not (ROOT / path).exists()} == set()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -197,22 +214,69 @@ def test_the_readme_is_a_page() -> None:
     assert len(text_of(README).splitlines()) <= 110
 
 
-def documented_options() -> dict[tuple[str, str], tuple[str, ...]]:
-    """The table of options: provider and option, with the values in their order, the default first."""
+def documented_keys() -> dict[str, str]:
+    """The table of providers: the variable that holds the key of each."""
+    return dict(re.findall(r"^\| `(\w+)` \| `([A-Z_]+)` \|", text_of(PROVIDERS), re.MULTILINE))
+
+
+def documented_options() -> dict[tuple[str, str], list[str]]:
+    """The table of options: provider and option, with the values in their order; a number has none."""
     rows = re.findall(r"^\| `(\w+)` \| `([a-z_]+)` \| (.+?) \|", text_of(PROVIDERS), re.MULTILINE)
-    return {(provider, option): tuple(re.findall(r"`([^`]+)`", values)) for provider, option, values in rows}
+    return {(provider, option): re.findall(r"`([^`]+)`", values) for provider, option, values in rows}
 
 
-def test_the_table_of_options_is_the_catalogs() -> None:
-    """Providers, options, values and defaults on the page are those of the code; a number has no values."""
-    from blocks.catalog import ENTRIES, NUMBER  # noqa: PLC0415  # only this test knows the catalogue's form
+def documented_limits() -> set[str]:
+    """The table of what an account may do."""
+    return set(re.findall(r"^\| `(max_\w+)` \|", text_of(PROVIDERS), re.MULTILINE))
 
-    offered = {
-        (provider, option): () if values is NUMBER else tuple(values)
-        for provider, entry in ENTRIES.items()
-        for option, values in entry.options.items()
-    }
-    assert documented_options() == offered
+
+@pytest.fixture
+def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """What the command says of a call that it refuses."""
+    source, job, output = ROOT / "data/reviews.parquet", ROOT / "data/jobs/reviews_en.yaml", tmp_path / "out.parquet"
+
+    def message(provider: str, *options: str) -> str:
+        more = [argument for option in options for argument in ("--option", option)]
+        arguments = ["plan", str(source), str(output), "--job", str(job), "--provider", provider, *more]
+        assert call(arguments) == 2
+        return capsys.readouterr().err.strip()
+
+    return message
+
+
+def listed(message: str) -> list[str]:
+    """What the last line of a message lists, between commas."""
+    return re.findall(r"([\w./-]+)(?=,|$| or | and )", message.splitlines()[-1])
+
+
+def test_the_table_of_providers_is_complete(refused: Callable[..., str]) -> None:
+    """It has the providers that the command knows."""
+    assert {"local", *documented_keys()} <= set(listed(refused("unheard-of")))
+    assert len(listed(refused("unheard-of"))) == len(documented_keys()) + 2  # the emulator, and an example of a block
+
+
+@pytest.mark.parametrize("provider", documented_keys())
+def test_the_table_of_providers_names_the_keys(
+    provider: str, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the variable on the page, the command asks for it."""
+    variable = documented_keys()[provider]
+    monkeypatch.delenv(variable, raising=False)
+    assert variable in refused(provider)
+
+
+@pytest.mark.parametrize("provider", documented_keys())
+def test_the_tables_of_options_are_complete(provider: str, refused: Callable[..., str]) -> None:
+    """Options and limits on the page are those that the command accepts."""
+    own = {option for name, option in documented_options() if name == provider}
+    assert set(listed(refused(provider, "unheard_of=1"))) == own | documented_limits()
+
+
+@pytest.mark.parametrize(("provider", "option"), documented_options())
+def test_the_table_of_options_has_the_values(provider: str, option: str, refused: Callable[..., str]) -> None:
+    """Each option takes the values on the page, the default first, or a number of seconds."""
+    values, message = documented_options()[provider, option], refused(provider, f"{option}=unheard-of")
+    assert listed(message) == values if values else "number of seconds" in message
 
 
 def test_the_page_of_options_is_what_the_parameters_declare() -> None:
