@@ -27,9 +27,12 @@ PAGES = [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMANDS = ("run", "plan", "status", "cancel", "report", "setup", "emulator")
 ELSEWHERE = {  # options of other programs that the documents call
     "--all",
+    "--markdown",
     "--no-prompt",
+    "--only",
     "--pool",
     "--quick",
+    "--runs",
     "--type",
 }
 
