@@ -19,7 +19,7 @@ import orjson
 from blocks.errors import StateError, UsageError
 from flows.storage.files import write_json
 
-FORMAT = 1
+FORMAT = 2
 _LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"  # none that look alike: the run's id is read out of logs
 
 
