@@ -86,7 +86,7 @@ def preview(config: RunConfig) -> Preview:
         if plan is None:
             rows = Path(scratch) / "rows.pq"
             plan = make_plan(config.question, frozen, new, rows, memory)
-        wanted = wanted_requests(rows, memory) if plan.requests else Ranges()
+        wanted = wanted_requests(rows, memory, Path(scratch)) if plan.requests else Ranges()
         requests = FrozenRequests([*frozen, *generations(new)])
         limit = batch_limit(config.settings.batch_size, config.spec.limits, ledger, plan.tokens_per_byte)
         return Preview(

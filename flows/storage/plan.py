@@ -95,9 +95,13 @@ def read_plan(rows_file: Path, question: Question) -> Plan | None:
     return Plan(**orjson.loads(metadata[b"plan"]))
 
 
-def wanted_requests(rows_file: Path, memory: str) -> Ranges:
-    """The numbers of the requests that the rows of the plan ask for. `memory`: as for `make_plan`."""
-    with TemporaryDirectory(prefix="plan-", dir=rows_file.parent) as scratch, connect(scratch, memory) as db:
+def wanted_requests(rows_file: Path, memory: str, scratch_in: Path | None = None) -> Ranges:
+    """The numbers of the requests that the rows of the plan ask for. `memory`: as for `make_plan`.
+
+    What does not fit into memory goes to a temporary folder in `scratch_in`, by default beside the file.
+    """
+    place = scratch_in or rows_file.parent
+    with TemporaryDirectory(prefix="plan-", dir=place) as scratch, connect(scratch, memory) as db:
         ranges = db.execute(
             # Consecutive numbers have the same difference to their place in the order.
             "SELECT min(request), max(request) + 1 FROM ("

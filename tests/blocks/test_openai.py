@@ -382,7 +382,7 @@ def test_a_throttled_create_is_made_again(batch: EncodedBatch) -> None:
 
 
 def test_a_create_may_be_answered_in_a_wrapping(batch: EncodedBatch) -> None:
-    """Together's way."""
+    """Together puts the batch below `job`."""
     with connected(UPLOADED, Say(200, {"job": {"id": "b-7"}, "warning": None})) as (provider, _):
         assert provider.submit(batch, FORM) == "b-7"
 
@@ -645,7 +645,7 @@ def test_a_batch_may_say_little(extra: dict[str, Any]) -> None:
 
 
 def test_dates_may_be_text() -> None:
-    """Together's way."""
+    """Together writes ISO 8601, with or without a zone."""
     expected = datetime(2026, 11, 22, 8, tzinfo=UTC)
     for text in ("2026-11-22T08:00:00Z", "2026-11-22T08:00:00", "2026-11-22T10:00:00+02:00"):
         assert read_status({"id": "b", "created_at": text}).created_at == expected

@@ -15,17 +15,20 @@ UNUSUAL = EmulatorOptions(
 
 
 def test_defaults_bring_no_faults() -> None:
+    """And need no arguments on the command line."""
     options = EmulatorOptions()
     assert not any(getattr(options, each.name) for each in fields(options) if each.name.endswith("_rate"))
     assert options.to_args() == []
 
 
 def test_command_line_brings_the_same_options_back() -> None:
+    """Every option survives the way to another process."""
     assert parse_args(UNUSUAL.to_args()) == (UNUSUAL, False)
     assert parse_args(["--attached"]) == (EmulatorOptions(), True)
 
 
 def test_text_is_parsed_by_the_type_of_its_field() -> None:
+    """Numbers, paths and texts that look like numbers; dashes are as good as underscores."""
     text = {"failure_rate": "0.1", "max-requests": "50", "state": "x.sqlite", "key": "5"}
     expected = EmulatorOptions(failure_rate=0.1, max_requests=50, state=Path("x.sqlite"), key="5")
     assert EmulatorOptions.from_mapping(text) == expected
@@ -51,17 +54,20 @@ def test_text_is_parsed_by_the_type_of_its_field() -> None:
     ],
 )
 def test_mistake_is_named(text: dict[str, str], named: str) -> None:
+    """The error says which option is unknown or wrong."""
     with pytest.raises(ValueError, match=named):
         EmulatorOptions.from_mapping(text)
 
 
 @pytest.mark.parametrize("value", ["0.1", True, None])
 def test_value_of_the_wrong_type_is_refused(value: Any) -> None:
+    """Also when it comes from Python code and not as text."""
     with pytest.raises(ValueError, match="failure_rate must be of type float"):
         EmulatorOptions(failure_rate=value)
 
 
 def test_mistake_on_the_command_line_ends_with_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    """The reason stands on standard error."""
     with pytest.raises(SystemExit) as ended:
         parse_args(["--failure-rate=2"])
     assert ended.value.code == 2
@@ -69,5 +75,6 @@ def test_mistake_on_the_command_line_ends_with_status_2(capsys: pytest.CaptureFi
 
 
 def test_help_explains_every_switch() -> None:
+    """Each field has its flag and its sentence in the help."""
     text = argument_parser("emulator").format_help()
     assert all(flag(each) in text and each.metadata["help"][:10] in text for each in fields(EmulatorOptions))

@@ -201,7 +201,7 @@ def test_an_answer_without_usage_is_unmetered_not_free() -> None:
 
 
 def test_an_unpriced_model_costs_the_unknown() -> None:
-    """Never nothing."""
+    """The sums are None, never 0; the tokens are counted all the same."""
     rows, result = judge([Slice(0, 1)], [answer(0, GOOD)], price=None)
     assert (result.cost, result.single_cost, result.rejected_cost) == (None, None, None)
     assert (rows[0]["cost"], result.input_tokens) == (None, 100)

@@ -19,6 +19,7 @@ def test_a_file_is_replaced_in_one_step(tmp_path: Path) -> None:
 
 
 def test_an_exception_leaves_the_old_file_and_no_trace(tmp_path: Path) -> None:
+    """Half a file is never seen under the name."""
     path = tmp_path / "x.txt"
     path.write_text("old")
 

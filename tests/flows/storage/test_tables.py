@@ -26,11 +26,13 @@ SOON = 5.0
 
 
 def test_all_items_come_in_order() -> None:
+    """Of an empty iterator none come."""
     assert list(ahead(iter(range(100)))) == list(range(100))
     assert list(ahead(iter([]))) == []
 
 
 def test_the_next_item_is_made_while_one_is_used() -> None:
+    """Reading and working overlap."""
     made = threading.Semaphore(0)
 
     def items() -> Iterator[int]:
@@ -46,6 +48,8 @@ def test_the_next_item_is_made_while_one_is_used() -> None:
 
 
 def test_what_goes_wrong_while_reading_ahead_is_raised_in_its_place() -> None:
+    """The items before it are still delivered."""
+
     def items() -> Iterator[int]:
         yield 1
         raise OSError("the disk is gone")
@@ -57,6 +61,8 @@ def test_what_goes_wrong_while_reading_ahead_is_raised_in_its_place() -> None:
 
 
 def test_what_goes_wrong_while_writing_behind_is_raised_by_the_next_call() -> None:
+    """An error in the background is never lost."""
+
     def full() -> None:
         raise OSError("no space left")
 
@@ -71,6 +77,7 @@ def test_what_goes_wrong_while_writing_behind_is_raised_by_the_next_call() -> No
 
 
 def test_calls_do_not_overtake_each_other() -> None:
+    """What is written behind is written in the order of the calls."""
     behind, order = Behind(), list[int]()
     for number in range(50):
         behind.call(order.append, number)
@@ -80,6 +87,7 @@ def test_calls_do_not_overtake_each_other() -> None:
 
 @pytest.mark.parametrize("rows", [0, 1, NUMBERED_ROWS - 1, NUMBERED_ROWS, NUMBERED_ROWS + 1, 3 * NUMBERED_ROWS])
 def test_numbered_rows_are_where_they_were_written(tmp_path: Path, rows: int) -> None:
+    """Any range can be read by its numbers, across row groups."""
     schema, path = pa.schema([("n", pa.int64())]), tmp_path / "numbered.pq"
     with NumberedWriter(path, schema) as writer:
         for start in range(0, rows, 5_000):

@@ -123,6 +123,7 @@ def answer(text: str, schema: object = SCHEMA, model: str = "m") -> dict[str, An
 @settings(max_examples=60, deadline=None)
 @given(before=TEXTS, after=TEXTS)
 def test_answer_satisfies_its_schema_whatever_surrounds_it(name: str, before: str, after: str) -> None:
+    """Text before and after the schema, braces included, does not change what is asked for."""
     schema = SCHEMAS[name]
     prompt = f"{before}\nSchema: {orjson.dumps(schema).decode()}\n{after}"
     value = orjson.loads(Answers().answer("m", prompt).text)
@@ -131,6 +132,7 @@ def test_answer_satisfies_its_schema_whatever_surrounds_it(name: str, before: st
 
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_schema_is_found_however_it_is_laid_out(name: str) -> None:
+    """Indented and in a code block is as good as on one line."""
     schema = SCHEMAS[name]
     text = orjson.dumps(schema, option=orjson.OPT_INDENT_2).decode()
     value = orjson.loads(Answers().answer("m", f"Use this:\n```json\n{text}\n```\nReview: fine {{really}}").text)
@@ -138,6 +140,7 @@ def test_schema_is_found_however_it_is_laid_out(name: str) -> None:
 
 
 def test_schema_given_beside_the_prompt_is_followed() -> None:
+    """Providers that take a schema in a field of its own are answered to it."""
     text = Answers().answer("m", "Review: great", orjson.dumps(SCHEMA).decode()).text
     assert orjson.loads(text)["sentiment"] == "positive"
 
@@ -145,6 +148,7 @@ def test_schema_given_beside_the_prompt_is_followed() -> None:
 @settings(max_examples=60, deadline=None)
 @given(before=TEXTS, after=TEXTS)
 def test_schema_is_cut_out_exactly(before: str, after: str) -> None:
+    """Not one character before or after it is taken for part of it, also when it is remembered."""
     schema = orjson.dumps(SCHEMA).decode()
     prompt = f"{before}\nSchema: {schema}{after}"
     finder = SchemaFinder()
@@ -155,6 +159,7 @@ def test_schema_is_cut_out_exactly(before: str, after: str) -> None:
 
 
 def test_last_of_several_schemas_counts() -> None:
+    """Earlier ones may be examples; the order decides, not what was seen first."""
     other = {"type": "object", "properties": {"old": {"type": "string"}}, "required": ["old"]}
     first, last = orjson.dumps(other).decode(), orjson.dumps(SCHEMA).decode()
     answers = Answers()
@@ -164,6 +169,7 @@ def test_last_of_several_schemas_counts() -> None:
 
 
 def test_schema_seen_alone_before_is_not_mistaken_inside_another() -> None:
+    """What was remembered applies to the same schema alone, not to one that contains it."""
     outer = {"type": "object", "properties": {"inner": SCHEMA, "list": {"type": "array", "items": SCHEMA}}}
     answers = Answers()
     answers.answer("m", prompt_for("Review: great"))
@@ -171,6 +177,7 @@ def test_schema_seen_alone_before_is_not_mistaken_inside_another() -> None:
 
 
 def test_schema_in_a_wrapper_is_found() -> None:
+    """A name and `strict` around it, as OpenAI wants them, are looked through."""
     wrapper = {"name": "labels", "strict": True, "schema": SCHEMA}
     assert answer("Review: great", wrapper)["sentiment"] == "positive"
 
@@ -191,6 +198,7 @@ def test_schema_in_a_wrapper_is_found() -> None:
     ],
 )
 def test_unsound_schema_is_answered_all_the_same(field: dict[str, Any]) -> None:
+    """A schema that nothing can satisfy gets some object, never an error of the emulator."""
     schema = json.dumps({"type": "object", "properties": {"a": field}, "required": ["a"]})
     answers = Answers()
     written = answers.answer("m", f"Review: great\nSchema: {schema}")
@@ -199,12 +207,14 @@ def test_unsound_schema_is_answered_all_the_same(field: dict[str, Any]) -> None:
 
 
 def test_prompt_with_many_braces_is_answered_in_time() -> None:
+    """Looking for the schema does not become quadratic where thousands of braces open."""
     assert answer('{"a":' * 2000 + "{" * 5000 + " Review: great")["sentiment"] in ("positive", "neutral")
 
 
 @settings(max_examples=50, deadline=None)
 @given(text=st.text(max_size=200), model=st.text(min_size=1, max_size=20))
 def test_answer_depends_on_nothing_but_model_and_prompt(text: str, model: str) -> None:
+    """What was answered before leaves no trace, so that runs can be compared."""
     used = Answers()
     used.answer("other", prompt_for("Review: something else", GERMAN_SCHEMA))
     assert used.answer(model, prompt_for(text)) == Answers().answer(model, prompt_for(text))
@@ -225,10 +235,12 @@ def test_answer_depends_on_nothing_but_model_and_prompt(text: str, model: str) -
     ],
 )
 def test_tone_of_plain_texts_is_found(text: str, sentiment: str) -> None:
+    """Praise, complaint and negation are told apart in German and English."""
     assert answer(f"Review: {text}")["sentiment"] == sentiment
 
 
 def test_instructions_do_not_colour_the_answer() -> None:
+    """Words of the prompt around the text are not counted."""
     prompt = (
         "You are great and excellent at this. Say positive if the customer is happy.\n\n"
         "Review: Terrible, it arrived broken.\n\nAnswer as JSON, be good, to this schema: "
@@ -238,12 +250,14 @@ def test_instructions_do_not_colour_the_answer() -> None:
 
 
 def test_note_on_a_rejected_answer_is_not_read() -> None:
+    """A second attempt quotes the first answer; its words are not the text's."""
     note = "\n\nYour previous answer was rejected: great is excellent, perfect and wonderful\nAnswer again."
     text = Answers().answer("m", prompt_for("Review: It arrived broken.") + note).text
     assert orjson.loads(text)["sentiment"] == "negative"
 
 
 def test_german_texts_are_answered_in_german() -> None:
+    """Topics, labels, language and summary all follow the language of the text."""
     text = "Bewertung: Der Akku ist schwach, aber die Lieferung war schnell und der Preis gut."
     value = answer(text, GERMAN_SCHEMA)
     assert value["themen"] == ["Akku", "Lieferung", "Preis"]
@@ -253,18 +267,21 @@ def test_german_texts_are_answered_in_german() -> None:
 
 
 def test_english_texts_are_answered_in_english() -> None:
+    """Even when the names and labels of the schema are German."""
     value = answer("Review: The battery is weak but the delivery was fast and the price is fair.", GERMAN_SCHEMA)
     assert value["themen"] == ["battery", "delivery", "price"]
     assert value["sprache"] == "en"
 
 
 def test_mixed_label_is_used_where_there_is_one() -> None:
+    """A text with praise and complaint is `mixed` if the schema knows it, else neutral."""
     text = "Bewertung: Das Display ist gut, aber der Akku ist schlecht."
     assert answer(text, GERMAN_SCHEMA)["stimmung"] == "gemischt"
     assert answer(text)["sentiment"] == "neutral"
 
 
 def test_topics_of_unknown_matters_are_words_of_the_text() -> None:
+    """A text that no word list covers is answered with its own words."""
     assert answer("Review: Archaeologists excavated sarcophagi")["topics"] == [
         "Archaeologists",
         "excavated",
@@ -273,16 +290,19 @@ def test_topics_of_unknown_matters_are_words_of_the_text() -> None:
 
 
 def test_label_that_the_text_names_is_chosen() -> None:
+    """Upper and lower case make no difference."""
     schema = {"type": "object", "properties": {"colour": {"enum": ["red", "Green", "blue"]}}, "required": ["colour"]}
     assert answer("Review: I got the green one", schema) == {"colour": "Green"}
 
 
 def test_labels_that_no_word_decides_are_spread() -> None:
+    """Every label of an enum occurs, so that tests see them all."""
     schema = {"type": "object", "properties": {"group": {"enum": ["a1", "b2", "c3"]}}, "required": ["group"]}
     assert {answer(f"Review: item {number}", schema)["group"] for number in range(50)} == {"a1", "b2", "c3"}
 
 
 def test_rating_follows_the_tone() -> None:
+    """Praise is near the maximum of the range, complaint near the minimum."""
     schema = {"type": "object", "properties": {"rating": {"type": "integer", "minimum": 1, "maximum": 5}}}
     good, bad = "Review: great, excellent, perfect, love it", "Review: broken, terrible, awful, waste"
     assert answer(good, schema)["rating"] >= 4
@@ -290,17 +310,20 @@ def test_rating_follows_the_tone() -> None:
 
 
 def test_without_a_schema_the_answer_is_a_sentence() -> None:
+    """In the language of the text, with its tone and topics."""
     text = Answers().answer("m", "Fasse zusammen: Der Akku ist schlecht und die Lieferung kam zu spät.").text
     assert text == "Der Text klingt negativ. Es geht um: Akku, Lieferung."
 
 
 def test_tokens_are_a_quarter_of_the_bytes() -> None:
+    """Bytes of UTF-8, not characters, and one more."""
     assert Answers().answer("m", "ä" * 40).input_tokens == 21
 
 
 @settings(max_examples=80, deadline=None)
 @given(text=st.text(max_size=80), name=st.sampled_from(sorted(SCHEMAS)))
 def test_broken_answer_breaks_its_schema(text: str, name: str) -> None:
+    """It is either no JSON at all or JSON that the schema refuses."""
     answers = Answers()
     broken = answers.broken(answers.answer("m", prompt_for(text, SCHEMAS[name])))
     try:
@@ -324,17 +347,21 @@ def test_broken_answer_breaks_its_schema(text: str, name: str) -> None:
     ],
 )
 def test_patterns_are_matched(pattern: str) -> None:
+    """A string that must match a regular expression does."""
     assert re.search(pattern, matching_text(pattern))
 
 
 def test_pattern_reaches_a_least_length() -> None:
+    """`minLength` holds beside a pattern without an upper end."""
     assert len(matching_text("^[a-z]+$", shortest=12)) >= 12
 
 
 def test_pattern_that_is_not_understood_is_passed_over() -> None:
+    """An invalid expression makes an empty text, not an error."""
     assert matching_text("(") == ""
 
 
 def test_subject_is_the_labelled_text() -> None:
+    """Instructions before and after it are left out, blank lines inside it are kept."""
     prompt = "You label reviews.\nBe strict: always.\n\nReview: one\n\ntwo\n\nAnswer with JSON only."
     assert subject_of(prompt, None) == "one\n\ntwo"

@@ -60,6 +60,7 @@ def user(*blocks: Any) -> list[Json]:
     ],
 )
 def test_unsound_request_is_named(fields: Json, named: str) -> None:
+    """The error says which field is wrong, missing or not supported."""
     asked = {**params_for(), **fields}
     with pytest.raises(ParamsError, match=named):
         read_params({name: value for name, value in asked.items() if value is not None}, VERSION)
@@ -74,6 +75,7 @@ def test_unsound_request_is_named(fields: Json, named: str) -> None:
     ],
 )
 def test_sampling_has_its_limits_in_the_older_version_too(fields: Json, named: str) -> None:
+    """A temperature out of range is refused in either version."""
     with pytest.raises(ParamsError, match=named):
         read_params(params_for(**fields), OLD_VERSION)
 
@@ -86,7 +88,8 @@ def test_sampling_has_its_limits_in_the_older_version_too(fields: Json, named: s
     ],
 )
 def test_older_version_takes_what_the_newer_does_not(fields: Json) -> None:
-    read_params(params_for(**fields), OLD_VERSION)
+    """A temperature was allowed before it was withdrawn."""
+    assert read_params(params_for(**fields), OLD_VERSION).prompt
 
 
 @pytest.mark.parametrize(
@@ -98,7 +101,8 @@ def test_older_version_takes_what_the_newer_does_not(fields: Json) -> None:
     ],
 )
 def test_sound_request_is_taken(fields: Json) -> None:
-    read_params(params_for(**fields), VERSION)
+    """Effort, text blocks and cache marks pass the checks."""
+    assert read_params(params_for(**fields), VERSION).prompt
 
 
 @pytest.mark.parametrize(
@@ -128,24 +132,28 @@ def test_sound_request_is_taken(fields: Json) -> None:
     ],
 )
 def test_schema_outside_of_the_subset_is_refused(schema: Json, named: str) -> None:
+    """Keywords that strict output does not support are named in the error."""
     with pytest.raises(ParamsError, match=named):
         read_params(params_for(schema=schema), VERSION)
 
 
 def test_schema_within_the_subset_is_taken() -> None:
+    """References, enums and up to 24 optional fields are within it."""
     shared = {"type": "array", "items": {"type": "string", "enum": ["a", None, 1]}, "minItems": 1}
     schema = {**closed(a={"$ref": "#/$defs/shared"}, b={"$ref": "#/$defs/shared"}), "$defs": {"shared": shared}}
-    read_params(params_for(schema=schema), VERSION)
+    assert read_params(params_for(schema=schema), VERSION).schema
     optional = {f"f{at}": {"type": "string", "format": "date"} for at in range(24)}
-    read_params(params_for(schema={**closed(**optional), "required": []}), VERSION)
+    assert read_params(params_for(schema={**closed(**optional), "required": []}), VERSION).schema
 
 
 def test_required_properties_come_first_in_what_is_answered() -> None:
+    """As the real API orders them, whatever the order in the schema."""
     schema = {**closed(a={"type": "string"}, b={"type": "string"}), "required": ["b"]}
     assert list(orjson.loads(checked_schema(orjson.dumps(schema).decode()))["properties"]) == ["b", "a"]
 
 
 def test_prompt_is_the_text_of_system_and_messages() -> None:
+    """All text blocks in their order, with a blank line in between."""
     asked = read_params(
         params_for(system=[text("one"), text("two")], messages=user(text("three"), text("four"))), VERSION
     )
@@ -164,11 +172,14 @@ def test_prompt_is_the_text_of_system_and_messages() -> None:
     ],
 )
 def test_what_is_too_short_is_not_cached(model: str, words: int, *, is_cached: bool) -> None:
+    """Each family of models has its own minimum length."""
     system = [text("You label reviews. " * words, cache_control=CACHED)]
     assert bool(read_params(params_for(system=system, model=model), VERSION).segments) is is_cached
 
 
 def test_beginnings_are_known_by_all_that_comes_before_their_end() -> None:
+    """Two prompts share a cache entry only up to their first difference."""
+
     def keys(system: str, message: str) -> list[str]:
         blocks = [text(system, cache_control=CACHED)]
         asked = params_for(system=blocks, messages=user(text(message, cache_control={"type": "ephemeral"})))

@@ -61,6 +61,7 @@ def results_of(sdk: Any, requests: list[Json]) -> dict[str, Any]:
 
 
 def test_batch_is_created_polled_and_read(plain: Any) -> None:
+    """The provider's own client understands a batch from its creation to its last line."""
     batches = plain.messages.batches
     created = batches.create(requests=rows_for(20))
     assert (created.processing_status, created.request_counts.processing) == ("in_progress", 20)
@@ -75,6 +76,7 @@ def test_batch_is_created_polled_and_read(plain: Any) -> None:
 
 
 def test_results_of_every_kind_are_what_the_models_of_the_sdk_say(start: Start) -> None:
+    """Strict models of the SDK accept every result that faults can cause."""
     cached = [{"type": "text", "text": "x" * 20_000, "cache_control": {"type": "ephemeral"}}]
     rows = [
         *rows_for(40, system=cached),
@@ -97,6 +99,7 @@ def test_results_of_every_kind_are_what_the_models_of_the_sdk_say(start: Start) 
 
 
 def test_cache_is_written_and_read(plain: Any) -> None:
+    """The SDK sees tokens written for an hour and tokens read."""
     cached = [{"type": "text", "text": "x" * 20_000, "cache_control": {"type": "ephemeral", "ttl": "1h"}}]
     usages = [result.message.usage for result in results_of(plain, rows_for(20, system=cached)).values()]
     assert {usage.cache_read_input_tokens for usage in usages} == {0, 5000}
@@ -104,6 +107,7 @@ def test_cache_is_written_and_read(plain: Any) -> None:
 
 
 def test_lists_are_paged_to_their_end(start: Start) -> None:
+    """The SDK's iterator walks all pages, also from the middle."""
     batches = start(latency=0.0).messages.batches
     assert list(batches.list()) == []
     ids = [batches.create(requests=one()).id for _ in range(5)][::-1]
@@ -112,6 +116,7 @@ def test_lists_are_paged_to_their_end(start: Start) -> None:
 
 
 def test_batch_is_cancelled(start: Start) -> None:
+    """The SDK sees it canceling, then ended; cancelling again is its BadRequestError."""
     batches = start(latency=10.0).messages.batches
     batch = batches.create(requests=rows_for(10))
     cancelled = batches.cancel(batch.id)
@@ -123,6 +128,7 @@ def test_batch_is_cancelled(start: Start) -> None:
 
 
 def test_results_asked_for_too_early_are_missed(start: Start) -> None:
+    """Without an address of results the SDK raises before it calls."""
     batches = start(latency=60.0).messages.batches
     batch = batches.create(requests=one())
     with pytest.raises(anthropic.AnthropicError, match="results_url"):
@@ -131,6 +137,7 @@ def test_results_asked_for_too_early_are_missed(start: Start) -> None:
 
 @pytest.mark.parametrize("key", [{"api_key": "s3cret"}, {"auth_token": "s3cret"}])
 def test_either_way_of_saying_the_key_is_understood(start: Start, key: dict[str, str]) -> None:
+    """API key and auth token both work, with the older version as well."""
     address = str(start(key="s3cret", latency=0.0).base_url)
     with connected(address, **key) as sdk:
         assert sdk.messages.batches.create(requests=one()).type == "message_batch"
@@ -139,6 +146,7 @@ def test_either_way_of_saying_the_key_is_understood(start: Start, key: dict[str,
 
 
 def test_errors_are_those_that_the_sdk_knows(start: Start) -> None:
+    """Each status is raised as the SDK's exception for it, with the request's id."""
     sdk = start(rate_limit_every=2, quota_every=3, retry_after=7, key="test-key")
     create = sdk.messages.batches.create
     with pytest.raises(anthropic.BadRequestError, match="String should match pattern") as refused:
@@ -161,11 +169,13 @@ def test_errors_are_those_that_the_sdk_knows(start: Start) -> None:
     ("options", "error"), [({"error_rate": 1.0}, "OverloadedError"), ({"max_bytes": 9}, "ContentTooLargeError")]
 )
 def test_errors_by_status_are_too(start: Start, options: dict[str, Any], error: str) -> None:
+    """Overload and too large a body are raised as classes of their own."""
     with pytest.raises(getattr(anthropic, error)):
         start(**options).messages.batches.create(requests=one())
 
 
 def test_refused_create_is_repeated_by_the_sdk_itself_unless_told_not_to(start: Start) -> None:
+    """It obeys `retry-after-ms` and `x-should-retry`, and no batch is made twice."""
     options = {"rate_limit_every": 2, "retry_after": 0.01, "retry_header": "retry-after-ms"}
     willing = start(**options).with_options(max_retries=2)
     ids = {willing.messages.batches.create(requests=one()).id for _ in range(3)}
@@ -177,6 +187,8 @@ def test_refused_create_is_repeated_by_the_sdk_itself_unless_told_not_to(start: 
 
 
 def test_asynchronous_client_finds_the_same(plain: Any) -> None:
+    """The SDK's async client reads as many results."""
+
     async def run() -> int:
         async with connected(str(plain.base_url), "AsyncAnthropic") as sdk:
             batch = await sdk.messages.batches.create(requests=rows_for(5))
@@ -186,6 +198,7 @@ def test_asynchronous_client_finds_the_same(plain: Any) -> None:
 
 
 def test_older_version_is_still_spoken(plain: Any) -> None:
+    """The SDK may send the older version, which accepts a temperature."""
     older = plain.with_options(default_headers={"anthropic-version": "2023-06-01"})
     rows = [{"custom_id": "a", "params": params_for(temperature=0.5)}]
     assert results_of(older, rows)["a"].message.model.startswith(MODEL)

@@ -77,6 +77,7 @@ def is_valid(text: str) -> bool:
 class TestFiles:
     @pytest.mark.parametrize("size", [1, 262_144, 5_000_001])
     def test_upload_answers_the_file(self, plain: Gemini, size: int) -> None:
+        """Name, size, type and hash are those of what was sent."""
         content = os.urandom(size)
         file = plain.upload(content, display_name="run-1", mimeType="application/jsonl")
         assert file["name"].startswith("files/")
@@ -86,6 +87,7 @@ class TestFiles:
         assert file["expirationTime"] > file["createTime"]
 
     def test_upload_may_be_sent_again_until_it_is_whole(self, plain: Gemini) -> None:
+        """A body of the wrong length changes nothing; after success the address is used up."""
         url = plain.begin_upload(1 << 20).headers["x-goog-upload-url"]
         whole = b"x" * (1 << 20)
         assert status_of(plain.send(url, whole[1:]))[0] == 400
@@ -94,6 +96,7 @@ class TestFiles:
         assert status_of(plain.send(url, whole)) == (404, "NOT_FOUND")
 
     def test_unsound_upload_is_refused(self, start: Start) -> None:
+        """Without the protocol's headers, above the limit, or shorter than announced."""
         client = start(max_bytes=1000)
         assert status_of(client.http.post("/upload/v1beta/files", content=b"x"))[0] == 400
         assert status_of(client.begin_upload(1001)) == (400, "INVALID_ARGUMENT")
@@ -108,6 +111,7 @@ class TestFiles:
             assert "in one piece" in error_of(answer)["message"]
 
     def test_uploaded_files_can_not_be_downloaded_but_results_can(self, plain: Gemini) -> None:
+        """Only generated files have content, and only with `alt=media`."""
         name = plain.upload(jsonl(rows_for(2)))["name"]
         assert status_of(plain.download(name)) == (400, "FAILED_PRECONDITION")
         result = plain.batch(plain.submit(name))["response"]["responsesFile"]
@@ -119,6 +123,7 @@ class TestFiles:
 
 class TestBatches:
     def test_create_answers_an_operation(self, plain: Gemini) -> None:
+        """A long-running operation whose metadata show the batch as pending."""
         operation = plain.create(rows_for(3)).json()
         metadata = operation["metadata"]
         assert operation.keys() == {"name", "metadata"}
@@ -136,6 +141,7 @@ class TestBatches:
 
     @pytest.mark.parametrize("version", ["v1", "v1beta"])
     def test_inlined_results_come_with_the_operation(self, start: Start, version: str) -> None:
+        """In either version of the API, under their metadata, as soon as it is done."""
         client = start(latency=0.0, version=version)
         operation = client.batch(client.submit(rows_for(20)))
         metadata = operation["metadata"]
@@ -148,6 +154,7 @@ class TestBatches:
         assert [key_of(each) for each in rows] != [each["key"] for each in rows_for(20)]
 
     def test_results_of_a_file_come_in_a_file(self, plain: Gemini) -> None:
+        """The operation names it, and it has a line for each key."""
         name = plain.submit_file(rows_for(20))
         operation = plain.batch(name)
         output = {"responsesFile": f"files/batch-{name.removeprefix('batches/')}"}
@@ -157,6 +164,7 @@ class TestBatches:
         assert {key_of(each) for each in plain.results(name)} == {each["key"] for each in rows_for(20)}
 
     def test_answer_has_the_shape_of_a_generated_content(self, plain: Gemini) -> None:
+        """One candidate with text, usage and the version of the model."""
         (line,) = plain.results(plain.submit([row("c7", request("Review: the sound is great"))]))
         response = line["response"]
         (candidate,) = response["candidates"]
@@ -167,6 +175,7 @@ class TestBatches:
         assert response["usageMetadata"]["promptTokenCount"] > 0
 
     def test_metadata_comes_back_as_it_was(self, plain: Gemini) -> None:
+        """Any object or none: the emulator does not look into it."""
         metadata: list[Any] = [{"key": "a", "more": "b"}, {"other": "c"}, None]
         items = [{"request": request(f"x {at}"), "metadata": each} for at, each in enumerate(metadata)]
         del items[2]["metadata"]
@@ -177,6 +186,8 @@ class TestBatches:
         assert all(each.get("metadata") in metadata for each in rows)
 
     def test_row_key_in_the_schema_is_echoed(self, plain: Gemini) -> None:
+        """A constant of the schema comes back with the answer that it belongs to."""
+
         def with_key(key: Json) -> Json:
             return {**SCHEMA, "properties": {**SCHEMA["properties"], "row": key}, "required": ["row", "sentiment"]}
 
@@ -187,6 +198,7 @@ class TestBatches:
         assert echoed == expected
 
     def test_prompt_that_is_asked_again_is_the_same_though_its_key_is_to_be_echoed(self, start: Start) -> None:
+        """The ledger sees one prompt, paid twice, although its key differs."""
         client = start(latency=0.0)
         for attempt in (1, 2):
             key = f"testrun0-7-{attempt}"
@@ -196,6 +208,7 @@ class TestBatches:
         assert (ledger["billed_items"], ledger["distinct_prompts"], ledger["paid_twice"]) == (2, 1, 1)
 
     def test_thinking_is_billed_beside_the_candidates(self, start: Start) -> None:
+        """Thoughts are counted apart, some answers have none, and the ledger bills both."""
         client = start(latency=0.0, cached_share=0.5)
         usages = [line["response"]["usageMetadata"] for line in client.results(client.submit(rows_for(100)))]
         thoughts = [usage.get("thoughtsTokenCount", 0) for usage in usages]
@@ -210,6 +223,7 @@ class TestBatches:
         assert ledger["output_tokens"] == sum(usage["candidatesTokenCount"] for usage in usages) + sum(thoughts)
 
     def test_output_tokens_are_limited_and_thinking_counts(self, plain: Gemini) -> None:
+        """Thoughts and text together never exceed `maxOutputTokens`."""
         rows = [row(str(at), request(f"Review {at}: great sound", maxOutputTokens=20)) for at in range(50)]
         lines = plain.results(plain.submit(rows))
         cut = [line["response"] for line in lines if line["response"]["candidates"][0]["finishReason"] == "MAX_TOKENS"]
@@ -220,6 +234,7 @@ class TestBatches:
         assert any("parts" not in response["candidates"][0]["content"] for response in cut)
 
     def test_batches_are_listed_newest_first_page_by_page_without_inlined_results(self, start: Start) -> None:
+        """A list shows metadata alone, as large results would not fit."""
         client = start(latency=0.0)
         assert client.listed() == {}
         names = [client.submit(rows_for(1), f"run-{number}") for number in range(5)]
@@ -245,6 +260,7 @@ class TestBatches:
         ],
     )
     def test_unsound_create_is_refused(self, plain: Gemini, wanted: object) -> None:
+        """Each mistake in the envelope is a 400 INVALID_ARGUMENT."""
         response = plain.http.post(f"/v1/models/{MODEL}:batchGenerateContent", json=wanted)
         assert status_of(response) == (400, "INVALID_ARGUMENT")
 
@@ -265,6 +281,7 @@ class TestBatches:
     def test_unsound_request_refuses_an_inlined_batch_and_fails_its_row_in_a_file(
         self, plain: Gemini, wanted: Json
     ) -> None:
+        """Inline requests are checked at once, lines of a file when they run."""
         rows = [row("good", request("x")), row("bad", wanted)]
         error = error_of(plain.create(rows))
         assert (error["status"], "requests[1]" in error["message"]) == ("INVALID_ARGUMENT", True)
@@ -277,6 +294,7 @@ class TestBatches:
         assert stats == {"requestCount": "2", "successfulRequestCount": "1", "failedRequestCount": "1"}
 
     def test_file_that_can_not_be_read_fails_the_batch(self, plain: Gemini) -> None:
+        """A line that is no JSON or an empty file fails all of it; an unknown file is a 404."""
         for content in (jsonl(rows_for(2)) + b"{nonsense\n", b"\n"):
             operation = plain.batch(plain.submit_file(content))
             assert (operation["metadata"]["state"], operation["error"]["code"]) == ("BATCH_STATE_FAILED", 3)
@@ -284,12 +302,14 @@ class TestBatches:
         assert status_of(plain.create("files/none")) == (404, "NOT_FOUND")
 
     def test_inlined_batch_above_20_mb_is_refused(self, plain: Gemini) -> None:
+        """The payload limit is exact enough that 19 MB pass."""
         error = error_of(plain.create([row("a", request("x" * (20 << 20)))]))
         assert (error["code"], "payload size" in error["message"]) == (400, True)
         assert plain.create([row("a", request("x" * (19 << 20)))]).status_code == 200
 
     @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux says what a process had in memory")
     def test_large_file_is_never_in_memory(self, start: Start) -> None:
+        """A batch of 50 MB is taken in, answered and downloaded in little more memory."""
         client = start(latency=0.0)
         client.results(client.submit_file(rows_for(1)))
         content = jsonl([row(f"{at}", request("Review: the sound is great. " + "x" * 8000)) for at in range(6000)])
@@ -302,6 +322,7 @@ class TestBatches:
 
 class TestFaults:
     def test_failures_are_errors_and_pass_on_the_next_attempt(self, start: Start) -> None:
+        """Inline and in files they are counted as failed and not billed."""
         client = start(latency=0.0, failure_rate=0.3)
         for submit in (client.submit, client.submit_file):
             name = submit(rows_for(300))
@@ -313,18 +334,21 @@ class TestFaults:
         assert again == {"requestCount": "300", "successfulRequestCount": "300"}
 
     def test_missing_unexplained_and_late_rows(self, start: Start) -> None:
+        """A row is absent, has an error without a code, or one that says it took too long."""
         client = start(latency=0.0, missing_rate=0.3, unexplained_rate=0.3, timeout_rate=0.4)
         lines = client.results(client.submit(rows_for(100)))
         assert 50 < len(lines) < 90
         assert {line["error"].get("code") for line in lines} == {None, 504}
 
     def test_answers_that_are_all_absent_leave_an_empty_list_or_file(self, start: Start) -> None:
+        """The batch still succeeds."""
         client = start(latency=0.0, missing_rate=1.0)
         inline, by_file = client.submit(rows_for(3)), client.submit_file(rows_for(3))
         assert client.batch(inline)["metadata"]["output"] == {"inlinedResponses": {"inlinedResponses": []}}
         assert client.download(client.batch(by_file)["metadata"]["output"]["responsesFile"]).content == b""
 
     def test_refusals_have_several_shapes_and_are_billed_their_input(self, start: Start) -> None:
+        """A blocked prompt has no candidate, a blocked answer has one without content."""
         client = start(latency=0.0, refusal_rate=1.0)
         responses = [line["response"] for line in client.results(client.submit(rows_for(60)))]
         blocked = [each for each in responses if "candidates" not in each]
@@ -338,6 +362,7 @@ class TestFaults:
 
     @pytest.mark.parametrize("fault", ["invalid_rate", "length_rate"])
     def test_answers_that_went_wrong_are_billed(self, start: Start, fault: str) -> None:
+        """Cut off or invalid, they break the schema and cost money all the same."""
         client = start(latency=0.0, **{fault: 1.0})
         lines = client.results(client.submit(rows_for(20)))
         assert not any(is_valid(text_of(line)) for line in lines)
@@ -346,6 +371,8 @@ class TestFaults:
         assert client.ledger()["billed_invalid"] == 20
 
     def test_answers_come_under_each_others_key(self, start: Start) -> None:
+        """With swapped keys every answer is there, but some under another's name."""
+
         def echoes(client: Gemini, rows: list[Json], *, as_file: bool) -> dict[str, str]:
             name = client.submit_file(rows) if as_file else client.submit(rows)
             lines = client.results(name)
@@ -368,6 +395,7 @@ class TestFaults:
             assert all(f"-{value}-" in key for key, value in echoes(client, rows(2), as_file=as_file).items())
 
     def test_expired_batch_has_no_results_and_bills_nothing(self, start: Start) -> None:
+        """Unlike elsewhere, all of its requests stay pending."""
         client = start(latency=0.0, expire_every=1)
         for name in (client.submit(rows_for(10)), client.submit_file(rows_for(10))):
             operation = client.batch(name)
@@ -378,12 +406,14 @@ class TestFaults:
         assert client.ledger()["billed_items"] == 0
 
     def test_batch_may_fail_as_a_whole_by_switch(self, start: Start) -> None:
+        """The operation has an error, and nothing is billed."""
         client = start(latency=0.0, fail_batch_every=1)
         operation = client.batch(client.submit(rows_for(3)))
         assert (operation["metadata"]["state"], operation["error"]["code"]) == ("BATCH_STATE_FAILED", 13)
         assert client.ledger()["billed_items"] == 0
 
     def test_rate_limit_says_in_the_body_how_long_to_wait(self, start: Start) -> None:
+        """`RetryInfo` among the details, no `retry-after` header."""
         response = start(rate_limit_every=1, retry_after=37).create(rows_for(1))
         error = error_of(response)
         assert (error["status"], error["details"]) == (
@@ -394,11 +424,13 @@ class TestFaults:
         assert "details" not in error_of(start(rate_limit_every=1, retry_header="none").create(rows_for(1)))
 
     def test_used_up_quota_names_no_time(self, start: Start) -> None:
+        """The same status as a rate limit, but without `RetryInfo`."""
         error = error_of(start(quota_every=1).create(rows_for(1)))
         assert (error["status"], "billing" in error["message"]) == ("RESOURCE_EXHAUSTED", True)
         assert not any(detail["@type"] == RETRY_INFO for detail in error["details"])
 
     def test_queued_tokens_and_open_batches_are_limited(self, start: Start) -> None:
+        """Ended batches make room again; the hundred-and-first open one is refused."""
         client = start(latency=1.0, max_queued_tokens=200)
         first = client.submit(rows_for(10))
         assert "enqueued tokens" in error_of(client.create(rows_for(20)))["message"]
@@ -411,9 +443,11 @@ class TestFaults:
         assert client.create(rows_for(1)).status_code == 200
 
     def test_overload_is_a_503(self, start: Start) -> None:
+        """A create is answered UNAVAILABLE."""
         assert status_of(start(error_rate=1.0).create(rows_for(1))) == (503, "UNAVAILABLE")
 
     def test_dropped_create_is_found_again_by_its_display_name(self, start: Start) -> None:
+        """The connection broke after acceptance: the list has the batch under its name."""
         client = start(latency=0.0, drop_every=1)
         with pytest.raises(httpx.RemoteProtocolError):
             client.create(rows_for(2), "run1-7")
@@ -421,6 +455,7 @@ class TestFaults:
         assert (found["metadata"]["displayName"], found["done"]) == ("run1-7", True)
 
     def test_fresh_batch_is_not_visible_at_first(self, start: Start) -> None:
+        """Neither by name nor in the list, for a while."""
         client = start(latency=0.0, visible_after=1.0)
         name = client.submit(rows_for(1))
         assert status_of(client.http.get(f"/v1beta/{name}")) == (404, "NOT_FOUND")
@@ -428,6 +463,7 @@ class TestFaults:
         wait_until(lambda: client.http.get(f"/v1beta/{name}").status_code == 200)
 
     def test_download_breaks_off_and_may_be_repeated(self, start: Start) -> None:
+        """Every second download ends early; the next one is whole and the same."""
         client = start(latency=0.0, cut_every=2)
         result = client.batch(client.submit_file(rows_for(2000)))["response"]["responsesFile"]
         whole = client.download(result).content
@@ -436,12 +472,14 @@ class TestFaults:
         assert client.download(result).content == whole
 
     def test_states_have_another_spelling_or_are_unknown(self, start: Start) -> None:
+        """Vertex's prefix, and a state that clients meet once before the real one."""
         client = start(latency=0.0, state_prefix="JOB_STATE", unknown_status_every=2)
         assert client.state(client.submit(rows_for(1))) == "JOB_STATE_SUCCEEDED"
         name = client.submit(rows_for(1))
         assert [client.state(name), client.state(name)] == ["JOB_STATE_PAUSED", "JOB_STATE_SUCCEEDED"]
 
     def test_lines_come_twice_and_usage_is_missing_or_huge(self, start: Start) -> None:
+        """Each of these faults is visible in the results alone."""
         client = start(latency=0.0, duplicate_rate=1.0, unmetered_rate=1.0)
         lines = client.results(client.submit_file(rows_for(5)))
         assert len(lines) == 10
@@ -454,6 +492,7 @@ class TestFaults:
         )
 
     def test_results_are_gone_after_a_while(self, start: Start) -> None:
+        """Files answer 404, inline results become an empty list."""
         client = start(latency=0.0, gone_after=0.5)
         inline, in_file = client.submit(rows_for(1)), client.submit_file(rows_for(1))
         assert client.results(inline)
@@ -463,6 +502,7 @@ class TestFaults:
 
 
 def test_only_known_spellings_of_states_are_chosen() -> None:
+    """A mistake in `state_prefix` is a ValueError that lists the choices."""
     with pytest.raises(ValueError, match="state_prefix must be one of"):
         EmulatorOptions(state_prefix="STATE")
 
@@ -470,6 +510,7 @@ def test_only_known_spellings_of_states_are_chosen() -> None:
 class TestEnding:
     @pytest.mark.parametrize("as_file", [True, False])
     def test_cancelled_batch_goes_on_for_a_moment_and_keeps_what_was_done(self, start: Start, as_file: bool) -> None:
+        """It is still running when cancel returns; what was answered is there and billed."""
         client = start(latency=10.0)
         name = client.submit_file(rows_for(400)) if as_file else client.submit(rows_for(400))
         assert client.state(name) == "BATCH_STATE_PENDING"
@@ -486,6 +527,7 @@ class TestEnding:
         }
 
     def test_ended_batch_stays_as_it_is_when_cancelled(self, plain: Gemini) -> None:
+        """The call succeeds and changes nothing."""
         name = plain.submit(rows_for(2))
         before = plain.batch(name)
         assert plain.http.post(f"/v1beta/{name}:cancel").json() == {}
@@ -494,6 +536,7 @@ class TestEnding:
 
 class TestAccess:
     def test_calls_without_the_right_key_are_refused(self, start: Start) -> None:
+        """Uploads, creates, cancels and downloads all check it."""
         client = start(key="s3cret")
         calls = [
             ("GET", "/v1/batches"),
@@ -510,12 +553,14 @@ class TestAccess:
         assert httpx.get(f"{client.emulator.url}/v1/batches?key=s3cret").json() == {}
 
     def test_base_url_has_no_version(self, plain: Gemini) -> None:
+        """Clients choose it themselves; a version that does not exist is a 404."""
         assert plain.emulator.base_url == plain.emulator.url
         for path in ("/v1/batches/none", "/v2/batches", f"/v1/models/{MODEL}:asyncBatchEmbedContent"):
             assert status_of(plain.http.get(path)) == (404, "NOT_FOUND")
 
 
 def test_batches_and_results_survive_kill_9(tmp_path: Path) -> None:
+    """A restarted emulator shows inline batches and batches of files as they were."""
     state = tmp_path / "state.sqlite"
     with started(state=state, latency=0.0, failure_rate=0.2) as client:
         names = [client.submit(rows_for(50)), client.submit_file(rows_for(50, first=50))]

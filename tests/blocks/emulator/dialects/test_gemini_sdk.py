@@ -80,6 +80,7 @@ def state(sdk: Any, name: str) -> str:
 
 
 def test_inlined_batch_is_created_polled_and_read(plain: Any) -> None:
+    """The provider's own client finds each answer beside the metadata that it sent."""
     job = submit(plain, 20)
     assert (job.state.value, job.display_name, job.model) == ("JOB_STATE_PENDING", "run1-1", f"models/{MODEL}")
     job = plain.batches.get(name=job.name)
@@ -94,6 +95,7 @@ def test_inlined_batch_is_created_polled_and_read(plain: Any) -> None:
 
 
 def test_batch_of_a_file_is_created_polled_and_downloaded(plain: Any, tmp_path: Path) -> None:
+    """The SDK uploads, creates, polls and downloads without special treatment."""
     path = tmp_path / "batch.jsonl"
     path.write_bytes(jsonl(rows_for(20)))
     file = plain.files.upload(file=path, config={"display_name": "run1", "mime_type": "application/jsonl"})
@@ -115,6 +117,7 @@ def test_batch_of_a_file_is_created_polled_and_downloaded(plain: Any, tmp_path: 
 
 @pytest.mark.parametrize("fault", ["refusal_rate", "length_rate", "invalid_rate", "failure_rate", "unexplained_rate"])
 def test_answers_that_went_wrong_are_what_the_models_of_the_sdk_say(start: Start, fault: str) -> None:
+    """Errors, refusals and cut-off answers parse into the SDK's types."""
     sdk = start(latency=0.0, **{fault: 1.0})
     responses = sdk.batches.get(name=submit(sdk, 10).name).dest.inlined_responses
     assert len(responses) == 10
@@ -128,12 +131,14 @@ def test_answers_that_went_wrong_are_what_the_models_of_the_sdk_say(start: Start
 
 
 def test_output_tokens_are_limited(plain: Any) -> None:
+    """The SDK's `max_output_tokens` arrives and shows as MAX_TOKENS."""
     job = plain.batches.create(model=MODEL, src=inlined(20, max_output_tokens=4))
     responses = plain.batches.get(name=job.name).dest.inlined_responses
     assert {each.response.candidates[0].finish_reason.value for each in responses} == {"MAX_TOKENS"}
 
 
 def test_batches_are_listed_to_their_end(start: Start) -> None:
+    """The SDK's iterator walks all pages, newest first."""
     sdk = start(latency=0.0)
     assert list(sdk.batches.list()) == []
     names = [submit(sdk, name=f"run-{number}").name for number in range(5)]
@@ -147,12 +152,14 @@ def test_batches_are_listed_to_their_end(start: Start) -> None:
     [("expire_every", "JOB_STATE_EXPIRED"), ("fail_batch_every", "JOB_STATE_FAILED")],
 )
 def test_batch_without_results_is_done(start: Start, option: str, expected: str, prefix: str) -> None:
+    """Failed and expired batches have a state and no destination, in either spelling."""
     sdk = start(latency=0.0, state_prefix=prefix, **{option: 1})
     job = sdk.batches.get(name=submit(sdk).name)
     assert (job.state.value, job.dest) == (expected, None)
 
 
 def test_batch_is_cancelled(start: Start) -> None:
+    """The SDK sees it cancelled; an unknown name is its ClientError."""
     sdk = start(latency=10.0)
     job = submit(sdk)
     sdk.batches.cancel(name=job.name)
@@ -163,6 +170,7 @@ def test_batch_is_cancelled(start: Start) -> None:
 
 
 def test_errors_are_those_that_the_sdk_knows(start: Start) -> None:
+    """Rate limit, overload and wrong key are raised as the SDK's classes."""
     with pytest.raises(errors.ClientError) as limited:
         submit(start(rate_limit_every=1, retry_after=37))
     assert (limited.value.code, limited.value.status) == (429, "RESOURCE_EXHAUSTED")
@@ -174,6 +182,7 @@ def test_errors_are_those_that_the_sdk_knows(start: Start) -> None:
 
 
 def test_refused_create_is_repeated_by_the_sdk_if_it_is_told_so(start: Start) -> None:
+    """Its retries pass a rate limit without a second batch."""
     with running_emulator(EmulatorOptions(dialect="gemini", rate_limit_every=2)) as emulator:
         retry = types.HttpRetryOptions(attempts=3, initial_delay=0.01, max_delay=0.02)
         sdk = connected(emulator.base_url, retry_options=retry)
@@ -184,6 +193,8 @@ def test_refused_create_is_repeated_by_the_sdk_if_it_is_told_so(start: Start) ->
 
 
 def test_asynchronous_client_finds_the_same(plain: Any) -> None:
+    """The SDK's async client uploads, polls and downloads as well."""
+
     async def run() -> int:
         file = await plain.aio.files.upload(
             file=io.BytesIO(jsonl(rows_for(5))), config={"mime_type": "application/jsonl"}

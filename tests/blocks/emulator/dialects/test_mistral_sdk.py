@@ -57,6 +57,7 @@ def lines(sdk: Any, file_id: str) -> list[Json]:
 
 
 def test_job_is_created_polled_and_read(plain: Any) -> None:
+    """The provider's own client understands a job from its upload to its last line."""
     file = upload(plain, jsonl(rows_for(20)))
     assert (file.sample_type, file.source, file.purpose) == ("batch_request", "upload", "batch")
     job = plain.batch.jobs.create(
@@ -76,6 +77,7 @@ def test_job_is_created_polled_and_read(plain: Any) -> None:
 
 
 def test_inline_requests_come_back_as_outputs(plain: Any) -> None:
+    """The SDK reads them from the job, without a file."""
     job = plain.batch.jobs.create(endpoint=CHAT, requests=rows_for(5), model=MODEL)
     assert job.input_files == []
     outputs = plain.batch.jobs.get(job_id=job.id, inline=True).outputs
@@ -83,6 +85,7 @@ def test_inline_requests_come_back_as_outputs(plain: Any) -> None:
 
 
 def test_jobs_are_listed_by_time_and_metadata(start: Start) -> None:
+    """The SDK's filters and pages all work."""
     sdk = start(latency=0.0)
     ids = [submit(sdk, rows_for(1), metadata={"run": f"r{number}", "all": "yes"}).id for number in range(3)]
     hour_ago = datetime.now(UTC) - timedelta(hours=1)
@@ -95,12 +98,14 @@ def test_jobs_are_listed_by_time_and_metadata(start: Start) -> None:
 
 
 def test_errors_of_a_failed_job_are_read(plain: Any) -> None:
+    """The SDK shows the message and how often it occurred."""
     job = plain.batch.jobs.create(endpoint=CHAT, input_files=[upload(plain, b"{nonsense\n").id], model=MODEL)
     (error,) = plain.batch.jobs.get(job_id=job.id).errors
     assert error.count == 1
 
 
 def test_timed_out_job_keeps_what_was_done(start: Start) -> None:
+    """The SDK finds half the answers in two files."""
     sdk = start(latency=0.0, expire_every=1, failure_rate=0.5)
     job = sdk.batch.jobs.get(job_id=submit(sdk, rows_for(40)).id)
     assert (job.status, job.completed_requests) == ("TIMEOUT_EXCEEDED", 20)
@@ -110,6 +115,7 @@ def test_timed_out_job_keeps_what_was_done(start: Start) -> None:
 
 
 def test_job_is_cancelled(start: Start) -> None:
+    """The SDK sees the request and the end; an unknown id is its error 404."""
     sdk = start(latency=10.0)
     job = submit(sdk, rows_for(10))
     assert sdk.batch.jobs.cancel(job_id=job.id).status == "CANCELLATION_REQUESTED"
@@ -120,11 +126,13 @@ def test_job_is_cancelled(start: Start) -> None:
 
 
 def test_status_that_the_sdk_does_not_know_is_read(start: Start) -> None:
+    """It does not break the SDK's model of a job."""
     sdk = start(latency=0.0, unknown_status_every=1)
     assert sdk.batch.jobs.get(job_id=submit(sdk, rows_for(1)).id).status == "PREEMPTED"
 
 
 def test_files_are_listed_and_downloaded(plain: Any) -> None:
+    """The SDK finds a file by part of its name and reads it back."""
     file = plain.files.upload(file={"file_name": "a.jsonl", "content": b"some bytes"}, purpose="batch")
     assert (file.size_bytes, file.visibility) == (10, "workspace")
     listed = plain.files.list(page=0, page_size=1, include_total=True, search="a.json", purpose="batch")
@@ -133,6 +141,7 @@ def test_files_are_listed_and_downloaded(plain: Any) -> None:
 
 
 def test_errors_are_those_that_the_sdk_knows(start: Start) -> None:
+    """Each status is raised as the SDK's exception, with body and headers."""
     sdk = start(quota_every=1, key="other")
     with pytest.raises(errors.MistralError) as refused:
         sdk.batch.jobs.list()
@@ -148,6 +157,7 @@ def test_errors_are_those_that_the_sdk_knows(start: Start) -> None:
 
 
 def test_refused_create_is_repeated_by_the_sdk_if_it_is_told_so(start: Start) -> None:
+    """Its own retries pass a rate limit without a second job."""
     utils = pytest.importorskip("mistralai.client.utils", reason="Mistral's SDK is not installed")
     sdk = start(rate_limit_every=2, retry_after=0.01, retry_header="retry-after-ms")
     retries = utils.RetryConfig("backoff", utils.BackoffStrategy(10, 100, 1.5, 5000), retry_connection_errors=False)
@@ -157,6 +167,8 @@ def test_refused_create_is_repeated_by_the_sdk_if_it_is_told_so(start: Start) ->
 
 
 def test_asynchronous_methods_find_the_same(plain: Any) -> None:
+    """The SDK's async methods upload, create, poll and download as well."""
+
     async def run(server_url: str) -> int:
         async with sdk_module.Mistral(api_key="test-key", server_url=server_url) as sdk:
             content = jsonl(rows_for(5))

@@ -56,6 +56,7 @@ def lines(sdk: Any, file_id: str) -> list[Json]:
 
 
 def test_batch_is_created_polled_and_read(plain: Any, tmp_path: Path) -> None:
+    """The provider's own client understands a batch from its upload to its last line."""
     path = tmp_path / "batch.jsonl"
     path.write_bytes(jsonl(rows_for(20)))
     file = plain.files.create(file=path, purpose="batch")
@@ -74,6 +75,7 @@ def test_batch_is_created_polled_and_read(plain: Any, tmp_path: Path) -> None:
 
 
 def test_answers_are_what_the_models_of_the_sdk_say(plain: Any) -> None:
+    """Completions and responses validate against the SDK's types."""
     chat = plain.batches.retrieve(submit(plain, rows_for(3)).id)
     rows = [row("a", response_body("Review: the sound is great"), RESPONSES)]
     response = plain.batches.retrieve(submit(plain, rows, RESPONSES).id)
@@ -87,16 +89,20 @@ def test_answers_are_what_the_models_of_the_sdk_say(plain: Any) -> None:
 
 @pytest.mark.parametrize("fault", ["refusal_rate", "length_rate", "invalid_rate"])
 def test_answers_that_went_wrong_are_so_as_well(start: Start, fault: str) -> None:
+    """Faulty answers validate too, in either endpoint."""
     sdk = start(latency=0.0, **{fault: 1.0})
     batch = sdk.batches.retrieve(submit(sdk, rows_for(3)).id)
-    for line in lines(sdk, batch.output_file_id):
+    answers = lines(sdk, batch.output_file_id)
+    assert len(answers) == 3
+    for line in answers:
         openai.types.chat.ChatCompletion.model_validate(line["response"]["body"])
     batch = sdk.batches.retrieve(submit(sdk, [row("a", response_body("x"), RESPONSES)], RESPONSES).id)
-    for line in lines(sdk, batch.output_file_id):
-        openai.types.responses.Response.model_validate(line["response"]["body"])
+    (line,) = lines(sdk, batch.output_file_id)
+    openai.types.responses.Response.model_validate(line["response"]["body"])
 
 
 def test_lists_are_paged_to_their_end(start: Start) -> None:
+    """The SDK's iterator walks all pages of batches and files."""
     sdk = start(latency=0.0)
     assert list(sdk.batches.list()) == list(sdk.files.list()) == []
     ids = [submit(sdk, rows_for(1)).id for _ in range(5)]
@@ -106,6 +112,7 @@ def test_lists_are_paged_to_their_end(start: Start) -> None:
 
 
 def test_files_are_retrieved_downloaded_and_deleted(plain: Any) -> None:
+    """Afterwards the SDK raises its NotFoundError."""
     file = plain.files.create(file=("a.jsonl", b"some bytes"), purpose="batch")
     assert plain.files.wait_for_processing(file.id).bytes == 10
     assert plain.files.retrieve(file.id) == file
@@ -118,6 +125,7 @@ def test_files_are_retrieved_downloaded_and_deleted(plain: Any) -> None:
 
 
 def test_batch_is_cancelled(start: Start) -> None:
+    """The SDK sees it cancelling, then cancelled; once more is its ConflictError."""
     sdk = start(latency=10.0)
     batch = submit(sdk, rows_for(10))
     assert sdk.batches.cancel(batch.id).status == "cancelling"
@@ -127,6 +135,7 @@ def test_batch_is_cancelled(start: Start) -> None:
 
 
 def test_errors_of_a_failed_batch_are_read(plain: Any) -> None:
+    """The SDK shows code and line."""
     file = plain.files.create(file=("a.jsonl", b"{nonsense\n"), purpose="batch")
     batch = plain.batches.create(input_file_id=file.id, endpoint=CHAT, completion_window="24h")
     (error,) = plain.batches.retrieve(batch.id).errors.data
@@ -134,6 +143,7 @@ def test_errors_of_a_failed_batch_are_read(plain: Any) -> None:
 
 
 def test_expired_batch_has_both_files(start: Start) -> None:
+    """Half the requests are in either of them."""
     sdk = start(latency=0.0, expire_every=1)
     batch = sdk.batches.retrieve(submit(sdk, rows_for(10)).id)
     assert batch.status == "expired"
@@ -141,6 +151,7 @@ def test_expired_batch_has_both_files(start: Start) -> None:
 
 
 def test_errors_are_those_that_the_sdk_knows(start: Start) -> None:
+    """Each status is raised as the SDK's exception, with the parameter at fault."""
     sdk = start(quota_every=2, key="test-key")
     with pytest.raises(openai.BadRequestError, match=r"Must be \.jsonl"):
         sdk.files.create(file=("a.txt", b"x"), purpose="batch")
@@ -155,12 +166,15 @@ def test_errors_are_those_that_the_sdk_knows(start: Start) -> None:
 
 
 def test_refused_create_is_repeated_by_the_sdk_itself(start: Start) -> None:
+    """It obeys `retry-after-ms`, and no batch is made twice."""
     sdk = start(rate_limit_every=2, retry_after=0.01, retry_header="retry-after-ms").with_options(max_retries=2)
     ids = {submit(sdk, rows_for(1)).id for _ in range(3)}
     assert len(ids) == len(list(sdk.batches.list())) == 3
 
 
 def test_asynchronous_client_finds_the_same(plain: Any) -> None:
+    """The SDK's async client uploads, polls and downloads as well."""
+
     async def run() -> int:
         async with connected(str(plain.base_url), "AsyncOpenAI") as sdk:
             file = await sdk.files.create(file=("a.jsonl", jsonl(rows_for(5))), purpose="batch")

@@ -103,6 +103,7 @@ ENDS = {"completed", "expired", "failed", "cancelled"}
 
 
 def test_batches_of_every_kind_fit(description: Description) -> None:
+    """Whatever state they are in, single or listed, the service's own description accepts them."""
     with started(latency=1.0, fail_batch_every=4, expire_every=3, failure_rate=0.2) as client:
         ids = [client.submit(rows_for(20), metadata={"a": "b"}) for _ in range(4)]
         ids.append(client.submit(b"x\n"))
@@ -117,6 +118,7 @@ def test_batches_of_every_kind_fit(description: Description) -> None:
 
 
 def test_files_fit(plain: OpenAi, description: Description) -> None:
+    """Single, listed and deleted, by the service's own description."""
     batch = plain.batch(plain.submit(rows_for(2)))
     description.check("OpenAIFile", plain.http.get(f"/files/{batch['output_file_id']}").json())
     description.check("ListFilesResponse", plain.http.get("/files").json())
@@ -203,6 +205,7 @@ def test_a_mistake_does_not_fit(description: Description) -> None:
     ],
 )
 def test_recorded_fields_are_there(plain: OpenAi, recording: str, ours: Callable[[OpenAi], httpx.Response]) -> None:
+    """Headers, fields and their types are those that the real API was recorded with."""
     recorded = orjson.loads((RECORDED / f"{recording}.json").read_bytes())[-1]["response"]
     answer = ours(plain)
     assert answer.status_code == recorded["status"]

@@ -9,6 +9,7 @@ from tests.blocks.emulator.conftest import Start
 
 
 def test_each_answer_is_one_row(start: Start) -> None:
+    """With the tokens that the client was told."""
     client = start(latency=0.0)
     items = client.run(requests_for(5))
     rows = client.billed()
@@ -20,6 +21,7 @@ def test_each_answer_is_one_row(start: Start) -> None:
 
 
 def test_totals_add_up_with_the_rows(start: Start) -> None:
+    """Answered and invalid ones are billed; failed, missing and refused ones are not."""
     client = start(latency=0.0, failure_rate=0.2, invalid_rate=0.2, missing_rate=0.2, refusal_rate=0.1)
     client.run(requests_for(200))
     rows, ledger = client.billed(), client.ledger()
@@ -32,6 +34,7 @@ def test_totals_add_up_with_the_rows(start: Start) -> None:
 
 
 def test_prompt_answered_well_and_billed_again_is_paid_twice(start: Start) -> None:
+    """By model: the same prompt to another model is a new one."""
     client = start(latency=0.0)
     client.run(requests_for(10))
     assert client.ledger()["paid_twice"] == 0
@@ -42,6 +45,7 @@ def test_prompt_answered_well_and_billed_again_is_paid_twice(start: Start) -> No
 
 
 def test_asking_again_after_a_broken_answer_is_not_paid_twice(start: Start) -> None:
+    """The first answer was of no use."""
     client = start(latency=0.0, invalid_rate=1.0)
     client.run(requests_for(10))
     client.run(requests_for(10, attempt=2))
@@ -50,6 +54,7 @@ def test_asking_again_after_a_broken_answer_is_not_paid_twice(start: Start) -> N
 
 
 def test_batch_that_nobody_looked_at_is_billed_all_the_same(start: Start) -> None:
+    """A provider does not wait for someone to poll."""
     client = start(latency=0.0)
     client.submit(requests_for(10))
     assert client.ledger()["billed_items"] == 10
@@ -57,6 +62,7 @@ def test_batch_that_nobody_looked_at_is_billed_all_the_same(start: Start) -> Non
 
 
 def test_open_batch_is_not_billed_yet(start: Start) -> None:
+    """Its requests are counted as received."""
     client = start(latency=60.0)
     client.submit(requests_for(10))
     ledger = client.ledger()
@@ -64,6 +70,7 @@ def test_open_batch_is_not_billed_yet(start: Start) -> None:
 
 
 def test_own_paths_need_no_key_and_know_no_faults(start: Start) -> None:
+    """Health and ledger can always be read and are not counted as calls."""
     client = start(key="s3cret", error_rate=1.0)
     health = httpx.get(f"{client.emulator.url}/emulator/health").json()
     assert (health["status"], health["dialect"], health["pid"]) == ("ok", "holysheep", client.emulator.pid)
@@ -71,6 +78,7 @@ def test_own_paths_need_no_key_and_know_no_faults(start: Start) -> None:
 
 
 def test_rows_are_streamed_completely(start: Start) -> None:
+    """Across several pages of the database, in order."""
     client = start(latency=0.0)
     client.submit(requests_for(2500))
     assert [row["number"] for row in client.billed()] == list(range(1, 2501))

@@ -46,6 +46,7 @@ def look(service: Service, batch_id: str) -> Batch:
 
 
 def test_batch_waits_then_works_then_ends(store: Store, clock: Clock) -> None:
+    """Status, progress and duration come from the clock alone."""
     service = Service(EmulatorOptions(latency=16.0), store, clock)
     batch_id = accept(service)
     seen = []
@@ -58,6 +59,7 @@ def test_batch_waits_then_works_then_ends(store: Store, clock: Clock) -> None:
 
 
 def test_end_is_when_time_was_over_not_when_it_was_seen(store: Store, clock: Clock) -> None:
+    """Looking late does not move the end or the bill."""
     service = Service(EmulatorOptions(latency=10.0), store, clock)
     batch_id = accept(service)
     clock.now = 5000.0
@@ -66,6 +68,7 @@ def test_end_is_when_time_was_over_not_when_it_was_seen(store: Store, clock: Clo
 
 
 def test_cancelling_keeps_the_share_that_was_done(store: Store, clock: Clock) -> None:
+    """Three of ten seconds make 30 % answered, the rest cancelled."""
     service = Service(EmulatorOptions(latency=10.0), store, clock)
     batch = look(service, accept(service))
     clock.now = 1003.0
@@ -76,6 +79,7 @@ def test_cancelling_keeps_the_share_that_was_done(store: Store, clock: Clock) ->
 
 
 def test_batch_that_ended_before_the_cancel_is_completed(store: Store, clock: Clock) -> None:
+    """Even if the caller still saw it open."""
     service = Service(EmulatorOptions(latency=10.0), store, clock)
     batch_id = accept(service)
     seen_open = look(service, batch_id)
@@ -85,6 +89,7 @@ def test_batch_that_ended_before_the_cancel_is_completed(store: Store, clock: Cl
 
 
 def test_clock_that_was_set_back_does_no_harm(store: Store, clock: Clock) -> None:
+    """Progress does not become negative."""
     service = Service(EmulatorOptions(latency=10.0), store, clock)
     batch_id = accept(service)
     clock.now = 0.0
@@ -93,11 +98,13 @@ def test_clock_that_was_set_back_does_no_harm(store: Store, clock: Clock) -> Non
 
 
 def test_batch_without_latency_ends_at_the_first_look(store: Store, clock: Clock) -> None:
+    """Tests need not wait for it."""
     service = Service(EmulatorOptions(latency=0.0), store, clock)
     assert look(service, accept(service)).status is Status.COMPLETED
 
 
 def test_failed_write_leaves_nothing_behind(store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of a batch is written whole or not at all."""
     service = Service(EmulatorOptions(latency=0.0), store, clock)
     batch_id = accept(service)
     with monkeypatch.context() as patched:

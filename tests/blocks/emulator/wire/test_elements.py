@@ -23,6 +23,7 @@ def read(text: bytes) -> tuple[list[Any], dict[str, Any], bool]:
 def test_document_in_blocks_is_what_it_is_as_a_whole(
     monkeypatch: pytest.MonkeyPatch, size: int, *, indented: bool, is_ascii: bool
 ) -> None:
+    """Wherever a block ends, elements and other fields are the same."""
     monkeypatch.setattr(elements, "BLOCK_BYTES", size)
     document = {"before": 12, "rows": [ELEMENT, 345, ELEMENT, "x", [], 67], "after": {"y": [1]}, "last": 89}
     text = orjson.dumps(document, option=orjson.OPT_INDENT_2 if indented else None)
@@ -43,6 +44,7 @@ def test_document_in_blocks_is_what_it_is_as_a_whole(
     ],
 )
 def test_document_without_elements_has_none(text: bytes, others: dict[str, Any], *, has_array: bool) -> None:
+    """The other fields are read, and it is known whether the array was there."""
     assert read(text) == ([], others, has_array)
 
 
@@ -78,12 +80,14 @@ def test_document_without_elements_has_none(text: bytes, others: dict[str, Any],
 )
 @pytest.mark.parametrize("size", [1, 1 << 20])
 def test_what_is_no_json_object_is_said_to_be_none(monkeypatch: pytest.MonkeyPatch, text: bytes, size: int) -> None:
+    """Whatever the size of the blocks it is read in."""
     monkeypatch.setattr(elements, "BLOCK_BYTES", size)
     with pytest.raises(DocumentError):
         read(text)
 
 
 def test_mistake_at_the_beginning_is_found_without_reading_on() -> None:
+    """At most two blocks of a large body are read."""
     content = io.BytesIO(b'{"rows":[{"a":1 "b":2},' + b"1," * 5_000_000 + b"1]}")
     with pytest.raises(DocumentError):
         list(DocumentReader(content, "rows").elements())
