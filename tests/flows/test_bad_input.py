@@ -133,7 +133,7 @@ def output_field_that_is_no_schema(call: Call) -> str:
 
 def job_that_is_not_yaml(call: Call) -> str:
     call.job.write_text("name: [")
-    return "is not valid YAML"
+    return "not valid YAML"
 
 
 def job_that_does_not_exist(call: Call) -> str:
@@ -148,7 +148,7 @@ def job_without_a_prompt(call: Call) -> str:
 
 def job_with_an_unknown_setting(call: Call) -> str:
     call.job.write_text(JOB + "promt: x\n")
-    return "`promt` is not a setting"
+    return "`promt` is not a known setting"
 
 
 def skip_empty_of_an_unknown_column(call: Call) -> str:

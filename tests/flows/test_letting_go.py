@@ -74,7 +74,7 @@ def test_wait_lets_go_of_what_takes_longer(tmp_path: Path) -> None:
     parameters = call(tmp_path, options={"latency": "30"})
     figures = enrich(**parameters, wait=1)
     assert figures.exit is Exit.WAITING
-    assert "let go" in figures.message
+    assert "stopped waiting" in figures.message
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
