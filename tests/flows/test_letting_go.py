@@ -278,7 +278,7 @@ def test_a_read_only_folder_loses_nothing(tmp_path: Path, disk: Path) -> None:
     called = batchwerk_without_prefect(parameters)
     remount(disk, "rw")
     assert called.returncode == 1
-    assert "is not a folder that you may write to" in called.stderr
+    assert "is not a writable folder" in called.stderr
     assert "Traceback" not in called.stderr
     figures = enrich(**parameters)
     assert (figures.rows, figures.attempts) == ({"ok": 20}, 0)
@@ -344,7 +344,7 @@ def test_an_output_that_somebody_changed_is_not_overwritten(tmp_path: Path) -> N
     output = Path(parameters["output"])
     ours = pq.read_table(output)
     pq.write_table(ours.append_column("mine", ours.column("id")), output)
-    with pytest.raises(UsageError, match="is not as Batchwerk wrote it"):
+    with pytest.raises(UsageError, match="has changed since Batchwerk wrote it"):
         enrich(**parameters)
     assert "mine" in pq.read_schema(output).names
     output.unlink()
@@ -391,4 +391,4 @@ def test_results_that_are_gone_before_they_were_read_are_told(tmp_path: Path, mo
     assert figures.rows == {"failed": 20}
     assert figures.unmetered == figures.outcomes["gone"] == 20
     errors = set(pq.read_table(parameters["output"]).column("_error").to_pylist())
-    assert all("--retry-failed asks again" in error for error in errors)
+    assert all("--retry-failed requests them again" in error for error in errors)
