@@ -13,7 +13,7 @@ from flows.storage.lookup import ResultLookup
 from flows.storage.output import COST, FAILED, OK, PENDING, SKIPPED, OutputSummary
 from flows.storage.tables import Flags, Numbers
 
-LOST = "its answer was lost; --retry-failed asks for it again"  # a failure that has no result to say why
+LOST = "its answer was lost; --retry-failed requests it again"  # a failure that has no result to say why
 
 
 def added_columns(asked: pa.Table, lookup: ResultLookup, model: str) -> tuple[list[pa.Array], OutputSummary]:

@@ -29,7 +29,7 @@ ROWS_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """All that turns rows into requests."""
+    """Everything that determines how rows become requests."""
 
     source: Source
     prompt: Prompt

@@ -53,8 +53,8 @@ def _query(db: duckdb.DuckDBPyConnection, file: SourceFile, where: str, end: str
         ).to_arrow_table()
     except duckdb.Error as error:
         raise UsageError(
-            f"--where is not a condition on the input's rows: {str(error).splitlines()[0]}",
-            next_step="write it as SQL would after WHERE, for example --where \"language = 'de'\"",
+            f"invalid --where condition: {str(error).splitlines()[0]}",
+            next_step="write what follows WHERE in SQL, for example --where \"language = 'de'\"",
         ) from error
     numbers: Numbers = found.column(0).to_numpy()
     return numbers

@@ -51,7 +51,7 @@ def missing_input(call: Call) -> str:
 def folder_without_parquet(call: Call) -> str:
     call.input = call.folder / "empty"
     call.input.mkdir()
-    return "holds no .parquet file"
+    return "contains no .parquet file"
 
 
 def folder_that_holds_the_output(call: Call) -> str:
@@ -226,7 +226,7 @@ def two_values_out_of_bounds(call: Call) -> str:
 
 def where_that_is_no_condition(call: Call) -> str:
     call.more = ["--where", "txt = 'a'"]
-    return "--where is not a condition on the input's rows"
+    return "invalid --where condition"
 
 
 def output_that_is_the_input(call: Call) -> str:

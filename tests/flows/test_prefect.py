@@ -118,7 +118,7 @@ def test_status_and_report_show_a_finished_output(env: Env, tmp_path: Path) -> N
     status, report = batchwerk("status", output), batchwerk("report", output)
     assert "rows       4 ok" in status.out
     assert "4 of 4 rows ok" in report.out
-    assert "it is no model" in report.out
+    assert "it is not a model" in report.out
     assert json.loads(batchwerk("status", output, "--json").out)["complete"] is True
     assert json.loads(batchwerk("report", output, "--json").out)["rows"] == 4
     assert not status.started_prefect

@@ -5,7 +5,7 @@ outline, the number of requests and their ids at once (§2.2), what is in `param
 refused with the first mistake in it.
 
 Choices of this project, where nothing is known: cancelling a batch that has ended is a 400; rows that are absent from
-the results count as `succeeded`; a batch that fails as a whole (by switch) is one whose rows all errored on the
+the results count as `succeeded`; a batch that fails as a whole (an injected fault) is one whose rows all errored on the
 server's side, which only its counters say; if results are gone, `archived_at` says when, `results_url` is null, and
 asking for them is a 404.
 
