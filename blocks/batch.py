@@ -1,7 +1,7 @@
 """The neutral language of batches, and the port that every provider implements.
 
-A batch is a file of encoded requests. What all of its requests share is a `RequestForm`; what differs is the
-prompt and the `custom_id`. Answers come back one by one, in any order, each proving by its `custom_id` whose it is.
+A batch is a file of encoded requests. All its requests share a `RequestForm`; they differ in prompt and
+`custom_id`. Answers come back one by one, in any order, and are matched to requests by their `custom_id`.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class Masked:
         return self._provider.find(batch, form)
 
     def poll(self, batch_id: str) -> BatchStatus:
-        """Where the batch stands now."""
+        """The current status of the batch."""
         return self._status(self._provider.poll(batch_id))
 
     def results(self, batch_id: str, form: RequestForm) -> Iterator[Answer]:

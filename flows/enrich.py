@@ -63,7 +63,7 @@ def enrich_flow(body: Body) -> Flow[..., State[Any]]:
 
     # Prefect reads the form and the entry point from these.
     enrich.__signature__ = settings_signature()  # type: ignore[attr-defined]
-    enrich.__doc__ = settings_docstring("Enrich a Parquet file. The result holds the figures of the report.")
+    enrich.__doc__ = settings_docstring("Enrich a Parquet file. The result contains the figures of the report.")
     enrich.__qualname__ = "enrich"
     return flow(
         name="enrich",

@@ -229,13 +229,13 @@ def show_default(field: FieldInfo) -> str:
 
 def _values(name: str) -> str:
     cli = cli_of(Settings.model_fields[name])
-    return cli.values or _in_words(Settings.model_json_schema()["properties"][name])
+    return cli.values or _describe_schema(Settings.model_json_schema()["properties"][name])
 
 
-def _in_words(schema: Mapping[str, Any]) -> str:
+def _describe_schema(schema: Mapping[str, Any]) -> str:
     """The values that a JSON schema allows, in English."""
     if "anyOf" in schema:
-        return ", or ".join(_in_words(part) for part in schema["anyOf"] if part != {"type": "null"})
+        return ", or ".join(_describe_schema(choice) for choice in schema["anyOf"] if choice != {"type": "null"})
     if "enum" in schema:
         *others, last = schema["enum"]
         return f"{', '.join(others)} or {last}" if others else str(last)

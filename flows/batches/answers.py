@@ -84,7 +84,7 @@ class CollectorPool:
         if helper is None:
             return collect_answers(order, provider)
         try:
-            gathered = helper.collect(order)
+            result = helper.collect(order)
         except (OSError, ValueError) as error:  # it was killed or ended; its work can be repeated
             log.warning("a collector process ended (%s); batch %d is collected here", error, order.batch.number)
             helper.end()
@@ -93,7 +93,7 @@ class CollectorPool:
             self._idle.put(helper)
             raise
         self._idle.put(helper)
-        return gathered
+        return result
 
     def _take(self) -> _Helper | None:
         try:
@@ -136,7 +136,7 @@ class _Helper:
             logging.getLogger(name).log(level, "%s", message)
         if (failure := answer.get("failure")) is not None:
             raise _failure(failure)
-        return _gathered(answer["gathered"])
+        return _result(answer["result"])
 
     def end(self) -> None:
         """End the process; its current work is no longer needed."""
@@ -189,7 +189,7 @@ def _read(line: bytes) -> Order:
     )
 
 
-def _gathered(fields: Mapping[str, Any]) -> BatchResult:
+def _result(fields: Mapping[str, Any]) -> BatchResult:
     return BatchResult.model_validate(fields)
 
 
@@ -241,7 +241,7 @@ def _answer(line: bytes, clients: dict[bytes, BatchProvider]) -> dict[str, Any]:
     name = orjson.dumps([asdict(order.reach.connection), order.reach.base_url])
     try:
         provider = clients.get(name) or clients.setdefault(name, order.reach.client())
-        return {"gathered": collect_answers(order, provider).model_dump()}
+        return {"result": collect_answers(order, provider).model_dump()}
     except (errors.BatchwerkError, OSError) as error:
         return {"failure": _describe(error)}
 

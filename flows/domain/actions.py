@@ -29,7 +29,7 @@ class Reconcile:
 
 @dataclass(frozen=True, slots=True)
 class Poll:
-    """Ask where the batch stands."""
+    """Ask for the status of the batch."""
 
     batch: int
 

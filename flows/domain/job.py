@@ -1,4 +1,4 @@
-"""A job: what to ask about each row, and the shape of the answer. Parsed from the text of a YAML file."""
+"""A job: the prompt for each row and the shape of the answer, parsed from a YAML file."""
 
 from __future__ import annotations
 

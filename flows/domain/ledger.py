@@ -1,4 +1,4 @@
-"""The ledger: what was sent, what came back, what was paid. Replayed from the journal, never guessed.
+"""The ledger: batches sent, answers received, money paid. Replayed from the journal, never guessed.
 
     reserved → submitting → submitted → ended → collected            (and from submitting: refused | unknown | ended)
 

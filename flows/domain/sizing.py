@@ -85,7 +85,7 @@ def auto_batch_size(ledger: Ledger, max_requests: int) -> int:
 
 
 def cut_batches(ledger: Ledger, wanted: Ranges, sizes: Sizes, limit: BatchLimit) -> Iterator[tuple[list[Slice], bool]]:
-    """All unsent requests as batches, each with whether it is full. A request over the limit goes alone.
+    """All unsent requests as batches, each with whether it is full. A request over the limit gets its own batch.
 
     The provider decides what is too large, so no request is ever left out.
     """

@@ -40,7 +40,7 @@ class Clients:
         return self._opened(self.spec_of(batch).connection)[1]
 
     def access_of(self, batch: Batch) -> Reach:
-        """What another process needs to open a client of its own."""
+        """What another process needs to open its own client."""
         return self._opened(self.spec_of(batch).connection)[0]
 
     def _opened(self, connection: Connection) -> tuple[Reach, BatchProvider]:

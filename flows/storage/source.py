@@ -121,7 +121,7 @@ class Source:
 
     @cached_property
     def schema(self) -> pa.Schema:
-        """The columns and partition keys that every file has: what a prompt may use."""
+        """The columns and partition keys that every file has, and that a prompt may use."""
         first = self.files[0]
         names = [*first.schema.names, *first.partition]
         return pa.schema([(name, self._type_of(name)) for name in names if self._everywhere(name)])
@@ -158,7 +158,7 @@ class Source:
             left -= file.rows
 
     def check_unchanged(self) -> bool:
-        """Whether the input is still what was opened."""
+        """Whether the input is unchanged since it was opened."""
         if not self.path.exists() or self.path.is_dir() != self.is_folder:
             return False
         if self.is_folder and parquet_files(self.path) != [file.name for file in self.files]:
@@ -187,7 +187,7 @@ def column_values(column: pa.ChunkedArray) -> list[Any]:
         values: list[Any] = column.to_pylist()
     except (ValueError, OverflowError) as error:  # text that is no UTF-8, a date after the year 9999
         raise UsageError(
-            f"a column that the job uses holds a value that can't be read: {error}",
+            f"a column that the job uses contains a value that can't be read: {error}",
             next_step="fix the value in the input, or leave the column out of the prompt",
         ) from error
     return values

@@ -1,4 +1,4 @@
-"""The state directory beside an output: where everything is, who holds it, and what it belongs to."""
+"""The state directory beside an output: its files, its lock, and the input that it belongs to."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from blocks.errors import StateError, UsageError
 from flows.storage.files import write_json
 
 FORMAT = 1
-_LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"  # none that look alike: the run's id is read out of logs
+_LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"  # no look-alikes: people read the run's id in logs
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class StateDirectory:
 
     @property
     def published(self) -> Path:
-        """What the output holds; written last."""
+        """The content of the output; written last."""
         return self.path / "published.json"
 
     @property

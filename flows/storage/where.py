@@ -24,7 +24,7 @@ def selected_rows(source: Source, where: str) -> Numbers:
 
 
 def check_condition(source: Source, where: str) -> None:
-    """Raises UsageError for what is not a condition on the columns of the input; reads no row."""
+    """Raises UsageError for an invalid condition on the columns of the input; reads no row."""
     with _reading_only(source) as db:
         _query(db, source.files[0], where, "LIMIT 0")
 

@@ -208,7 +208,7 @@ def require_key(call: Call, key: str | None) -> None:
 
 
 def batch_status(batch: Batch, now: float) -> str:
-    """In Anthropic's words (§2.3). How a batch ended, only its counters say."""
+    """Anthropic's state (§2.3). Only the counters say how a batch ended."""
     if batch.status is None:
         return "in_progress"
     return "canceling" if batch.status is Status.CANCELLED and now < end_of(batch) else "ended"

@@ -75,7 +75,7 @@ class Dialect:
         ]
 
     def headers(self) -> dict[str, str]:
-        """None of its own."""
+        """No additional headers."""
         return {}
 
     def error_body(self, error: CallError) -> object:
