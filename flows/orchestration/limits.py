@@ -24,7 +24,7 @@ def tag_for(provider: str) -> str:
 def ensure_limits(provider: str, limits: Limits) -> Allowance:
     """Create the concurrency and the rate limit if they don't exist; an operator's values are kept.
 
-    Raises UsageError if the operator has set the concurrency limit to 0.
+    Raises UsageError if the operator has set either limit to 0.
     """
     per_second = (limits.submissions_per_hour or DEFAULT_SUBMISSIONS_PER_HOUR) / 3600
     at_once = max(1, int(60 * per_second))  # a burst may use the allowance of one minute
