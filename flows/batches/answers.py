@@ -1,4 +1,4 @@
-"""Reading a batch's answers into its results part, in this process or in a collector process."""
+"""Reading a batch's answers into its results part: in this process, or in a helper that has a core of its own."""
 
 from __future__ import annotations
 
@@ -32,29 +32,29 @@ from flows.storage.state import StateDirectory
 
 log = logging.getLogger("batchwerk")
 
-MIN_REQUESTS = 50_000  # of a run with collector processes: with fewer, starting one takes longer than it saves
-MAX_COLLECTORS = 2  # processes; each takes about 150 MB
+WORTH_A_HELPER = 50_000  # requests of a run: for fewer, starting a process takes longer than it saves
+MOST_HELPERS = 2  # each takes some 150 MB
 
 
 class Order(NamedTuple):
-    """Everything needed to collect a batch."""
+    """All that gathering a batch needs."""
 
     reach: Reach
     spec: Spec
     batch: Batch
     output: Path
     max_attempts: int
-    gone: str | None = None  # why its answers are no longer available
+    gone: str | None = None  # why its answers can't be had any more
 
 
 def collect_answers(order: Order, provider: BatchProvider) -> BatchResult:
-    """Read the answers, judge them and write the results part; the result goes into the journal."""
+    """Read the answers, judge them, write the part; what is returned is for the journal."""
     batch, spec = order.batch, order.spec
     answers = BatchAnswers(batch, spec.judge(order.max_attempts))
     if batch.failed is None and batch.id is not None and order.gone is None:
         answers.take(provider.results(batch.id, spec.form))
         for copy in batch.copies:
-            if provider.poll(copy).phase is BatchPhase.ENDED:  # a failed copy has no answers and no cost
+            if provider.poll(copy).phase is BatchPhase.ENDED:  # one that failed answered nothing and cost nothing
                 answers.take_copy(provider.results(copy, spec.form))
     judged = answers.finish(failed=batch.failed, final=batch.final, gone=order.gone)
     ResultsStore(StateDirectory(order.output), spec.schema_id).save(batch.number, part_table(judged, spec.schema))
@@ -62,38 +62,38 @@ def collect_answers(order: Order, provider: BatchProvider) -> BatchResult:
 
 
 def collectors_for(requests: int) -> int:
-    """The number of collector processes for a run with this many open requests; one core is left for this one."""
+    """How many helpers a run with so many open requests may have: one core is this process's own."""
     spare = (os.cpu_count() or 1) - 1
-    return min(spare, MAX_COLLECTORS) if requests >= MIN_REQUESTS else 0
+    return min(spare, MOST_HELPERS) if requests >= WORTH_A_HELPER else 0
 
 
 class CollectorPool:
-    """Processes that collect batches, ended with this one. The first starts at once, as that takes most of a second."""
+    """Processes that gather batches, ended with this one. The first begins at once: it takes most of a second."""
 
-    def __init__(self, max_processes: int) -> None:
+    def __init__(self, most: int) -> None:
         self._idle: queue.SimpleQueue[_Helper] = queue.SimpleQueue()
-        self._all = [_Helper()] if max_processes else []
+        self._all = [_Helper()] if most else []
         for helper in self._all:
             self._idle.put(helper)
-        self.max_processes = max_processes
+        self.most = most
         self._lock = threading.Lock()
 
     def collect(self, order: Order, provider: BatchProvider) -> BatchResult:
-        """Like `collect_answers`; in this process if no collector is free."""
+        """As `gather`; in this process where no helper is free."""
         helper = self._take()
         if helper is None:
             return collect_answers(order, provider)
         try:
-            result = helper.collect(order)
-        except (OSError, ValueError) as error:  # it was killed or ended; its work can be repeated
-            log.warning("a collector process ended (%s); batch %d is collected here", error, order.batch.number)
+            gathered = helper.collect(order)
+        except (OSError, ValueError) as error:  # it was killed, or ended: what it was doing can be done again
+            log.warning("a helper process ended (%s); batch %d is collected here", error, order.batch.number)
             helper.end()
             return collect_answers(order, provider)
         except ProviderError:
             self._idle.put(helper)
             raise
         self._idle.put(helper)
-        return result
+        return gathered
 
     def _take(self) -> _Helper | None:
         try:
@@ -101,23 +101,23 @@ class CollectorPool:
         except queue.Empty:
             pass
         with self._lock:
-            if len(self._all) >= self.max_processes:
+            if len(self._all) >= self.most:
                 return None
             self._all.append(_Helper())
             return self._all[-1]
 
     def close(self) -> None:
-        """End all processes."""
+        """End them all."""
         for helper in self._all:
             helper.end()
 
 
 class _Helper:
-    """One process: one line per order on its input, one line per result on its output."""
+    """One process: an order a line on its input, an answer a line on its output."""
 
     def __init__(self) -> None:
-        # A new process rather than a fork, because threads of this one hold locks. In a group of its own, so that
-        # Ctrl-C reaches this process only, which then decides.
+        # A process of its own rather than a fork: the threads of this one hold locks. Its group is its own too, so
+        # that Ctrl-C reaches this process alone, which then decides.
         self._process = subprocess.Popen(
             [sys.executable, "-m", "flows.batches.answers"],
             stdin=subprocess.PIPE,
@@ -126,25 +126,25 @@ class _Helper:
         )
 
     def collect(self, order: Order) -> BatchResult:
-        """Raises ProviderError as the provider's client would, OSError or ValueError if the process has ended."""
+        """Raises ProviderError as the provider's client would, OSError or ValueError where the process is no more."""
         assert self._process.stdin is not None  # noqa: S101  # it was opened with pipes
         assert self._process.stdout is not None  # noqa: S101
         self._process.stdin.write(_written(order) + b"\n")
         self._process.stdin.flush()
         answer: dict[str, Any] = orjson.loads(self._process.stdout.readline())
-        for level, name, message in answer["logs"]:
+        for level, name, message in answer["said"]:
             logging.getLogger(name).log(level, "%s", message)
         if (failure := answer.get("failure")) is not None:
             raise _failure(failure)
-        return _result(answer["result"])
+        return _gathered(answer["gathered"])
 
     def end(self) -> None:
-        """End the process; its current work is no longer needed."""
+        """It ends when its input does; whatever it is doing is of no use any more."""
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                with suppress(OSError):  # closing flushes what the process has not read
+                with suppress(OSError):  # what was written and never read is flushed by closing, to nobody
                     pipe.close()
 
 
@@ -177,41 +177,41 @@ def _written(order: Order) -> bytes:
 
 
 def _read(line: bytes) -> Order:
-    fields = orjson.loads(line)
-    batch = fields["batch"]
-    slices, copies = [Slice(*piece) for piece in batch.pop("slices")], tuple(batch.pop("copies"))
+    said = orjson.loads(line)
+    batch = said["batch"]
+    slices, copies = [Slice(*part) for part in batch.pop("slices")], tuple(batch.pop("copies"))
     return Order(
-        Reach(Connection(**fields["connection"]), SecretStr(fields["key"]), fields["base_url"]),
-        Spec.from_content(fields["spec"]),
+        Reach(Connection(**said["connection"]), SecretStr(said["key"]), said["base_url"]),
+        Spec.from_content(said["spec"]),
         Batch(slices=slices, copies=copies, state=State.ENDED, **batch),
-        Path(fields["output"]),
-        fields["max_attempts"],
+        Path(said["output"]),
+        said["max_attempts"],
     )
 
 
-def _result(fields: Mapping[str, Any]) -> BatchResult:
-    return BatchResult.model_validate(fields)
+def _gathered(said: Mapping[str, Any]) -> BatchResult:
+    return BatchResult.model_validate(said)
 
 
-def _describe(error: Exception) -> dict[str, Any]:
+def _told(error: Exception) -> dict[str, Any]:
     if isinstance(error, OSError):
         error = system_error(error)
-    fields = {name: value for name, value in vars(error).items() if isinstance(value, str | int | float | None)}
-    return {"kind": type(error).__name__, "fields": fields}
+    told = {name: value for name, value in vars(error).items() if isinstance(value, str | int | float | None)}
+    return {"kind": type(error).__name__, "fields": told}
 
 
-def _failure(described: Mapping[str, Any]) -> Exception:
-    kind, fields = getattr(errors, described["kind"], errors.StateError), described["fields"]
-    error: Exception = kind(fields.get("message", described["kind"]), next_step=fields.get("next_step", ""))
+def _failure(told: Mapping[str, Any]) -> Exception:
+    kind, fields = getattr(errors, told["kind"], errors.StateError), told["fields"]
+    error: Exception = kind(fields.get("message", told["kind"]), next_step=fields.get("next_step", ""))
     vars(error).update(fields)
     return error
 
 
-# --- the collector process
+# --- the helper itself
 
 
 class _Kept(logging.Handler):
-    """Keeps log records for the parent process."""
+    """Keeps what is logged, for the process that has the log."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
@@ -222,7 +222,7 @@ class _Kept(logging.Handler):
 
 
 def main() -> None:
-    """Collect batches as ordered until the input ends."""
+    """Gather what is ordered until the input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     kept = _Kept()
     logging.getLogger("batchwerk").addHandler(kept)
@@ -231,7 +231,7 @@ def main() -> None:
         for line in sys.stdin.buffer:
             kept.records.clear()
             answer = _answer(line, clients)
-            answer["logs"] = kept.records
+            answer["said"] = kept.records
             sys.stdout.buffer.write(orjson.dumps(answer, default=list) + b"\n")
             sys.stdout.buffer.flush()
 
@@ -241,9 +241,9 @@ def _answer(line: bytes, clients: dict[bytes, BatchProvider]) -> dict[str, Any]:
     name = orjson.dumps([asdict(order.reach.connection), order.reach.base_url])
     try:
         provider = clients.get(name) or clients.setdefault(name, order.reach.client())
-        return {"result": collect_answers(order, provider).model_dump()}
+        return {"gathered": collect_answers(order, provider).model_dump()}
     except (errors.BatchwerkError, OSError) as error:
-        return {"failure": _describe(error)}
+        return {"failure": _told(error)}
 
 
 if __name__ == "__main__":

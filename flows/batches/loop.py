@@ -152,7 +152,7 @@ class Loop:
         return Rules(
             limit=self._run.batch_limit(ledger),
             max_in_flight=max_in_flight if self._submit else 0,
-            collectors=self._pool.max_processes or COLLECTORS,
+            collectors=self._pool.most or COLLECTORS,
             retry_linger=self._agenda.polling.longest,
             queue_pause=self._agenda.polling.longest,
             let_go_at=None if settings.wait is None else self._began + settings.wait,

@@ -1,10 +1,10 @@
-"""The ledger: batches sent, answers received, money paid. Replayed from the journal, never guessed.
+"""The ledger: what was sent, what came back, what was paid. Replayed from the journal, never guessed.
 
     reserved → submitting → submitted → ended → collected            (and from submitting: refused | unknown | ended)
 
-A batch is `reserved` only in memory, between the decision and the intent. A batch is `unknown` if its
-submission got no response, or if a process died while it was `submitting`: the provider is asked before anything is
-sent again. Some providers accept a batch and refuse it later: then `refused` follows `submitted`.
+A batch is `reserved` only in memory, between the decision and the intent. `unknown` is a batch whose submission had
+no answer, also one that a dead process left in `submitting`: the provider is asked, nothing is sent blindly. Some
+providers accept a batch first and refuse it later: then `refused` follows `submitted`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from flows.domain.ranges import Range, Ranges, size
 
 
 class State(StrEnum):
-    """The state of a batch in the ledger; see the module's diagram."""
+    """Where a batch stands with us."""
 
     RESERVED = "reserved"
     SUBMITTING = "submitting"
@@ -50,7 +50,7 @@ class State(StrEnum):
 
 
 RESTORE = "the journal was changed by hand or damaged; restore the state directory from a backup"
-_Step = Submitted | Refused | Unknown | Ended | Collected | Lost  # events of a batch that was sent
+_Step = Submitted | Refused | Unknown | Ended | Collected | Lost  # what happens to a batch that was sent
 IN_FLIGHT = {State.RESERVED, State.SUBMITTING, State.UNKNOWN, State.SUBMITTED, State.ENDED}
 _MAY_FOLLOW: dict[type, set[State]] = {
     Submitted: {State.SUBMITTING, State.UNKNOWN},
@@ -80,23 +80,23 @@ class Batch:
     collected_at: float = 0.0
     wording: str = ""
     failed: str | None = None
-    final: bool = False  # the failures of its requests are final
-    early: bool = False  # it ended before all requests had run
-    copies: tuple[str, ...] = ()  # ids of accidental duplicates
+    final: bool = False  # what failed with it fails for good
+    early: bool = False  # it ended before all was run
+    copies: tuple[str, ...] = ()  # other batches with the same requests, made by accident
     reason: str = ""
     result: BatchResult | None = None
-    lost: bool = False  # its results are gone for good
-    compacted: str = ""  # name of the compacted part with its results; empty: it has its own part
+    lost: bool = False  # its results are gone
+    compacted: str = ""  # the part that holds its results together with those of others; empty: it has one of its own
 
     @property
     def requests(self) -> int:
-        """The number of requests in the batch."""
-        return sum(piece.requests for piece in self.slices)
+        """How many requests the batch holds."""
+        return sum(part.requests for part in self.slices)
 
     @property
     def span(self) -> Range:
         """The lowest request number and one more than the highest."""
-        return min(piece.start for piece in self.slices), max(piece.stop for piece in self.slices)
+        return min(part.start for part in self.slices), max(part.stop for part in self.slices)
 
 
 @dataclass(frozen=True, slots=True)

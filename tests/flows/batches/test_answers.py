@@ -58,7 +58,7 @@ def test_the_output_is_the_same(
     """With failures, invalid answers and missing ones, which go again with the reason."""
     with_helpers = enrich(**call(tmp_path / "with"))
     assert started
-    assert "a collector process ended" not in caplog.text  # which would have been done without
+    assert "a helper process ended" not in caplog.text  # which would have been done without
     monkeypatch.setattr("flows.batches.loop.collectors_for", lambda _: 0)
     alone = enrich(**call(tmp_path / "alone"))
     outputs: list[pa.Table] = [pq.read_table(tmp_path / name / "out.parquet") for name in ("with", "alone")]
@@ -81,7 +81,7 @@ def test_a_helper_that_is_killed_is_done_without(
     figures = enrich(**call(tmp_path / "x"))
     assert started
     assert figures.rows == {"ok": 60}
-    assert "a collector process ended" in caplog.text
+    assert "a helper process ended" in caplog.text
 
 
 def test_what_a_provider_refuses_is_told_as_it_is(
