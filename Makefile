@@ -5,26 +5,26 @@ DEMO := out/reviews.parquet
 
 .PHONY: demo test test-all check bench serve clean
 
-demo: .venv/ready  ## 500 reviews through the embedded emulator
+demo: .venv/ready  ## enrich 500 reviews with the embedded emulator
 	$(BIN)/batchwerk run data/reviews.parquet $(DEMO) --job data/jobs/reviews_de.yaml --provider local
 	$(BIN)/batchwerk report $(DEMO)
 	$(BIN)/python data/show.py $(DEMO)
 
-test: .venv/ready  ## the test suite, some ten minutes on two cores
+test: .venv/ready  ## run the tests except slow ones: about ten minutes on two cores
 	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow"
 
-test-all: .venv/ready  ## the long suites as well
+test-all: .venv/ready  ## run all tests, including slow ones
 	$(BIN)/pytest -n 2 --dist loadgroup
 
-check: .venv/ready  ## lint and types
+check: .venv/ready  ## run the linter and the type checker
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/ready  ## time, CPU, memory and money beside a bare loop and peers, for hours; BENCH="--quick" for minutes
+bench: .venv/ready  ## compare time, CPU, memory and cost with a bare loop and peers; takes hours, BENCH="--quick" minutes
 	$(BIN)/python -m tests.bench $(BENCH)
 
-serve: .venv/ready  ## Prefect's server and UI on http://127.0.0.1:4200
+serve: .venv/ready  ## run Prefect's server and UI on http://127.0.0.1:4200
 	$(BIN)/prefect server start
 
 clean:

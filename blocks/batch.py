@@ -1,7 +1,7 @@
 """The neutral language of batches, and the port that every provider implements.
 
-A batch is a file of encoded requests. What all of its requests share is a `RequestForm`; what differs is the
-prompt and the `custom_id`. Answers come back one by one, in any order, each proving by its `custom_id` whose it is.
+A batch is a file of encoded requests. All its requests share a `RequestForm`; they differ in prompt and
+`custom_id`. Answers come back one by one, in any order, and are matched to requests by their `custom_id`.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ class RequestForm:
     temperature: float | None = None
 
 
-PORTABLE_ID = r"[a-zA-Z0-9_-]{1,64}"  # what every provider takes as a custom_id (PROTOCOLS §1)
+PORTABLE_ID = r"[a-zA-Z0-9_-]{1,64}"  # accepted by every provider as a custom_id
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a provider takes. `None` means that it states no such limit."""
+    """The limits of a provider. `None`: it states no such limit."""
 
     max_requests: int  # in one batch
     max_bytes: int | None = None  # of one batch's body
@@ -45,7 +45,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class PollPlan:
-    """When to ask after a batch: seconds to the first look, growth of the pause, longest pause.
+    """When to poll a batch: seconds to the first poll, growth of the pause, longest pause.
 
     `patience`: seconds after which a batch is no longer waited for; without it the number of requests decides.
     """
@@ -62,26 +62,26 @@ class PollPlan:
 
 @dataclass(frozen=True, slots=True)
 class EncodedBatch:
-    """The body of a batch, ready on disk, with what must be known to send it and to find it again."""
+    """The body of a batch, ready on disk, with everything needed to send it and to find it again."""
 
     path: Path
     requests: int
     bytes: int
     sha256: str
     tag: str  # new for each POST of a new batch; every custom_id of the batch begins with it and a hyphen
-    sent_at: float = 0.0  # seconds since the epoch: when its sending was first written down; 0: not known
-    others: frozenset[str] = frozenset()  # ids of batches that are known to be other ones
+    sent_at: float = 0.0  # seconds since the epoch: when its sending was first recorded; 0: unknown
+    others: frozenset[str] = frozenset()  # ids of batches that are known to be different ones
 
 
 class Found(NamedTuple):
-    """A batch whose submission had no answer: its id, and those of copies that were made by accident and are paid."""
+    """A batch whose submission got no response: its id, and those of accidental copies, which are billed too."""
 
     id: str
     copies: tuple[str, ...] = ()
 
 
 class BatchPhase(StrEnum):
-    """Where a batch stands at the provider; every service's own words are mapped onto these."""
+    """The phase of a batch at the provider; each service's own states are mapped to these."""
 
     RUNNING = "running"
     ENDED = "ended"  # results, perhaps partial ones, can be read
@@ -89,7 +89,7 @@ class BatchPhase(StrEnum):
 
 
 class Obstacle(StrEnum):
-    """Why a batch failed as a whole, where the same requests may be sent again otherwise or later."""
+    """Why a batch failed as a whole, if its requests may be sent again later or in smaller batches."""
 
     QUEUE_FULL = "queue_full"  # other batches of the account have to end first
     TOO_LARGE = "too_large"  # fewer requests at once
@@ -97,7 +97,7 @@ class Obstacle(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BatchStatus:
-    """What the provider says of a batch. Its counters are for the eye: completeness is decided by the results."""
+    """The provider's status of a batch. Counters are informational: the results decide completeness."""
 
     id: str
     phase: BatchPhase
@@ -107,7 +107,7 @@ class BatchStatus:
     error: str | None = None
     created_at: datetime | None = None
     obstacle: Obstacle | None = None
-    early: bool = False  # it ended before all was run: what has no answer was not run
+    early: bool = False  # it ended before all requests had run: those without an answer were not run
 
 
 class Usage(NamedTuple):
@@ -116,17 +116,17 @@ class Usage(NamedTuple):
     input_tokens: int = 0
     output_tokens: int = 0
     cached_input_tokens: int = 0  # read from a cache
-    cache_write_5m_tokens: int = 0  # written to one that lasts five minutes, or as long as the provider says
+    cache_write_5m_tokens: int = 0  # written to a cache that lasts five minutes, or as long as the provider says
     cache_write_1h_tokens: int = 0
 
 
 class FailureKind(StrEnum):
     """What a failed request means for its next attempt."""
 
-    PASSING = "passing"  # goes again and uses up an attempt
-    EXCUSED = "excused"  # goes again; it was not billed and says nothing about the row
+    PASSING = "passing"  # retried; uses up an attempt
+    EXCUSED = "excused"  # retried; it was not billed and says nothing about the row
     FINAL = "final"  # the same request will fail again
-    CUT_OFF = "cut_off"  # the answer reached the limit of output tokens: goes again once, with a larger one
+    CUT_OFF = "cut_off"  # the answer reached the limit of output tokens: retried once with a larger limit
     REFUSED = "refused"  # the model declined; final
     FILTERED = "filtered"  # the provider's content filter stopped it; final
 
@@ -140,7 +140,7 @@ class Failure(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """The outcome of one request: a text or a failure, and what it cost in tokens where the provider says so."""
+    """The outcome of one request: a text or a failure, and its usage if the provider reports it."""
 
     custom_id: str
     text: str | None
@@ -148,7 +148,7 @@ class Answer(NamedTuple):
     failure: Failure | None
 
 
-LONGER = 4  # how many times the output tokens of a request whose answer was cut off
+LONGER = 4  # factor on the output tokens of a request whose answer was cut off
 
 
 class BatchFormat(Protocol):
@@ -181,31 +181,31 @@ class BatchProvider(Protocol):
     def submit(self, batch: EncodedBatch, form: RequestForm) -> str:
         """Send a new batch and return the provider's id for it.
 
-        A 429 or a connection that never stood is tried again, as nothing was accepted; an answer that is lost
-        raises `UnknownOutcome` and is never tried again here.
+        A 429 or a failed connection is retried, as nothing was accepted; a lost response raises `UnknownOutcome`
+        and is never retried here.
         """
         ...
 
     def find(self, batch: EncodedBatch, form: RequestForm) -> Found | None:
-        """A batch whose `submit` had an unknown outcome; None where it was never accepted.
+        """A batch whose `submit` had an unknown outcome; None if it was never accepted.
 
-        Raises `UnknownOutcome` while nobody can tell; its `retry_after` says when asking again may help.
+        Raises `UnknownOutcome` while this can't be determined; its `retry_after` says when asking again may help.
         """
         ...
 
     def poll(self, batch_id: str) -> BatchStatus:
-        """Where the batch stands now."""
+        """The current status of the batch."""
         ...
 
     def results(self, batch_id: str, form: RequestForm) -> Iterator[Answer]:
         """The answers of an ended batch, in any order, read in chunks: memory does not grow with the batch.
 
-        `form` is what its requests were encoded with. Raises `NotFound` where the provider no longer has them.
+        `form` is what its requests were encoded with. Raises `NotFound` if the provider does not have them.
         """
         ...
 
     def cancel(self, batch_id: str) -> BatchStatus:
-        """Ask the provider to stop. What was finished by then is kept and paid."""
+        """Ask the provider to stop. Finished requests are kept and billed."""
         ...
 
     def close(self) -> None:
@@ -215,17 +215,17 @@ class BatchProvider(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """How to reach a provider, without secrets: what a run writes down."""
+    """How to reach a provider, without secrets, as recorded by a run."""
 
     provider: str  # whose dialect and prices
-    base_url: str  # empty for the embedded emulator, which has a new address each time
+    base_url: str  # empty for the embedded emulator, whose address is new each time
     endpoint: str  # who answers; part of every request's key
     block: str | None = None  # the saved Prefect block that holds the key
     options: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def limits_name(self) -> str:
-        """Under which name Prefect's limits are kept: trials don't use up those of the real service."""
+        """The name of Prefect's limits; trials with the emulator don't use up those of the real service."""
         return "local" if self.emulated else self.provider
 
     @property

@@ -1,16 +1,16 @@
-"""Everything that can go wrong, grouped by what the caller can do about it.
+"""The errors, grouped by what the caller can do about them.
 
 BatchwerkError                  one sentence and a next step; never shown as a traceback
 ├── UsageError                  the call, the job file or the input is wrong: nothing was sent
 ├── StateError                  the state directory can't be used as it is (held, corrupted, too new)
-└── ProviderError               a provider said no, or nothing
-    ├── Transient               nothing was accepted and it may pass: the same call may be made again
-    ├── UnknownOutcome          a batch was sent and the answer was lost: ask the provider before sending again
+└── ProviderError               a provider refused, failed or did not answer
+    ├── Transient               nothing was accepted and the cause may pass: the same call may be repeated
+    ├── UnknownOutcome          a batch was sent and the response was lost: ask the provider before sending again
     └── Terminal                the same call will fail again
         ├── AuthenticationFailed    the key is missing, wrong or not allowed to do this: stop the run
         ├── SpendLimitReached       the account can't pay: stop the run
         ├── BatchTooLarge           send fewer requests at once
-        ├── NotFound                no such batch (any more, or not yet)
+        ├── NotFound                no such batch, no longer or not yet
         └── BatchRefused            any other refusal of a whole call
 """
 
@@ -38,11 +38,11 @@ class StateError(BatchwerkError):
 
 
 def system_error(error: OSError) -> StateError:
-    """A full disk, a missing permission: what the system said, where, and what to do."""
+    """An error such as a full disk or a missing permission, with the path and a next step."""
     place = f": {error.filename}" if error.filename else ""
     return StateError(
         f"{error.strerror or error}{place}",
-        next_step="make room or permit it, then run the same command again: it goes on from here",
+        next_step="free some space or fix the permissions, then run the same command again to continue",
     )
 
 
@@ -63,17 +63,17 @@ class ProviderError(BatchwerkError):
         self.provider = provider
         self.status = status
         self.code = code
-        self.retry_after = retry_after  # seconds, as the provider asked
+        self.retry_after = retry_after  # seconds, as requested by the provider
         self.tries = 1  # how often the call was made before this was raised
-        self.worth_repeating = True  # unless the provider said that repeating the call at once is of no use
+        self.worth_repeating = True  # False if the provider said that repeating the call at once is useless
 
 
 class Transient(ProviderError):
-    """Nothing was accepted and it may pass."""
+    """Nothing was accepted and the cause may pass."""
 
 
 class UnknownOutcome(ProviderError):
-    """A batch was sent and its answer was lost: it may have been accepted."""
+    """A batch was sent and the response was lost: it may have been accepted."""
 
 
 class Terminal(ProviderError):
@@ -89,11 +89,11 @@ class SpendLimitReached(Terminal):
 
 
 class BatchTooLarge(Terminal):
-    """The provider takes fewer bytes or requests at once."""
+    """The provider accepts only fewer bytes or requests at once."""
 
 
 class NotFound(Terminal):
-    """The provider knows no such batch: not any more, or not yet."""
+    """The provider does not know the batch, no longer or not yet."""
 
 
 class BatchRefused(Terminal):

@@ -1,4 +1,4 @@
-"""Keys stay out of everything that is said: servers repeat them in errors, in headers and in the reasons of rows."""
+"""Hides keys in all messages: servers repeat them in errors, headers and per-row reasons."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from dataclasses import replace
 
 from blocks.batch import Answer, BatchFormat, BatchProvider, BatchStatus, EncodedBatch, Failure, Found, RequestForm
 
-SHORTEST = 8  # characters: what is shorter is no key, and hiding it would garble every sentence
+MIN_LENGTH = 8  # characters: a shorter text is not a key, and hiding it would garble messages
 
 Mask = Callable[[str], str]
 
 
 def hiding(key: str) -> Mask:
-    """What replaces the key in a text."""
-    return lambda text: text.replace(key, "…") if len(key) >= SHORTEST else text
+    """A function that replaces the key in a text by an ellipsis."""
+    return lambda text: text.replace(key, "…") if len(key) >= MIN_LENGTH else text
 
 
 class MaskingFilter(logging.Filter):
-    """For loggers of libraries that write down what a server sent."""
+    """For loggers of libraries that log what a server sent."""
 
     def __init__(self, mask: Mask) -> None:
         super().__init__()
         self._mask = mask
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Every record passes, without the key."""
+        """Let every record pass, without the key."""
         record.msg, record.args = self._mask(record.getMessage()), ()
         return True
 
 
 class Masked:
-    """A provider whose reasons don't repeat the key. Its answers are passed on as they are."""
+    """A provider whose error messages don't contain the key. Answers are passed on unchanged."""
 
     def __init__(self, provider: BatchProvider, mask: Mask) -> None:
         self._provider = provider
@@ -55,7 +55,7 @@ class Masked:
         return self._provider.find(batch, form)
 
     def poll(self, batch_id: str) -> BatchStatus:
-        """Where the batch stands now."""
+        """The current status of the batch."""
         return self._status(self._provider.poll(batch_id))
 
     def results(self, batch_id: str, form: RequestForm) -> Iterator[Answer]:

@@ -1,4 +1,4 @@
-"""Cancelling an output: stop its batches at the provider, collect what was finished and paid, publish."""
+"""Cancelling an output: stop its batches at the provider, collect finished answers, publish."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ log = logging.getLogger("batchwerk")
 
 
 def cancel_output(output: Path) -> Figures:
-    """Cancel whatever the output has with its provider, wait for what the batches end with, publish it.
+    """Cancel the output's batches at the provider, wait until they end, collect and publish.
 
-    Raises what kept it from doing so, after publishing what was collected.
+    Raises the error that stopped it, after publishing what was collected.
     """
     config, started = _last_config(output), time.monotonic()
     log_progress()
@@ -54,15 +54,15 @@ def cancel_output(output: Path) -> Figures:
 
 
 def _last_config(output: Path) -> RunConfig:
-    """The parameters of the newest run; even if that let go at once, this waits, and it retries nothing."""
+    """The parameters of the newest run, except that this waits for all batches and retries nothing."""
     state = StateDirectory(output)
     if state.read_run() is None:
-        raise UsageError(f"{output} was not written by Batchwerk", next_step="name the OUTPUT that you gave to `run`")
+        raise UsageError(f"{output} was not written by Batchwerk", next_step="pass the OUTPUT that was given to `run`")
     return check(read_settings({**state.last_settings(), "wait": None, "retry_failed": False}))
 
 
 def cancel_batches(run: Run) -> None:
-    """Ask the provider to stop every batch that it is known to have."""
+    """Ask the provider to stop every batch that it has accepted."""
     for batch in run.recorder.query(lambda ledger: list(ledger.in_state(State.SUBMITTED))):
         assert batch.id is not None  # noqa: S101  # the ledger's submitted batches have one
         status = run.clients.client_of(batch).cancel(batch.id)
@@ -71,5 +71,5 @@ def cancel_batches(run: Run) -> None:
 
 def _with_unknown(run: Run, ending: Ending) -> Ending:
     unknown = run.recorder.query(lambda ledger: [batch.number for batch in ledger.in_state(State.UNKNOWN)])
-    reasons = {number: f"whether batch {number} was accepted is not known; the next run asks" for number in unknown}
+    reasons = {number: f"it is not known whether batch {number} was accepted; the next run asks" for number in unknown}
     return replace(ending, unresolved={**ending.unresolved, **reasons})

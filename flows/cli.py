@@ -1,4 +1,4 @@
-"""The command line: a thin face over the flow. Mistakes are answered before Prefect is imported."""
+"""The command line: a thin layer over the flow. Usage errors are reported before Prefect is imported."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _key_and_value(text: str) -> tuple[str, str]:
 @takes_settings
 def run(*, json: bool, **given: Any) -> int:
     """Enrich INPUT into OUTPUT. Run the same command again to continue after an interruption."""
-    from flows.preflight import check  # noqa: PLC0415  # the heavy imports come when a command needs them
+    from flows.preflight import check  # noqa: PLC0415  # heavy imports only when a command needs them
 
     return _show(_run_flow(check(_read_options(given))), as_json=json)
 
@@ -118,7 +118,7 @@ def status(output: Output, json: Json = False) -> int:
 
 @app.command()
 def cancel(output: Output, json: Json = False) -> int:
-    """Cancel the batches of OUTPUT at the provider, collect what is finished and paid for, publish."""
+    """Cancel the batches of OUTPUT at the provider, collect what is finished and paid for, and publish."""
     from flows.cancel import cancel_output  # noqa: PLC0415
 
     _show(cancel_output(Path(output)), as_json=json)
@@ -173,7 +173,7 @@ def _run_flow(config: RunConfig) -> Figures:
     """Run the flow in this process, with a live line on a terminal."""
     _set_prefect_defaults()
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
-    if sys.stderr.isatty():  # the live line is there instead
+    if sys.stderr.isatty():  # the live line replaces it
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     from flows.engine.stopping import block_interrupts  # noqa: PLC0415
     from flows.enrich import run_as_flow  # noqa: PLC0415  # Prefect takes seconds to import
@@ -199,23 +199,23 @@ def _show(figures: Figures, *, as_json: bool) -> int:
 def main() -> None:
     """The command `batchwerk`."""
     if not sys.warnoptions:
-        warnings.simplefilter("ignore")  # those of libraries are for developers, who ask with -W
+        warnings.simplefilter("ignore")  # warnings of libraries are for developers, who can use -W
     raise SystemExit(call(sys.argv[1:]))
 
 
 def call(arguments: list[str]) -> int:
-    """Run a command; returns its exit status. Whatever a user can cause is a sentence, never a traceback."""
-    as_json = "--json" in arguments  # a mistake in the arguments is found before typer has read them all
+    """Run a command; returns its exit status. Errors that a user can cause are a sentence, never a traceback."""
+    as_json = "--json" in arguments  # an error in the arguments may be raised before typer has read them all
     try:
         status = int(app(arguments, prog_name="batchwerk", standalone_mode=False) or 0)
     except BatchwerkError as error:
         return _fail(error, 2 if isinstance(error, UsageError) else 1, as_json=as_json)
     except typer.TyperException as error:
-        if not arguments:  # its message is the help
+        if not arguments:  # the message is the help text
             typer.echo(error.format_message(), err=True)
             return 2
         return _fail(_usage_error(error), 2, as_json=as_json)
-    if status == INTERRUPTED:  # typer makes it of KeyboardInterrupt
+    if status == INTERRUPTED:  # how typer reports KeyboardInterrupt
         typer.echo("stopped; run the same command again to continue", err=True)
     return status
 

@@ -35,9 +35,9 @@ Body = Callable[[Mapping[str, Any]], Figures]  # takes the flow's parameters
 
 
 def cancel_at_provider(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001  # Prefect's names
-    """Cancelling the flow run cancels its batches, collects what was finished and publishes."""
+    """When the flow run is cancelled: cancel its batches, collect finished answers and publish."""
     output = Path(str(flow_run.parameters["output"]))
-    for _ in range(LOCK_TRIES):  # the cancelled process may need a moment to let go of the output
+    for _ in range(LOCK_TRIES):  # the cancelled process may need a moment to release the output
         try:
             cancel_output(output)
         except StateError:
@@ -47,10 +47,10 @@ def cancel_at_provider(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any
 
 
 def enrich_flow(body: Body) -> Flow[..., State[Any]]:
-    """The flow `enrich` around what it does with its parameters.
+    """The flow `enrich` around `body`.
 
-    An error that a user can act on becomes the message of a failed state: as an exception Prefect would log its
-    traceback.
+    An error that a user can act on becomes the message of a failed state; Prefect would log the traceback of an
+    exception.
     """
 
     def enrich(**parameters: Any) -> State[Any]:
@@ -63,7 +63,7 @@ def enrich_flow(body: Body) -> Flow[..., State[Any]]:
 
     # Prefect reads the form and the entry point from these.
     enrich.__signature__ = settings_signature()  # type: ignore[attr-defined]
-    enrich.__doc__ = settings_docstring("Enrich a Parquet file. The result holds the figures of the report.")
+    enrich.__doc__ = settings_docstring("Enrich a Parquet file. The result contains the figures of the report.")
     enrich.__qualname__ = "enrich"
     return flow(
         name="enrich",
@@ -77,7 +77,7 @@ def enrich_flow(body: Body) -> Flow[..., State[Any]]:
 
 
 def run_as_flow(config: RunConfig, display: Watcher) -> Figures:
-    """Start the flow in this process for input that is already checked. Raises what the run failed with."""
+    """Run the flow in this process with a checked configuration. Raises the error that the run failed with."""
     outcome: Figures | BatchwerkError | None = None
 
     def body(_: Mapping[str, Any]) -> Figures:

@@ -1,4 +1,4 @@
-"""The story: plan what the rows ask for, send it and collect the answers, publish, report, tidy up."""
+"""The steps of a run: plan requests, send them and collect the answers, publish, report, compact."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from flows.storage.plan import Plan
 
 
 def run_pipeline(config: RunConfig, orchestrator: Orchestrator) -> Figures:
-    """Enrich the input that was checked. Raises what stopped the run, after publishing what was collected."""
+    """Enrich the checked input. Raises the error that stopped the run, after publishing what was collected."""
     started = time.monotonic()
     log_progress()
     with (
@@ -50,7 +50,7 @@ def run_pipeline(config: RunConfig, orchestrator: Orchestrator) -> Figures:
 
 
 def plan_requests(config: RunConfig, recorder: Recorder, outbox: Outbox) -> Plan:
-    """The plan on disk or a new one, and meanwhile a first lane for what it will find."""
+    """The plan on disk or a new one; meanwhile the first lane is opened for its requests."""
     plan = current_plan(config)
     if plan is not None:
         return plan
@@ -61,7 +61,7 @@ def plan_requests(config: RunConfig, recorder: Recorder, outbox: Outbox) -> Plan
 
 
 def publish_and_report(run: Run, ending: Ending, forecast: Estimate, started: float) -> Figures:
-    """Write the output, then the report; what is pending or failed is in both."""
+    """Write the output, then the report; both include pending and failed rows."""
     published = publish(run)
     status, message = verdict(published, ending, run.config.settings.max_failed)
     figures = figures_of(run, published, forecast, time.monotonic() - started, status, message)

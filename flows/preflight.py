@@ -1,4 +1,4 @@
-"""Everything that can be known to be wrong before anything is started: a mistake is answered within a second.
+"""Checks before anything is started, so that a mistake is reported within a second.
 
 Nothing here imports Prefect, calls a provider or writes.
 """
@@ -25,7 +25,7 @@ from flows.storage.where import check_condition
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What a run was asked to do, read and checked."""
+    """The checked configuration of a run: settings, input, job and connection."""
 
     settings: Settings
     spec: Spec
@@ -40,7 +40,7 @@ class RunConfig:
 
 
 def check(settings: Settings) -> RunConfig:
-    """Look at input, job, columns, provider, key and paths. Raises UsageError for the first thing that is wrong."""
+    """Check input, job, columns, provider, key and paths. Raises UsageError for the first problem."""
     job = _read_job(settings.job)
     schema = OutputSchema(job.output)
     source = Source.open(settings.input)
@@ -99,14 +99,12 @@ def _check_new_columns(source: Source, layout: OutputLayout) -> None:
             if name in columns:
                 raise UsageError(
                     f"the input already has a column {name!r}",
-                    next_step=f"give ours another name in the job file, for example `rename: {{{old}: new_{name}}}`",
+                    next_step=f"choose another name in the job file, for example `rename: {{{old}: new_{name}}}`",
                 )
     new = [layout.rename.get(name, name) for name in [*layout.schema.fields, *STATUS_COLUMNS]]
     for name in new:
         if new.count(name) > 1:
-            raise UsageError(
-                f"two output columns are called {name!r}", next_step="`rename` one of them in the job file"
-            )
+            raise UsageError(f"two output columns are named {name!r}", next_step="`rename` one of them in the job file")
 
 
 def _check_output(settings: Settings, source: Source, state: StateDirectory) -> None:
@@ -125,29 +123,30 @@ def _check_output(settings: Settings, source: Source, state: StateDirectory) -> 
 
 
 def _check_apart(source: Source, output: Path) -> None:
-    """Output mirrors input, a file for a file and a folder for a folder, and is no part of it."""
+    """The output mirrors the input, file for file or folder for folder, and lies outside of it."""
     into, out_of = output.resolve(), source.path.resolve()
     if into == out_of:
-        raise UsageError(f"the output {output} is the input itself", next_step="write to another place")
+        raise UsageError(f"the output {output} is the input itself", next_step="choose another output path")
     if source.is_folder and (into.is_relative_to(out_of) or out_of.is_relative_to(into)):
         raise UsageError(
-            f"the output {output} and the input {source.path} are inside each other", next_step="write beside the input"
+            f"one of output {output} and input {source.path} lies inside the other",
+            next_step="choose an output outside of it",
         )
     if source.is_folder and output.is_file():
-        raise UsageError(f"the input is a folder and the output {output} a file", next_step="name a folder")
+        raise UsageError(f"the input is a folder, but the output {output} is a file", next_step="give a folder")
     if not source.is_folder and output.is_dir():
-        raise UsageError(f"the output {output} is a folder", next_step="name a .parquet file inside it")
+        raise UsageError(f"the output {output} is a folder", next_step="choose a .parquet file inside it")
 
 
 def _check_ours(source: Source, output: Path, state: StateDirectory) -> None:
-    """An output that somebody else changed or replaced is not overwritten."""
+    """Refuse to overwrite an output that somebody else changed or replaced."""
     written = state.written()
     for file in source.files:
         place = output / file.name if source.is_folder else output
         if place.exists() and identity_of(place) not in written.get(file.name, ()):
             raise UsageError(
-                f"{place} is not as Batchwerk wrote it: it would be overwritten",
-                next_step="move it away; the same command then writes it again, without paying for anything twice",
+                f"{place} has changed since Batchwerk wrote it, and would be overwritten",
+                next_step="move it away, then run the same command again: nothing is paid for twice",
             )
 
 
@@ -156,4 +155,4 @@ def _check_writable(output: Path) -> None:
     while not folder.exists():
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise UsageError(f"{output} can't be written: {folder} is not a folder that you may write to")
+        raise UsageError(f"{output} can't be written: {folder} is not a writable folder")

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 
 from blocks.errors import UsageError
 
-# What Prefect has to be told before it is imported; `[tool.prefect]` in pyproject.toml says why.
+# Environment variables to set before Prefect is imported; `[tool.prefect]` in pyproject.toml gives the reasons.
 PREFECT_DEFAULTS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
@@ -29,7 +29,7 @@ class Cli:
     metavar: str | None = None
     positional: bool = False
     option: str | None = None  # instead of the name with hyphens
-    values: str | None = None  # in words, where the type does not tell
+    values: str | None = None  # description of the allowed values, if the type does not say
 
 
 def _as_text(value: object) -> object:
@@ -126,7 +126,7 @@ class Settings(BaseModel):
         default="zstd", description="Compression codec of the output files."
     )
     row_group_rows: Annotated[Count, Cli("ROWS")] = Field(
-        default=122_880,  # what readers that work on several row groups at once do best with
+        default=122_880,  # what readers that process several row groups in parallel work best with
         description="Maximum number of rows per row group of the output; fewer if they exceed 32 MB.",
     )
     memory_limit: Annotated[str, Cli("SIZE", values="a size such as 100MB or 2GB")] = Field(
@@ -180,7 +180,7 @@ def settings_docstring(summary: str) -> str:
 
 
 def read_settings(parameters: Mapping[str, Any]) -> Settings:
-    """Validated settings. Raises UsageError that names everything that is wrong."""
+    """Validated settings. Raises UsageError that lists all problems."""
     try:
         return Settings.model_validate(parameters)
     except ValidationError as error:
@@ -220,7 +220,7 @@ def parameter_table() -> list[ParameterRow]:
 
 
 def show_default(field: FieldInfo) -> str:
-    """The default as one would type it; empty where there is none, or it is that nothing is set."""
+    """The default as a user would type it; empty if there is none, or if it is None."""
     default = default_of(field)
     if default is inspect.Parameter.empty or default is None or default is False or default == {}:
         return ""
@@ -229,13 +229,13 @@ def show_default(field: FieldInfo) -> str:
 
 def _values(name: str) -> str:
     cli = cli_of(Settings.model_fields[name])
-    return cli.values or _in_words(Settings.model_json_schema()["properties"][name])
+    return cli.values or _describe_schema(Settings.model_json_schema()["properties"][name])
 
 
-def _in_words(schema: Mapping[str, Any]) -> str:
-    """What a JSON schema admits, in words."""
+def _describe_schema(schema: Mapping[str, Any]) -> str:
+    """The values that a JSON schema allows, in English."""
     if "anyOf" in schema:
-        return ", or ".join(_in_words(part) for part in schema["anyOf"] if part != {"type": "null"})
+        return ", or ".join(_describe_schema(choice) for choice in schema["anyOf"] if choice != {"type": "null"})
     if "enum" in schema:
         *others, last = schema["enum"]
         return f"{', '.join(others)} or {last}" if others else str(last)

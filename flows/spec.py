@@ -25,7 +25,7 @@ from flows.domain.schema import OutputSchema
 
 @dataclass(frozen=True)
 class Spec:
-    """All that decides how requests are encoded and answers are judged."""
+    """Everything that determines how requests are encoded and answers are judged."""
 
     job: Job
     model: str
@@ -33,7 +33,7 @@ class Spec:
 
     @cached_property
     def schema(self) -> OutputSchema:
-        """The shape of answers. Raises UsageError for a schema that is not one."""
+        """The shape of answers. Raises UsageError for an invalid schema."""
         return OutputSchema(self.job.output)
 
     @cached_property
@@ -58,7 +58,7 @@ class Spec:
 
     @cached_property
     def price(self) -> ModelPrice | None:
-        """What a token costs; None for a model that the price table lacks."""
+        """The price per token; None if the model is not in the price table."""
         return price_of(price_table(), self.connection.provider, self.model)
 
     @cached_property
@@ -73,11 +73,11 @@ class Spec:
 
     @classmethod
     def from_content(cls, content: Mapping[str, Any]) -> Spec:
-        """What `content` wrote down."""
+        """Inverse of `content`."""
         return cls(Job.model_validate(content["job"]), content["model"], Connection(**content["connection"]))
 
     def judge(self, max_attempts: int) -> Judge:
-        """What decides whether an answer is good, and what it costs."""
+        """Decides whether an answer is good, and what it costs."""
         return Judge(self.schema, self.price, max_attempts)
 
 

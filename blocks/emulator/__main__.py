@@ -12,7 +12,7 @@ def main() -> None:
     try:
         (serve_attached if attached else serve)(options)
     except (OSError, ValueError) as error:
-        sys.exit(f"the emulator can not start: {error}")
+        sys.exit(f"the emulator can't start: {error}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The emulator as an application: the dialect's routes, and the emulator's own for its health and its ledger."""
+"""The emulator as a Starlette application: the dialect's routes, plus routes for health and ledger."""
 
 import os
 import sqlite3
@@ -21,7 +21,7 @@ from blocks.emulator.wire.middleware import AnswerHeaders, FailingCalls
 
 
 def create_app(service: Service, dialect: Dialect) -> Starlette:
-    """The application without a server."""
+    """The application, to be served or tested."""
     return Starlette(
         routes=[
             *dialect.routes(),
@@ -37,7 +37,7 @@ def create_app(service: Service, dialect: Dialect) -> Starlette:
 
 
 def error_handlers(dialect: Dialect) -> dict[Any, ExceptionHandler]:
-    """Errors in the dialect's JSON shape, those of the router included."""
+    """Handlers that answer all errors, including the router's, in the dialect's JSON shape."""
 
     def answer_error(_: Request, error: Exception) -> Response:
         if isinstance(error, HTTPException):
@@ -55,7 +55,7 @@ def error_handlers(dialect: Dialect) -> dict[Any, ExceptionHandler]:
         return answer_call_error(CallError(503, "unavailable", f"the emulator can't write its store: {error}"))
 
     def answer_nobody(_: Request, __: Exception) -> Response:
-        return Response(status_code=400)  # who asked is gone
+        return Response(status_code=400)  # the client has disconnected
 
     handlers: dict[Any, ExceptionHandler] = {CallError: answer_error, HTTPException: answer_error}
     full: dict[Any, ExceptionHandler] = {sqlite3.OperationalError: answer_full, OSError: answer_full}
@@ -63,12 +63,12 @@ def error_handlers(dialect: Dialect) -> dict[Any, ExceptionHandler]:
 
 
 def health(service: Service) -> dict[str, object]:
-    """That the emulator answers, and where its state is."""
+    """Proof that the emulator is up, and the path of its state."""
     return {"status": "ok", "dialect": service.options.dialect, "pid": os.getpid(), "state": str(service.store.path)}
 
 
 def ledger(service: Service, request: Request) -> Response:
-    """What has been billed by now: totals, or with `?rows=1` every billed item as a line of JSON."""
+    """What has been billed so far: totals, or with `?rows=1` each billed item as a line of JSON."""
     service.settle_all()
     if request.query_params.get("rows") == "1":
         lines = (orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in service.store.ledger.rows())

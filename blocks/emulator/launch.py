@@ -1,4 +1,4 @@
-"""Starts the emulator as a subprocess that ends with this process, even if this one is killed."""
+"""Starts the emulator as a subprocess that ends with this process, even if it is killed."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ STOP_SECONDS = 10
 
 @dataclass(frozen=True, slots=True)
 class RunningEmulator:
-    """`base_url` is what a client is given: the server's `url` and where the dialect's paths begin."""
+    """A started emulator. `base_url` is for clients: the server's `url` plus the dialect's path prefix."""
 
     base_url: str
     url: str
@@ -37,7 +37,7 @@ def running_emulator(options: EmulatorOptions | None = None) -> Iterator[Running
 
 
 def start_process(options: EmulatorOptions) -> subprocess.Popen[bytes]:
-    """Standard input is its lifeline: the pipe closes when this process ends. Its own session keeps Ctrl-C away."""
+    """Start it with a pipe as standard input, which closes when this process ends; a new session keeps Ctrl-C away."""
     return subprocess.Popen(  # noqa: S603  # our own module and our own arguments
         [sys.executable, "-P", "-m", "blocks.emulator", "--attached", *options.to_args()],
         stdin=subprocess.PIPE,
@@ -53,7 +53,7 @@ def python_path() -> list[str]:
 
 
 def wait_until_ready(process: subprocess.Popen[bytes]) -> RunningEmulator:
-    """Read the line in which it says its address. Raises RuntimeError if it ends before."""
+    """Read the line with its address. Raises RuntimeError if the process ends first."""
     line = cast("IO[bytes]", process.stdout).readline()
     if not line:
         raise RuntimeError(f"the emulator did not start (exit status {process.wait()})")
@@ -61,7 +61,7 @@ def wait_until_ready(process: subprocess.Popen[bytes]) -> RunningEmulator:
 
 
 def stop_process(process: subprocess.Popen[bytes]) -> None:
-    """End it by closing its lifeline, and by force if that takes too long."""
+    """End it by closing its standard input, and kill it if that takes too long."""
     lifeline, output = cast("IO[bytes]", process.stdin), cast("IO[bytes]", process.stdout)
     lifeline.close()
     try:

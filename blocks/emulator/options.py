@@ -1,4 +1,4 @@
-"""Every switch of the emulator in one frozen value, the same for the command line, the launcher and tests."""
+"""All options of the emulator in one frozen value, shared by the command line, the launcher and tests."""
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,64 +26,64 @@ def share(text: str) -> Any:
 
 
 def every(text: str) -> Any:
-    """A switch that hits every Nth."""
-    return switch(0, f"{text}; 0 is never", 0)
+    """An option that affects every Nth event."""
+    return switch(0, f"{text}; 0 means never", 0)
 
 
 @dataclass(frozen=True)
 class EmulatorOptions:
-    """What the emulator does, and what goes wrong on purpose. Shares are from 0 to 1, times in seconds.
+    """The emulator's behaviour and injected faults. Shares are from 0 to 1, times in seconds.
 
     Faults of single requests are a function of (seed, prompt, attempt), faults of calls and batches of
     (seed, number of the call or batch): the same seed brings the same faults.
     """
 
     seed: int = switch(0, "seed of every fault, order and jitter")
-    dialect: str = switch("holysheep", "the provider whose dialect is spoken")
-    state: Path | None = switch(None, "SQLite file for the whole state; without one a temporary file is used")  # noqa: RUF009  # a field
+    dialect: str = switch("holysheep", "provider whose dialect the emulator speaks")
+    state: Path | None = switch(None, "SQLite file for the whole state; default: a temporary file")  # noqa: RUF009  # a field
     host: str = switch("127.0.0.1", "address to listen on")
-    port: int = switch(0, "port to listen on; 0 takes a free one", 0, 65535)
-    key: str | None = switch(None, "the only key that is accepted; without one any key will do")
-    max_requests: int | None = switch(None, "maximum requests of one batch; by default the provider's", 1)
-    max_bytes: int | None = switch(None, "maximum bytes of one create or upload; by default the provider's", 1)
+    port: int = switch(0, "port to listen on; 0 means any free port", 0, 65535)
+    key: str | None = switch(None, "the only accepted key; default: any key is accepted")
+    max_requests: int | None = switch(None, "maximum requests per batch; default: the provider's limit", 1)
+    max_bytes: int | None = switch(None, "maximum bytes per create or upload; default: the provider's limit", 1)
     max_queued_tokens: int | None = switch(
         None, "maximum tokens of a model's open batches, if the dialect has such a limit", 1
     )
-    latency: float = switch(2.0, "seconds that a batch takes; 0 ends it when it is first looked at", 0)
-    latency_per_request: float = switch(0.0, "seconds that each request adds to it", 0)
-    jitter: float = share("share by which a batch's time varies, seeded by batch")
-    fault_attempts: int = switch(1, "attempts of a request that may fail: 1 is the first only", 0)
+    latency: float = switch(2.0, "seconds that a batch takes; 0 ends it at the first status check", 0)
+    latency_per_request: float = switch(0.0, "seconds added per request", 0)
+    jitter: float = share("share by which the duration of a batch varies, seeded by batch")
+    fault_attempts: int = switch(1, "number of attempts of a request that may fail; 1 means only the first", 0)
     failure_rate: float = share("share of requests that fail with a server error")
-    invalid_rate: float = share("share of requests whose answer, though billed, breaks the schema")
-    missing_rate: float = share("share of requests that are absent from the results")
+    invalid_rate: float = share("share of requests whose answer is billed but does not match the schema")
+    missing_rate: float = share("share of requests that are missing from the results")
     refusal_rate: float = share("share of requests that are refused for their content, on every attempt")
-    length_rate: float = share("share of requests whose answer, though billed, is cut off at its token limit")
+    length_rate: float = share("share of requests whose answer is billed but cut off at its token limit")
     unexplained_rate: float = share("share of requests that fail without a reason")
     timeout_rate: float = share("share of requests that fail because the model took too long")
-    duplicate_rate: float = share("share of result lines that come twice, if results come in files")
-    swapped_rate: float = share("share of answers that come under each other's id, if the dialect is prone to it")
-    unmetered_rate: float = share("share of answers that, though billed, do not name their usage")
-    huge_usage_rate: float = share("share of answers that are billed ten million times as many tokens as they have")
+    duplicate_rate: float = share("share of result lines that are repeated, if results come in files")
+    swapped_rate: float = share("share of answers with swapped ids, if the dialect can swap them")
+    unmetered_rate: float = share("share of answers that are billed but lack usage")
+    huge_usage_rate: float = share("share of answers billed for ten million times their tokens")
     cached_share: float = share(
         "share of an answer's input tokens that is reported as cached; if requests mark what is to be cached,"
         " the share of them that find it in the cache (0 is the dialect's usual one)"
     )
     rate_limit_every: int = every("every Nth create answers 429")
-    retry_after: float = switch(1.0, "seconds that a 429 asks to wait", 0)
-    retry_header: str = switch("retry-after", f"the header for that: {', '.join(RETRY_HEADERS)}")
-    should_retry: str = switch("", "x-should-retry on every error: true or false; without one there is no such header")
-    quota_every: int = every("every Nth create answers 429 because a quota is used up")
+    retry_after: float = switch(1.0, "seconds to wait, as stated by a 429", 0)
+    retry_header: str = switch("retry-after", f"header that states it: {', '.join(RETRY_HEADERS)}")
+    should_retry: str = switch("", "x-should-retry on every error: true or false; default: no such header")
+    quota_every: int = every("every Nth create answers 429 because a quota is exhausted")
     error_rate: float = share("share of calls that answer 503, or the dialect's equivalent, before anything is done")
-    drop_rate: float = share("share of batches that are accepted, but whose create is never answered")
-    drop_every: int = every("every Nth batch is accepted, but its create is never answered")
-    hold: float = switch(0.0, "seconds for which the answer to an accepted create is held back", 0)
-    hold_every: int = switch(1, "only every Nth batch's create is held back", 1)
-    hold_file: Path | None = switch(None, "answers to creates are held back while this file exists")  # noqa: RUF009  # a field
-    visible_after: float = switch(0.0, "seconds for which a fresh batch is not found", 0)
-    fail_batch_every: int = every("every Nth batch fails as a whole, nothing is billed")
-    expire_every: int = every("every Nth batch expires half done")
+    drop_rate: float = share("share of batches that are accepted, but the create gets no response")
+    drop_every: int = every("every Nth batch is accepted, but its create gets no response")
+    hold: float = switch(0.0, "seconds by which the response to an accepted create is delayed", 0)
+    hold_every: int = switch(1, "delay only the response to every Nth accepted create", 1)
+    hold_file: Path | None = switch(None, "delay responses to creates while this file exists")  # noqa: RUF009  # a field
+    visible_after: float = switch(0.0, "seconds during which a new batch is not found", 0)
+    fail_batch_every: int = every("every Nth batch fails as a whole; nothing is billed")
+    expire_every: int = every("every Nth batch expires half finished")
     cut_every: int = every("every Nth download of a file breaks off in the middle")
-    unknown_status_every: int = every("every Nth batch has an unknown status the first time it is shown")
+    unknown_status_every: int = every("every Nth batch has an unknown status when it is first shown")
     state_prefix: str = switch(
         STATE_PREFIXES[0], f"prefix of states, if the dialect has {' and '.join(STATE_PREFIXES)}"
     )
@@ -93,16 +93,16 @@ class EmulatorOptions:
         for each in fields(self):
             check_value(each, getattr(self, each.name))
         if self.dialect not in DIALECTS:
-            raise ValueError(f"dialect {self.dialect!r} is unknown; there are: {', '.join(DIALECTS)}")
+            raise ValueError(f"unknown dialect {self.dialect!r}; known dialects: {', '.join(DIALECTS)}")
         if self.retry_header not in RETRY_HEADERS:
             raise ValueError(f"retry_header must be one of {', '.join(RETRY_HEADERS)}, not {self.retry_header!r}")
         if self.should_retry not in SHOULD_RETRY:
-            raise ValueError(f"should_retry must be true, false or nothing, not {self.should_retry!r}")
+            raise ValueError(f"should_retry must be true, false or empty, not {self.should_retry!r}")
         if self.state_prefix not in STATE_PREFIXES:
             raise ValueError(f"state_prefix must be one of {', '.join(STATE_PREFIXES)}, not {self.state_prefix!r}")
         shared = ("failure_rate", "invalid_rate", "missing_rate", "length_rate", "unexplained_rate", "timeout_rate")
         if sum(getattr(self, name) for name in shared) > 1:
-            raise ValueError(f"{', '.join(shared)} hit different requests: together at most 1")
+            raise ValueError(f"{', '.join(shared)} affect different requests: their sum must be at most 1")
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, str]) -> Self:
@@ -118,7 +118,7 @@ class EmulatorOptions:
         return cls(**parsed)
 
     def to_args(self) -> list[str]:
-        """The command line for these options, without those that have their default."""
+        """The command line for these options, without defaults."""
         return [arg for each in fields(self) for arg in self._args_of(each)]
 
     def _args_of(self, each: Field[Any]) -> Iterator[str]:
@@ -167,7 +167,7 @@ def argument_parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         allow_abbrev=False,
         prog=prog,
-        description="Speaks a provider's batch API on loopback, with faults by switch. It is not a model.",
+        description="Speaks a provider's batch API on loopback, with switchable faults. It is not a model.",
     )
     for each in fields(EmulatorOptions):
         default = "" if each.default is None else f" (default {each.default})"
@@ -175,7 +175,7 @@ def argument_parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--attached",
         action="store_true",
-        help="write the address as one line of JSON, and end when standard input closes",
+        help="print the address as one line of JSON, and exit when standard input closes",
     )
     return parser
 
@@ -183,7 +183,7 @@ def argument_parser(prog: str) -> argparse.ArgumentParser:
 def parse_args(
     args: Sequence[str] | None = None, prog: str = "python -m blocks.emulator"
 ) -> tuple[EmulatorOptions, bool]:
-    """The options of a command line, and whether it is attached to a parent. A mistake exits with status 2."""
+    """The options of a command line, and whether it is attached to a parent. Exits with status 2 on an error."""
     parser = argument_parser(prog)
     given = {name: value for name, value in vars(parser.parse_args(args)).items() if value is not None}
     attached = bool(given.pop("attached"))

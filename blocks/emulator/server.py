@@ -25,13 +25,13 @@ from blocks.emulator.options import EmulatorOptions
 from blocks.emulator.service.service import Service
 from blocks.emulator.service.store import Store
 
-KEEP_ALIVE = 75  # seconds; longer than clients keep idle connections, so that none is closed under a request
-STOP_GRACE = 3  # seconds for answers under way when the server ends
+KEEP_ALIVE = 75  # seconds; longer than clients keep idle connections, so that none is closed during a request
+STOP_GRACE = 3  # seconds to finish responses when the server shuts down
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a server listens; `base_url` is where the dialect's paths begin."""
+    """The address of a server; `base_url` includes the dialect's path prefix."""
 
     url: str
     base_url: str
@@ -74,7 +74,7 @@ def serve(options: EmulatorOptions) -> None:
     """Run the emulator in the foreground until Ctrl-C or SIGTERM. Raises OSError if the port is taken."""
 
     def announce(address: Address, state: Path) -> None:
-        say(f"Emulator of {options.dialect} at {address.base_url}, state in {state}; Ctrl-C ends it")
+        say(f"Emulator of {options.dialect} at {address.base_url}, state in {state}; press Ctrl-C to stop")
 
     with suppress(KeyboardInterrupt), open_service(options) as service:
         run_server(service, announce)
@@ -107,7 +107,7 @@ def open_service(options: EmulatorOptions) -> Iterator[Service]:
 
 
 def calm_garbage_collector() -> None:
-    """Keep the garbage collector from searching each batch: that takes a fifth of the time and finds no cycles."""
+    """Keep the garbage collector from scanning each batch: that takes 20 % of the time and finds no cycles."""
     gc.freeze()
     gc.set_threshold(100_000)
 
@@ -147,7 +147,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def address_of(listener: socket.socket, base_path: str) -> Address:
-    """Where clients find a listener."""
+    """The address of a listener for clients."""
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     return Address(url, url + base_path)
@@ -168,7 +168,7 @@ def interrupted_by_sigterm() -> Iterator[None]:
 
 
 def end_with_parent(service: Service, close: Callable[[], None]) -> None:
-    """Wait for the end of standard input, which comes with the parent's end even if it is killed."""
+    """Wait until standard input closes, which happens even if the parent is killed."""
     while os.read(sys.stdin.fileno(), 4096):
         pass
     service.closing = True

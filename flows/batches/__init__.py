@@ -1,1 +1,1 @@
-"""Batch mode: send batches, follow them at the provider, collect their answers."""
+"""Batch mode: send batches, poll them, collect their answers."""

@@ -1,4 +1,4 @@
-"""Reading the answers of batches that ended into results parts, and fetching parts again that were lost."""
+"""Reading the answers of ended batches into results parts, and fetching lost parts again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger("batchwerk")
 
 
 def collect_batch(run: Run, pool: CollectorPool, number: int) -> None:
-    """Read a batch's answers into its results part, which is on disk before the journal says so."""
+    """Read a batch's answers into its results part, which is on disk before the journal records it."""
     started = time.monotonic()
     with run.visiting(number):
         batch = run.recorder.batch(number)
@@ -42,20 +42,20 @@ def _order(run: Run, batch: Batch) -> Order:
 
 
 def _without_results(run: Run, batch: Batch, error: NotFound) -> BatchResult:
-    """A batch that ended and whose results the provider does not have: not yet, or, after a while, not any more."""
+    """An ended batch whose results the provider does not have: not yet, or, after a while, no longer."""
     if time.time() - batch.ended_at < INVISIBLE:
         raise Transient(error.message, next_step=error.next_step, provider=error.provider) from error
     log.warning("batch %d: %s; its answers were paid for and are lost", batch.number, error.message)
-    reason = f"{error.message}; --retry-failed asks again"
+    reason = f"{error.message}; --retry-failed requests them again"
     return collect_answers(_order(run, batch)._replace(gone=reason), run.clients.client_of(batch))
 
 
 def restore_results(run: Run) -> None:
-    """Fetch results parts that are gone or damaged once more; say which ones the provider no longer has."""
+    """Fetch missing or damaged results parts again; log those that the provider no longer has."""
     for part in run.recorder.query(run.results.parts):
         if run.results.is_whole(part):
             continue
-        log.warning("the results of %s are gone or damaged; fetching them again", part.label)
+        log.warning("the results of %s are missing or damaged; fetching them again", part.label)
         for batch in part.batches:
             if not run.results.is_whole(run.results.own_part(batch)):  # fetched before a crash, or not yet deleted
                 _fetch_again(run, batch)
@@ -69,4 +69,4 @@ def _fetch_again(run: Run, batch: Batch) -> None:
     except NotFound as error:
         reason = f"the results of batch {batch.number} are gone and the provider no longer has them"
         run.recorder.record(Lost(at=now(), batch=batch.number, reason=reason))
-        log.warning("%s (%s); --retry-failed asks for its rows again", reason, error.message)
+        log.warning("%s (%s); --retry-failed requests its rows again", reason, error.message)

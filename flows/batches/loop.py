@@ -1,4 +1,4 @@
-"""The loop: decide, start, wait. It knows no Prefect: whoever starts the work comes in as an argument."""
+"""The loop: decide, start, wait. Independent of Prefect: the orchestrator that starts work is an argument."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from flows.report.progress import ProgressReporter
 from flows.report.verdict import Ending
 
 POLLERS = 4
-MAX_NAP = 1.0  # seconds between two looks, so that the progress shown is never old
+MAX_NAP = 1.0  # seconds between two iterations, so that the progress shown is recent
 
 
 def send_and_collect(run: Run, outbox: Outbox, orchestrator: Orchestrator, *, submit: bool = True) -> Ending:
     """Work until every request has its answer, or until nothing more can be done now.
 
-    An error is kept in the ending where answers were collected, which are published first; else it is raised.
+    If answers were collected, an error is returned in the ending, so that they are published first; else it is raised.
     """
-    with outbox:  # lanes give their slots back before the output is published
+    with outbox:  # lanes release their slots before the output is published
         if not run.recorder.has_work(run.wanted):
             return Ending()
         tally = run.tally()
@@ -49,7 +49,7 @@ def _ending_of(run: Run, loop: Loop) -> Ending:
         if run.recorder.collected_here():
             return Ending(error=error)
         if isinstance(error, AuthenticationFailed) and not any(batch.id for batch in run.recorder.sent_here()):
-            raise UsageError(error.message, next_step=error.next_step) from error  # a wrong key is a wrong call
+            raise UsageError(error.message, next_step=error.next_step) from error  # a wrong key is a usage error
         raise
 
 
@@ -69,7 +69,7 @@ class Loop:
         self._collections: list[Future[Any]] = []
 
     def work(self) -> Ending:
-        """Returns why it stopped. Raises what stopped the run, once all that was begun has ended."""
+        """Returns why it stopped. Raises the error that stopped the run, after all work under way has ended."""
         switch, progress = self._run.switch, ProgressReporter(self._run, self._orchestrator.watchers)
         with ThreadPoolExecutor(POLLERS, thread_name_prefix="poll") as pollers:
             try:
@@ -120,7 +120,7 @@ class Loop:
         self._collections.append(self._orchestrator.start("collect batch", work, number))
 
     def _check_collections(self) -> None:
-        """One that never began says nothing itself: without this its batch would be waited for for ever."""
+        """Work that never started reports nothing itself: without this, the loop would wait for its batch for ever."""
         ended = [collection for collection in self._collections if collection.done()]
         self._collections = [collection for collection in self._collections if collection not in ended]
         for collection in ended if self._run.switch.active else ():
@@ -161,6 +161,6 @@ class Loop:
 
 
 def _poll_plan(run: Run) -> PollPlan:
-    """The provider's plan, or the user's interval, which does not grow."""
+    """The provider's plan, or the user's constant interval."""
     plan, interval = run.clients.current().polling, run.config.settings.poll_interval
     return plan if interval is None else replace(plan, first=interval, longest=interval)

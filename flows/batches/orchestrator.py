@@ -1,4 +1,4 @@
-"""The port to whoever starts the work: Prefect in a flow run, plain threads elsewhere."""
+"""The port to what starts the work: Prefect in a flow run, plain threads elsewhere."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import Any, NamedTuple, Protocol, Self
 from flows.report.figures import Figures
 from flows.report.progress import Watcher
 
-MAX_LANES = 2  # submissions at once in a process; more would only wait for the interpreter
-MAX_PERMITS = 8  # that are asked for at once
-COLLECTORS = 2  # batches whose answers are read at once in this process, where there are no collector processes
+MAX_LANES = 2  # concurrent submissions in a process; more would only wait for the interpreter
+MAX_PERMITS = 8  # permits requested at once
+COLLECTORS = 2  # batches read concurrently in this process, if there are no collector processes
 
 
 class Allowance(NamedTuple):
-    """What the limits that all runs share let this run do."""
+    """What the limits shared by all runs allow this run."""
 
-    lanes: int  # submissions at once
-    permits: int  # that may be asked for together; a larger number would be refused, not waited for
+    lanes: int  # concurrent submissions
+    permits: int  # per request; a larger number would be refused instead of waited for
 
 
 class Orchestrator(Protocol):
-    """Starts work, holds it to shared limits, and shows how it goes."""
+    """Starts work under shared limits, and shows progress."""
 
-    watchers: Sequence[Watcher]  # told of progress while batches are under way
+    watchers: Sequence[Watcher]  # receive progress while batches are under way
 
     def allowance(self) -> Allowance:
-        """Called once, before the first submission. Raises UsageError where nothing may be submitted."""
+        """Called once, before the first submission. Raises UsageError if no submissions are allowed."""
         ...
 
     def wait_for_permits(self, count: int) -> None:
@@ -35,16 +35,16 @@ class Orchestrator(Protocol):
         ...
 
     def start(self, name: str, work: Callable[[int], Any], number: int) -> Future[Any]:
-        """Start `work(number)`. The future fails where the work failed, or could not be started at all."""
+        """Start `work(number)`. The future fails if the work fails or can't be started."""
         ...
 
     def show_report(self, figures: Figures) -> None:
-        """Show what a run that ended did."""
+        """Show the figures of a finished run."""
         ...
 
 
 class Threads:
-    """Plain threads without limits: for cancelling, which submits nothing, and wherever Prefect is not wanted."""
+    """Plain threads without limits: for cancelling, which submits nothing, and for use without Prefect."""
 
     watchers: Sequence[Watcher] = ()
 
@@ -52,18 +52,18 @@ class Threads:
         self._pool = ThreadPoolExecutor(MAX_LANES + COLLECTORS)
 
     def allowance(self) -> Allowance:
-        """As many lanes as are of use."""
+        """As many lanes as are useful."""
         return Allowance(MAX_LANES, MAX_PERMITS)
 
     def wait_for_permits(self, count: int) -> None:
-        """Nothing is limited."""
+        """Return at once: nothing is limited."""
 
     def start(self, name: str, work: Callable[[int], Any], number: int) -> Future[Any]:  # noqa: ARG002  # threads have no names
         """Start the work on a thread."""
         return self._pool.submit(work, number)
 
     def show_report(self, figures: Figures) -> None:
-        """The report's files are enough."""
+        """Do nothing: the report's files are enough."""
 
     def __enter__(self) -> Self:
         return self

@@ -1,6 +1,6 @@
-"""Batches on their way to the provider: a queue, the lanes that empty it, and the permits that each batch needs.
+"""Batches on their way to the provider: a queue, the lanes that empty it, and a permit for each batch.
 
-Both lanes and permits are had ahead of need: Prefect's server may take seconds to answer while its database is busy.
+Lanes and permits are acquired ahead of need: Prefect's server may take seconds to answer while its database is busy.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from typing import Any
 from blocks.errors import BatchwerkError, StateError
 from flows.batches.orchestrator import Allowance, Orchestrator
 
-LINGER = 30.0  # seconds that a lane keeps its slot with nothing to send: getting one again takes a few
-COLLISION_PAUSE = 0.2  # seconds; SQLite refuses a write that meets another, and Prefect tries again seconds later
-LOW_STOCK = 4  # permits; with no more than these left, the next ones are asked for
+LINGER = 30.0  # seconds that an idle lane keeps its slot: acquiring a new one takes a few
+COLLISION_PAUSE = 0.2  # seconds; SQLite refuses concurrent writes, and Prefect only retries seconds later
+LOW_STOCK = 4  # permits; more are requested when no more than these are left
 
-Send = Callable[[], None]  # sends one batch; its failures are its own
+Send = Callable[[], None]  # sends one batch and handles its own failures
 
 
 class Outbox:
-    """What is to be sent, and the lanes that send it.
+    """The queue of batches to send, and the lanes that send them.
 
-    A lane is work that holds one of the slots that all runs share and sends one batch after another.
+    A lane holds one of the slots shared by all runs and sends one batch after another.
     """
 
     def __init__(self, orchestrator: Orchestrator) -> None:
@@ -33,12 +33,12 @@ class Outbox:
         self._allowance: Allowance | None = None
         self._permits: Permits | None = None
         self._queue: queue.Queue[Send | None] = queue.Queue()
-        self._expected = 0  # batches that are not in the queue yet
+        self._expected = 0  # batches not in the queue yet
         self._lanes: list[Future[Any]] = []
         self._closed = False
 
     def expect(self, batches: int) -> None:
-        """Say about how many batches are still to come, so that permits are asked for in time."""
+        """Announce about how many batches are still to come, so that permits are requested in time."""
         self._expected = batches
 
     def put(self, send: Send) -> None:
@@ -46,13 +46,13 @@ class Outbox:
         self._queue.put(send)
 
     def open_first_lane(self) -> None:
-        """Have a slot and permits by the time that there is something to send."""
+        """Acquire a slot and permits before there is something to send."""
         allowance, permits = self._opened()
         permits.expect(min(self._expected, allowance.permits))
         self._start_lane()
 
     def open_lanes(self) -> None:
-        """As many lanes as have something to send. Raises what kept one from sending."""
+        """Open a lane per queued batch, up to the limit. Raises the error of a lane that failed."""
         if self._queue.empty() and not self._lanes:
             return
         allowance, _ = self._opened()
@@ -61,7 +61,7 @@ class Outbox:
             self._start_lane()
 
     def close(self) -> None:
-        """Let the lanes end after the batch they are at, and wait for them."""
+        """Let the lanes end after their current batch, and wait for them."""
         self._closed = True
         if self._permits is not None:
             self._permits.close()
@@ -86,7 +86,7 @@ class Outbox:
         _, permits = self._opened()
 
         def lane(_: int) -> int:
-            """Send batches until there were none for a while; returns how many."""
+            """Send batches until the queue stays empty; returns how many were sent."""
             sent = 0
             while (send := self._take()) is not None and permits.take(self._to_come):
                 send()
@@ -105,7 +105,7 @@ class Outbox:
         return self._queue.qsize() + self._expected
 
     def _check_lanes(self) -> None:
-        """A lane that never began says nothing itself: without this its batches would be waited for for ever."""
+        """A lane that never started reports nothing itself: without this, the loop would wait for ever."""
         ended = [lane for lane in self._lanes if lane.done()]
         self._lanes = [lane for lane in self._lanes if lane not in ended]
         for lane in ended:
@@ -113,19 +113,19 @@ class Outbox:
 
 
 def raise_failure(work: Future[Any]) -> None:
-    """Raise what work failed with, in words where it was no error of ours."""
+    """Raise the error of failed work; any but our own as a StateError."""
     error = work.exception()
     if isinstance(error, BatchwerkError):
         raise error
     if error is not None:
         raise StateError(
-            f"work on the run could not be started: {str(error) or type(error).__name__}",
+            f"a task of the run could not be started: {str(error) or type(error).__name__}",
             next_step="run the same command again to continue",
         )
 
 
 class Permits:
-    """A stock of permits to submit, shared by the lanes. No more are asked for than may be used."""
+    """A stock of permits to submit, shared by the lanes. Never requests more than may be used."""
 
     def __init__(self, wait_for: Callable[[int], None], max_at_once: int) -> None:
         self._wait_for = wait_for
@@ -137,14 +137,14 @@ class Permits:
         self._changed = threading.Condition()
 
     def expect(self, count: int) -> None:
-        """Ask for some that may be used soon; waits a moment at most, so that the next question does not collide."""
+        """Request permits that may be used soon; waits briefly, so that the next request does not collide."""
         with self._changed:
             self._ask(count)
             if self._is_asking:
                 self._changed.wait(timeout=COLLISION_PAUSE)
 
     def take(self, to_come: Callable[[], int]) -> bool:
-        """Wait for one; False once closed. `to_come`: how many others are going to be used."""
+        """Wait for a permit; False once closed. `to_come`: how many more will be used."""
         with self._changed:
             while not (self._stock or self._closed or self._failure):
                 self._ask(1 + to_come())
@@ -159,7 +159,7 @@ class Permits:
             return True
 
     def close(self) -> None:
-        """Nobody waits any longer."""
+        """Wake everybody who waits for a permit."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -167,7 +167,7 @@ class Permits:
     def _ask(self, count: int) -> None:
         if count > 0 and not (self._is_asking or self._closed):
             self._is_asking = True
-            # A daemon: the end of the process does not wait for an answer that nobody needs.
+            # A daemon: the process can end without waiting for a response that nobody needs.
             context, wanted = copy_context(), min(count, self._max_at_once)
             threading.Thread(target=context.run, args=(self._fetch, wanted), daemon=True, name="permits").start()
 
@@ -175,7 +175,7 @@ class Permits:
         failure: BaseException | None = None
         try:
             self._wait_for(count)
-        except BaseException as error:  # noqa: BLE001  # whatever it is, it belongs to whoever waits
+        except BaseException as error:  # noqa: BLE001  # any error is raised by whoever waits
             failure = error
         with self._changed:
             self._is_asking = False

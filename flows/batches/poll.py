@@ -1,4 +1,4 @@
-"""Asking where a batch stands, and recording its end."""
+"""Polling a batch, and recording its end."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from flows.engine.run import Run
 
 log = logging.getLogger("batchwerk")
 
-INVISIBLE = 300.0  # seconds that a provider may not yet know a batch that it has just accepted
+INVISIBLE = 300.0  # seconds during which a provider may not yet find a batch that it has just accepted
 
 
 def poll_batch(run: Run, number: int) -> None:
-    """Ask where a batch stands; records its end once its copies have ended too."""
+    """Ask for the status of a batch; records its end once its copies have ended too."""
     batch = run.recorder.batch(number)
     assert batch.id is not None  # noqa: S101  # only submitted batches are polled
     with run.visiting(number):
@@ -37,23 +37,23 @@ def poll_batch(run: Run, number: int) -> None:
 
 
 def _record_failure(run: Run, batch: Batch, status: BatchStatus) -> None:
-    """A batch of which nothing ran: some providers accept a batch first and refuse it later."""
+    """Record a batch of which nothing ran: some providers accept a batch first and refuse it later."""
     reason = status.error or status.wording
     match status.obstacle:
         case Obstacle.TOO_LARGE:
             refuse_too_large(run, batch, reason)
         case Obstacle.QUEUE_FULL:
             run.recorder.record(Refused(at=now(), batch=batch.number, reason=reason, queue_full=True))
-            log.warning("batch %d goes again when another batch has ended: %s", batch.number, reason)
+            log.warning("batch %d will be sent again after another batch ends: %s", batch.number, reason)
         case None:
             run.recorder.record(Ended(at=now(), batch=batch.number, wording=status.wording, failed=reason))
 
 
 def refuse_too_large(run: Run, batch: Batch, reason: str) -> None:
-    """Its requests go again in halves; one that is too large by itself is never sent again."""
+    """Send its requests again in halves; a single request that is too large is never sent again."""
     if batch.requests == 1:
         run.recorder.record(Ended(at=now(), batch=batch.number, wording="too large", failed=reason, final=True))
         log.warning("batch %d: a single request is too large: %s", batch.number, reason)
         return
     run.recorder.record(Refused(at=now(), batch=batch.number, reason=reason, too_large=True))
-    log.warning("batch %d is too large and goes again in halves: %s", batch.number, reason)
+    log.warning("batch %d is too large and will be sent again in halves: %s", batch.number, reason)

@@ -23,7 +23,7 @@ log = logging.getLogger("batchwerk")
 
 
 def submit_batch(run: Run, number: int) -> None:
-    """Send one batch, or find out what became of one whose answer was lost."""
+    """Send one batch, or reconcile one whose submission got no response."""
     with run.visiting(number) as visit:
         if not run.switch.active:
             return
@@ -38,7 +38,7 @@ def submit_batch(run: Run, number: int) -> None:
 
 @contextmanager
 def encoded(run: Run, batch: Batch) -> Iterator[EncodedBatch]:
-    """The batch's body on disk, rendered and encoded under its own spec; deleted after."""
+    """The batch's body on disk, rendered and encoded under its own spec; deleted afterwards."""
     spec, results = run.clients.spec_of(batch), run.results_of(batch)
     prompt = Prompt(spec.job.prompt, run.requests.columns(batch.slices[0].start))
     writer = BatchWriter(
@@ -81,18 +81,18 @@ def _send(run: Run, batch: Batch, body: EncodedBatch) -> Found | None:
 
 def _check_size(batch: Batch, body: EncodedBatch, max_bytes: int | None) -> None:
     if max_bytes is not None and body.bytes > max_bytes and batch.requests > 1:
-        raise BatchTooLarge(f"the batch has {body.bytes:,} bytes, the provider takes {max_bytes:,}")
+        raise BatchTooLarge(f"the batch has {body.bytes:,} bytes, but the provider accepts at most {max_bytes:,}")
 
 
 def _reconcile(run: Run, batch: Batch, body: EncodedBatch, visit: Visit) -> Found | None:
-    """The batch whose submission had no answer, where the provider can tell; else what the user chose."""
+    """Find a batch whose submission got no response; if the provider can't tell, do what the user chose."""
     client = run.clients.client_of(batch)
     if not client.verified_lookup:
         _let_user_choose(run, batch, client.name, visit)
         return None
     if body.sha256 != batch.sha256:
         raise StateError(
-            f"batch {batch.number} can't be made again as it was sent, so the provider can't be asked about it",
+            f"batch {batch.number} can't be rebuilt as it was sent, so the provider can't be asked about it",
             next_step="use the version of Batchwerk that sent it; nothing was changed",
         )
     others = run.recorder.query(lambda ledger: ledger.ids())
@@ -102,24 +102,24 @@ def _reconcile(run: Run, batch: Batch, body: EncodedBatch, visit: Visit) -> Foun
         log.warning("batch %d: %s", batch.number, error.message)
         if error.retry_after is None:
             raise
-        visit.look_again_at = time.time() + error.retry_after  # the provider answered: what it says may mean more then
+        visit.look_again_at = time.time() + error.retry_after  # the answer may be conclusive then
     except BatchTooLarge as error:
         refuse_too_large(run, batch, error.message)
     else:
-        if found is None:  # its requests go again as a new batch, with an intent of its own
+        if found is None:  # its requests are sent again in a new batch with its own intent
             run.recorder.record(Refused(at=now(), batch=batch.number, reason=f"{client.name} never accepted it"))
         return found
     return None
 
 
 def _let_user_choose(run: Run, batch: Batch, provider: str, visit: Visit) -> None:
-    """Nobody can tell: send again, which may pay twice, or leave it, which may lose what was paid."""
+    """The outcome can't be determined: send again and perhaps pay twice, or leave it and perhaps lose paid answers."""
     if run.config.settings.on_unknown == "resubmit":
-        reason = "counted as not accepted because of --on-unknown resubmit"
+        reason = "treated as not accepted because of --on-unknown resubmit"
         run.recorder.record(Refused(at=now(), batch=batch.number, reason=reason))
-        log.warning("batch %d goes again: %s", batch.number, reason)
+        log.warning("batch %d will be sent again: %s", batch.number, reason)
         return
     visit.unresolved = (
-        f"{provider} does not say whether batch {batch.number} was accepted ({batch.reason}); look in its console, "
+        f"{provider} does not say whether batch {batch.number} was accepted ({batch.reason}); check its console, "
         f"then --on-unknown resubmit sends its {batch.requests:,} requests again, at the risk of paying twice"
     )

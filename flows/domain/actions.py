@@ -1,4 +1,4 @@
-"""What to do next: a pure decision over the ledger. Doing it, and writing it down, is for others."""
+"""What to do next: a pure decision over the ledger. The caller carries it out and records it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Reconcile:
 
 @dataclass(frozen=True, slots=True)
 class Poll:
-    """Ask where the batch stands."""
+    """Ask for the status of the batch."""
 
     batch: int
 
@@ -44,14 +44,14 @@ class Collect:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing to do for this many seconds, unless something under way is done earlier."""
+    """Nothing to do for this many seconds, unless work under way ends earlier."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """There is nothing left to do, or nothing that can be done now; `reason` is empty when all is done."""
+    """Nothing is left to do, or nothing can be done now; `reason` is empty when everything is done."""
 
     reason: str = ""
 
@@ -61,32 +61,33 @@ Action = Submit | Reconcile | Poll | Collect | Wait | Finish
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The limits that a run keeps to."""
+    """The limits that a run observes."""
 
     limit: BatchLimit
     max_in_flight: int  # batches
     collectors: int  # batches whose answers are read at the same time
-    retry_linger: float  # seconds that retries wait for company before they go as a batch that is not full
-    queue_pause: float = 30.0  # seconds to the next try when the provider's queue is full and no batch of ours ends
-    let_go_at: float | None = None  # when to stop waiting; what can be done at once is done before
-    give_up_after: float | None = None  # seconds that the provider may fail without a break
-    longest_pause: float = 30.0  # seconds between two looks at the ledger
+    retry_linger: float  # seconds that retries wait for more before they go in a partial batch
+    queue_pause: float = 30.0  # seconds until the next try if the provider's queue is full and no batch of ours ends
+    let_go_at: float | None = None  # when to stop waiting; whatever can be done at once is done first
+    give_up_after: float | None = None  # seconds that the provider may keep failing
+    max_pause: float = 30.0  # seconds between two looks at the ledger
 
 
 def next_actions(
     ledger: Ledger, wanted: Ranges, sizes: Sizes, rules: Rules, agenda: Agenda, now: float
 ) -> list[Action]:
-    """All that can be started now; one Wait or Finish where that is nothing.
+    """All actions that can start now, or a single Wait or Finish if there are none.
 
-    While the circuit breaker is open that is one probe when its time has come.
+    While the circuit breaker is open, only one probe can start, once it is due.
     """
     actions = _possible_actions(ledger, wanted, sizes, rules, agenda, now)
     if not agenda.breaker.is_open or isinstance(actions[0], Finish):
         return actions
     if rules.give_up_after is not None and now - agenda.breaker.since >= rules.give_up_after:
-        return [Finish(f"the provider failed for {now - agenda.breaker.since:.0f} s ({agenda.breaker.reason})")]
+        seconds = now - agenda.breaker.since
+        return [Finish(f"the provider has been failing for {seconds:.0f} s ({agenda.breaker.reason})")]
     if agenda.busy or now < agenda.breaker.retry_at:
-        return [Wait(min(max(agenda.breaker.retry_at - now, 0.1), rules.longest_pause))]
+        return [Wait(min(max(agenda.breaker.retry_at - now, 0.1), rules.max_pause))]
     return actions[:1]
 
 
@@ -123,15 +124,15 @@ def _follow(batch: Batch, agenda: Agenda, now: float) -> Iterator[Action]:
 
 
 def _submissions(ledger: Ledger, wanted: Ranges, sizes: Sizes, rules: Rules, now: float, room: int) -> Iterator[Submit]:
-    """Full batches at once; one of retries that is not full when nothing may fill it, or they waited long enough."""
+    """Full batches at once; a partial batch of retries once nothing can fill it up, or after the linger."""
     if ledger.queue_full_since is not None and now < ledger.queue_full_since + rules.queue_pause:
         return
-    company_may_come = any(True for _ in ledger.in_state(*_MAY_BRING_RETRIES))
+    more_may_come = any(True for _ in ledger.in_state(*_MAY_BRING_RETRIES))
     waited = now - ledger.retries_since >= rules.retry_linger
     queue = _queue_at_provider(ledger, sizes, rules)
     for slices, full in islice(cut_batches(ledger, wanted, sizes, rules.limit), max(room, 0)):
         only_retries = all(piece.attempt > 1 for piece in slices)
-        if full or not only_retries or waited or not company_may_come:
+        if full or not only_retries or waited or not more_may_come:
             if not queue.takes(slices):
                 return
             yield Submit(slices)
@@ -158,24 +159,24 @@ def _pause(
     if not agenda.busy and not waited_for and not held:
         if not open_batches and not has_unsent:
             return Finish()
-        return Finish("the provider takes longer than expected" if open_batches else "nothing more is sent")
+        return Finish("the provider is taking longer than expected" if open_batches else "nothing more can be sent")
     if not agenda.busy and rules.let_go_at is not None and now >= rules.let_go_at:
-        return Finish("let go while batches are with the provider")
+        return Finish("stopped waiting while batches are still with the provider")
     idle = (batch.number for batch in waited_for if batch.number not in agenda.busy)
     looks = [agenda.due.get(number, now) for number in idle]
     if may_send:
         looks += [since + pause for since, pause in _held_back(ledger, rules)]
-    pause = min((at for at in looks if at > now), default=now + rules.longest_pause) - now
-    return Wait(min(pause, rules.longest_pause))
+    pause = min((at for at in looks if at > now), default=now + rules.max_pause) - now
+    return Wait(min(pause, rules.max_pause))
 
 
 def _with_provider(open_batches: list[Batch]) -> int:
-    """How many batches are with the provider, or on their way; those that ended only wait to be read."""
+    """The number of batches at the provider or on their way; ended ones only wait to be read."""
     return sum(batch.state is not State.ENDED for batch in open_batches)
 
 
 def _held_back(ledger: Ledger, rules: Rules) -> Iterator[tuple[float, float]]:
-    """Since when requests that could be sent are not, and for how long."""
+    """Why sendable requests are held back: (since when, for how many seconds) per reason."""
     yield ledger.retries_since, rules.retry_linger
     if ledger.queue_full_since is not None:
         yield ledger.queue_full_since, rules.queue_pause

@@ -1,4 +1,4 @@
-"""What this process has under way, and when it looks at each batch again. Forgotten when the process ends."""
+"""What this process is working on, and when each batch is due again. Kept in memory only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from blocks.batch import PollPlan
 from flows.domain.batches import Batch, State
 from flows.domain.breaker import Breaker
 
-# From HolySheep's tutorial: a batch is waited for twice half a second a request, and 600 s at the least.
+# From HolySheep's tutorial: wait twice 0.5 s per request, and at least 600 s.
 MIN_PATIENCE = 600.0
 SECONDS_PER_REQUEST = 0.5
 
@@ -17,34 +17,34 @@ _LOOKED_AT_AGAIN = {State.SUBMITTED, State.UNKNOWN}
 
 @dataclass(slots=True)
 class Visit:
-    """What whoever worked on a batch brings back, beside the events that were recorded."""
+    """What work on a batch returns besides the recorded events."""
 
     batch: int
-    look_again_at: float = 0.0  # seconds since the epoch, where an earlier look is pointless
-    unresolved: str = ""  # why nobody can tell whether the batch was accepted, and what the user can do
+    look_again_at: float = 0.0  # seconds since the epoch; 0: no earliest time
+    unresolved: str = ""  # why it can't be determined whether the batch was accepted, and what the user can do
 
 
 @dataclass(slots=True)
 class Agenda:
-    """The only place that knows when a batch is due. Times are seconds since the epoch."""
+    """Decides when a batch is due. Times are seconds since the epoch."""
 
     polling: PollPlan = field(default_factory=PollPlan)
-    busy: set[int] = field(default_factory=set)  # batches that somebody works on
-    collecting: set[int] = field(default_factory=set)  # those of them whose answers are being read
-    due: dict[int, float] = field(default_factory=dict)  # by batch: no look before
-    deadline: dict[int, float] = field(default_factory=dict)  # by batch: no longer waited for after
+    busy: set[int] = field(default_factory=set)  # batches being worked on
+    collecting: set[int] = field(default_factory=set)  # the busy batches whose answers are being read
+    due: dict[int, float] = field(default_factory=dict)  # by batch: not polled before
+    deadline: dict[int, float] = field(default_factory=dict)  # by batch: not waited for after
     unresolved: dict[int, str] = field(default_factory=dict)  # batches that may have been accepted, and why
     breaker: Breaker = field(default_factory=Breaker)
     _pauses: dict[int, float] = field(default_factory=dict)
 
     def begin(self, batch: int, *, collecting: bool = False) -> None:
-        """Somebody works on the batch from now on."""
+        """Mark the batch as being worked on."""
         self.busy.add(batch)
         if collecting:
             self.collecting.add(batch)
 
     def finish(self, visit: Visit, batch: Batch, now: float) -> None:
-        """The batch is free again. The pause to its next look grows from look to look."""
+        """Mark the batch as free and set when it is due again; the pause grows with each visit."""
         self.busy.discard(batch.number)
         self.collecting.discard(batch.number)
         if visit.unresolved:
@@ -56,11 +56,11 @@ class Agenda:
             self.deadline[batch.number] = now
 
     def is_due(self, batch: int, now: float) -> bool:
-        """Whether it is time for a look, as far as the batch's own pauses go."""
+        """Whether the batch's pause is over."""
         return self.due.get(batch, 0.0) <= now
 
     def is_waited_for(self, batch: int, now: float) -> bool:
-        """Whether the batch may still take its time. One that was never looked at may."""
+        """Whether the batch is still within its patience. A batch that was never visited is."""
         return now < self.deadline.get(batch, now + 1)
 
     def _next_pause(self, batch: int) -> float:
@@ -71,7 +71,7 @@ class Agenda:
 
 
 def patience(requests: int, polling: PollPlan) -> float:
-    """Seconds that a batch is waited for before the run lets go of it: the provider's, else by its size."""
+    """Seconds to wait for a batch before the run lets go of it: set by the provider, else by the batch size."""
     if polling.patience is not None:
         return polling.patience
     return max(MIN_PATIENCE, 2 * SECONDS_PER_REQUEST * requests)

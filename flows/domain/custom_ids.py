@@ -1,11 +1,11 @@
-"""The custom_id of a request: `<run>-<batch>-<request>-<attempt>`, unique for ever.
+"""The custom_id of a request: `<run>-<batch>-<request>-<attempt>`, never reused.
 
 It proves which request, and which submission of it, an answer belongs to. `<run>-<batch>` is the tag of the batch.
 """
 
 from __future__ import annotations
 
-LONGEST_ID = "x" * 40  # stands for a custom_id when a request is measured before it has one
+LONGEST_ID = "x" * 40  # placeholder for measuring a request that has no custom_id yet
 
 
 def custom_id(tag: str, request: int, attempt: int) -> str:

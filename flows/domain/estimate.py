@@ -1,4 +1,4 @@
-"""What a run will cost, before it costs anything; better as soon as the provider has counted some answers."""
+"""The cost of a run before it starts; more accurate once the provider has reported the usage of some answers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Estimate:
 def estimate(
     requests: int, size: int, tokens_per_byte: float, output_tokens: int, price: ModelPrice | None, ledger: Ledger
 ) -> Estimate:
-    """Estimate `requests` of `size` bytes in all, at `output_tokens` an answer, corrected by the usage seen so far."""
+    """Estimate `requests` of `size` bytes in total, `output_tokens` per answer, corrected by the usage so far."""
     input_rate, output_rate = _observed(ledger) or (tokens_per_byte, float(output_tokens))
     tokens_in, tokens_out = ceil(size * input_rate), ceil(requests * output_rate)
     if price is None:
@@ -34,13 +34,13 @@ def estimate(
 
 
 def input_rate(ledger: Ledger) -> float | None:
-    """Input tokens a byte, as observed so far."""
+    """Input tokens per byte, as observed so far; None without complete batches."""
     observed = _observed(ledger)
     return None if observed is None else observed[0]
 
 
 def _observed(ledger: Ledger) -> tuple[float, float] | None:
-    """Input tokens a byte and output tokens an answer, from the batches whose every request was answered."""
+    """Input tokens per byte and output tokens per answer, from batches in which every request was answered."""
     size = answers = tokens_in = tokens_out = 0
     for batch in ledger.batches.values():
         if batch.result is not None and batch.result.ok == batch.requests and batch.bytes:

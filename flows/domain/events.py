@@ -1,4 +1,4 @@
-"""The events of the journal: one line each, written after (intents: before) what it records. Replayed: the ledger."""
+"""The events of the journal, one line each. Intents are written before the act, all others after it."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ class Slice(NamedTuple):
 
     start: int
     stop: int  # excluded
-    attempt: int = 1  # serial number of this submission, part of the custom_id
+    attempt: int = 1  # serial number of the submission, part of the custom_id
     used: int = 0  # attempts used up before this one; excused failures don't count
     after: int | None = None  # the batch in which they failed last
-    excused: int = 0  # failures of this allowance that used up no attempt
+    excused: int = 0  # failures in this allowance that used up no attempt
     longer: bool = False  # whether answers may be longer, because the last one was cut off
 
     @property
     def requests(self) -> int:
-        """How many requests the slice holds."""
+        """The number of requests in the slice."""
         return self.stop - self.start
 
 
 class BatchResult(BaseModel):
-    """What became of the requests of a collected batch: each is ok, goes again or is final. Money in pico-dollars."""
+    """The outcome of a collected batch: each request is ok, retried or final. Money in pico-dollars."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     schema_id: str
@@ -36,12 +36,12 @@ class BatchResult(BaseModel):
     outcomes: dict[str, int]  # requests by outcome
     input_tokens: int
     output_tokens: int
-    cached_tokens: int  # of the input tokens, those that were read from a cache
+    cached_tokens: int  # input tokens read from a cache
     cost: int | None  # None: unpriced
-    single_cost: int | None  # what the same would have cost as single requests
-    rejected_cost: int | None  # share of `cost` for answers that are of no use
-    unmetered: int  # answers without usage: their cost is unknown and not part of the sums
-    strays: int  # answers that belong to no request of the batch, or came twice
+    single_cost: int | None  # cost of the same requests sent singly
+    rejected_cost: int | None  # part of `cost` spent on useless answers
+    unmetered: int  # answers without usage, whose cost is unknown and not included in the sums
+    strays: int  # answers to no request of the batch, or repeated ones
 
 
 class _Event(BaseModel):
@@ -57,7 +57,7 @@ class Frozen(_Event):
     stop: int
     spec: str
     rows: int
-    wanted: int  # distinct requests that the rows of this plan ask for, new or not
+    wanted: int  # distinct requests of this plan, new or not
 
 
 class Submitting(_Event):

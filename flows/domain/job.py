@@ -1,4 +1,4 @@
-"""A job: what to ask about each row, and the shape of the answer. Parsed from the text of a YAML file."""
+"""A job: the prompt for each row and the shape of the answer, parsed from a YAML file."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Job(BaseModel):
             "model": form.model,
             "prompt": self.prompt,
             "system": form.system,
-            # As text, in its order: the order of fields changes what a model answers.
+            # As text, in its original order: the order of fields affects what a model answers.
             "schema": None if form.schema is None else orjson.dumps(form.schema).decode(),
             "max_output_tokens": form.max_output_tokens,
             "temperature": form.temperature,
@@ -57,19 +57,19 @@ def parse_job(text: str, name: str) -> Job:
         mark = getattr(error, "problem_mark", None)
         place = f" (line {mark.line + 1})" if mark else ""
         problem = getattr(error, "problem", None) or "it can't be parsed"
-        raise UsageError(f"the job file {name} is not valid YAML: {problem}{place}") from error
+        raise UsageError(f"invalid job file {name}: not valid YAML: {problem}{place}") from error
     if not isinstance(content, dict):
         raise UsageError(
-            f"the job file {name} holds no map of settings",
-            next_step="it needs `name`, `model`, `prompt` and mostly `output`; see data/jobs for examples",
+            f"invalid job file {name}: it does not contain a mapping of settings",
+            next_step="it needs `name`, `model`, `prompt` and usually `output`; see data/jobs for examples",
         )
     try:
         return Job.model_validate(content)
     except ValidationError as error:
-        said = "; ".join(_explain(problem["loc"], problem["type"], problem["msg"]) for problem in error.errors())
+        problems = "; ".join(_explain(problem["loc"], problem["type"], problem["msg"]) for problem in error.errors())
         raise UsageError(
-            f"the job file {name} is not right: {said}",
-            next_step=f"it may have {', '.join(Job.model_fields)}; see data/jobs for examples",
+            f"invalid job file {name}: {problems}",
+            next_step=f"allowed settings: {', '.join(Job.model_fields)}; see data/jobs for examples",
         ) from error
 
 
@@ -79,6 +79,6 @@ def _explain(place: tuple[int | str, ...], kind: str, message: str) -> str:
         case "missing":
             return f"`{where}` is missing"
         case "extra_forbidden":
-            return f"`{where}` is not a setting"
+            return f"`{where}` is not a known setting"
         case _:
             return f"`{where}`: {message}"

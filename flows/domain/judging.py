@@ -1,4 +1,4 @@
-"""What became of the requests of a batch: its answers are matched by custom_id, judged, counted and priced."""
+"""The results of a batch: answers are matched to requests by custom_id, judged, counted and priced."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NOT_RUN = Failure(FailureKind.EXCUSED, "not_run", "the batch ended before this 
 
 
 class Verdict(NamedTuple):
-    """What became of a request in its batch."""
+    """How a request ended in its batch."""
 
     outcome: Outcome
     usage: Usage | None
@@ -54,7 +54,7 @@ class Judge:
         return None if self.price is None or usage is None else self.price.tier(usage[0]).batch.cost(usage)
 
     def single_cost(self, usages: Iterable[Usage]) -> int | None:
-        """Pico-dollars of all these answers had they been single requests; None: unpriced."""
+        """Pico-dollars of the same answers as single requests; None: unpriced."""
         price = self.price
         return None if price is None else sum(price.tier(usage[0]).single.cost(usage) for usage in usages)
 
@@ -71,7 +71,7 @@ class JudgedBatch:
 
 
 class BatchAnswers:
-    """Takes the answers of one batch, in any order, until `finish` says what became of each of its requests."""
+    """Takes the answers of one batch, in any order; `finish` then returns the outcome of every request."""
 
     def __init__(self, batch: Batch, judge: Judge) -> None:
         self._batch = batch
@@ -82,7 +82,7 @@ class BatchAnswers:
         self._prefix = f"{batch.tag}-"
 
     def take(self, answers: Iterable[Answer]) -> None:
-        """Judge answers. The first one to a request counts."""
+        """Judge answers. The first answer to a request counts."""
         verdict, verdicts = self._judge.verdict, self._verdicts
         for answer in answers:
             number = self._match(answer.custom_id)
@@ -92,7 +92,7 @@ class BatchAnswers:
                 verdicts[number] = verdict(answer)
 
     def take_copy(self, answers: Iterable[Answer]) -> None:
-        """Answers of a duplicate of the batch: they are billed as well, and replace failures."""
+        """Add the answers of a duplicate of the batch: they are billed too, and replace failures."""
         for answer in answers:
             number = self._match(answer.custom_id)
             if number is None:
@@ -105,7 +105,7 @@ class BatchAnswers:
             self._verdicts[number] = verdict
 
     def _match(self, custom_id: str) -> int | None:
-        """The request an answer belongs to; None for one of another batch, request or attempt."""
+        """The request that the answer belongs to; None if it is of another batch, request or attempt."""
         parsed = parse_custom_id(custom_id, self._prefix)
         if parsed is None:
             return None
@@ -114,10 +114,10 @@ class BatchAnswers:
         return number if expected is not None and expected.attempt == attempt else None
 
     def finish(self, *, failed: str | None = None, final: bool = False, gone: str | None = None) -> JudgedBatch:
-        """What became of every request of the batch, those without an answer included.
+        """The outcome of every request of the batch, including those without an answer.
 
-        `failed`: why the whole batch has no answers; `final`: its requests never will. `gone`: why answers that were
-        billed can't be read any more.
+        `failed`: why the whole batch has no answers; `final`: the requests would fail again. `gone`: why billed
+        answers can no longer be read.
         """
         self._fill_in(_unanswered(failed=failed, final=final, gone=gone, early=self._batch.early))
         requests = sorted(self._verdicts)
@@ -153,7 +153,7 @@ class BatchAnswers:
     def _failures(
         self, requests: list[int], verdicts: list[Verdict]
     ) -> tuple[list[tuple[int, Slice]], list[tuple[int, Slice]]]:
-        """The requests that go again and those that are final, each with its slice after the failure."""
+        """The requests to retry and those that failed for good, each with its slice after the failure."""
         retry: list[tuple[int, Slice]] = []
         final: list[tuple[int, Slice]] = []
         for number, verdict in zip(requests, verdicts, strict=True):
@@ -164,7 +164,7 @@ class BatchAnswers:
 
 
 def _unanswered(*, failed: str | None, final: bool, gone: str | None, early: bool) -> Verdict:
-    """The verdict on requests of a batch that have no answer."""
+    """The verdict on the requests of a batch that have no answer."""
     if gone is not None:
         return _failed(Failure(FailureKind.FINAL, "gone", gone), Outcome.GONE)
     if failed is not None:
@@ -181,7 +181,7 @@ def _failed(failure: Failure, outcome: Outcome, usage: Usage | None = None) -> V
 
 
 def _sum_costs(verdicts: Sequence[Verdict], costs: Sequence[int | None]) -> tuple[int, int]:
-    """The sum of all known costs, and the share of answers that are of no use."""
+    """The sum of all known costs, and the part spent on useless answers."""
     total = rejected = 0
     for verdict, cost in zip(verdicts, costs, strict=True):
         if cost is not None:
@@ -191,7 +191,7 @@ def _sum_costs(verdicts: Sequence[Verdict], costs: Sequence[int | None]) -> tupl
 
 
 def _add_usage(first: Usage | None, second: Usage | None) -> Usage | None:
-    """What two answers to the same request used; one without usage counts nothing."""
+    """The combined usage of two answers to the same request; missing usage counts as zero."""
     if first is None or second is None:
         return first or second
     return Usage(*map(sum, zip(first, second, strict=True)))

@@ -1,4 +1,4 @@
-"""The key of a request: what makes two rows the same question.
+"""The key of a request: rows with the same key share one request.
 
 The encoding is our own and fixed by golden tests, so that a library upgrade, a time zone or another machine never
 changes a key, which would bill a dataset again. Every value is tagged with its type and prefixed with its length;
@@ -19,11 +19,11 @@ from uuid import UUID
 KEY_BYTES = 16
 VERSION = b"batchwerk-key-1"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_NAIVE_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  # a time without a zone is measured in its own, unknown one
+_NAIVE_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  # for times without a zone
 
 
 def encode(value: Any) -> bytes:
-    """`value` as tagged, length-prefixed bytes. Raises TypeError for what has no fixed meaning."""
+    """`value` as tagged, length-prefixed bytes. Raises TypeError for types without a canonical encoding."""
     if value is None:
         return b"n"
     encoder = _ENCODERS.get(type(value)) or _inherited(type(value))
@@ -45,7 +45,7 @@ def form_digest(parts: Mapping[str, Any]) -> bytes:
 
 
 def row_keys(digest: bytes, names: Sequence[str], columns: Sequence[Sequence[Any]]) -> list[bytes]:
-    """The key of every row, from the values of the columns that the prompt uses; their order is of no matter."""
+    """The key of every row, from the values of the columns that the prompt uses; column order does not matter."""
     ordered = sorted(zip(names, columns, strict=True), key=itemgetter(0))
     base = blake2b(digest + encode([name for name, _ in ordered]), digest_size=KEY_BYTES)
     keys: list[bytes] = []
@@ -68,7 +68,7 @@ def _number(value: int) -> tuple[bytes, bytes]:
 
 
 def _float(value: float) -> tuple[bytes, bytes]:
-    # One NaN, whatever its bits; -0.0 prints differently from 0.0 and stays distinct.
+    # All NaNs are equal, whatever their bits; -0.0 prints differently from 0.0 and stays distinct.
     return b"f", b"nan" if value != value else struct.pack(">d", value)  # noqa: PLR0124  # only NaN differs from itself
 
 

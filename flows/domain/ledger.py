@@ -43,7 +43,7 @@ _MAY_FOLLOW: dict[type, set[State]] = {
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Requests that the rows ask for, by how far they are."""
+    """Counts of the requests that the rows ask for, by progress."""
 
     wanted: int
     unsent: int
@@ -52,26 +52,26 @@ class Tally:
 
     @property
     def answered(self) -> int:
-        """Those with a good answer."""
+        """Requests with a good answer."""
         return self.wanted - self.unsent - self.in_flight - self.failed
 
 
 @dataclass(slots=True)
 class Ledger:
-    """All batches of an output, the requests that may go again, and those that are final."""
+    """All batches of an output, the requests to retry, and those that failed for good."""
 
     batches: dict[int, Batch] = field(default_factory=dict)
     sent: Ranges = field(default_factory=Ranges)  # requests that are, or were, part of an accepted or open batch
     retries: list[Slice] = field(default_factory=list)
-    retries_since: float = 0.0  # when the oldest of `retries` was put there
+    retries_since: float = 0.0  # when the oldest of `retries` was added
     final: list[Slice] = field(default_factory=list)
     frozen: int = 0  # requests that have a number
-    max_requests: int | None = None  # of a batch, since the provider called a larger one too large
-    queue_full_since: float | None = None  # since when the provider takes no more until another batch ends
+    max_requests: int | None = None  # per batch, after the provider refused a larger batch
+    queue_full_since: float | None = None  # when the provider refused a batch because its queue was full
     compactions: int = 0  # so far, over all schemas
 
     def reserve(self, slices: list[Slice]) -> Batch:
-        """Number a batch and take its requests, before anything is written down."""
+        """Number a batch and take its requests, in memory only."""
         number = max(self.batches, default=0) + 1
         batch = Batch(number, slices, State.RESERVED)
         self.batches[number] = batch
@@ -79,7 +79,7 @@ class Ledger:
         return batch
 
     def apply(self, event: Event) -> None:
-        """Take in one event. Raises StateError for one that can't follow what was before."""
+        """Apply one event. Raises StateError if it can't follow the current state."""
         at = event.at.timestamp()
         match event:
             case Frozen():
@@ -103,11 +103,11 @@ class Ledger:
         return (batch for batch in self.batches.values() if batch.state in states)
 
     def in_flight(self) -> list[Batch]:
-        """Batches whose results are not yet with us."""
+        """Batches whose results have not been collected yet."""
         return [batch for batch in self.batches.values() if batch.state in IN_FLIGHT]
 
     def unsent(self, wanted: Ranges) -> Iterator[Slice]:
-        """What the rows ask for and what is neither answered, final nor with the provider: retries first."""
+        """The wanted requests that are neither answered, final nor with the provider; retries first."""
         for piece in self.retries:
             for start, stop in wanted.overlap(piece.start, piece.stop):
                 yield piece._replace(start=start, stop=stop)
@@ -116,11 +116,11 @@ class Ledger:
                 yield Slice(first, last)
 
     def has_work(self, wanted: Ranges) -> bool:
-        """Whether anything is to be sent or still to be collected."""
+        """Whether anything still has to be sent or collected."""
         return bool(self.in_flight()) or next(self.unsent(wanted), None) is not None
 
     def tally(self, wanted: Ranges) -> Tally:
-        """How far the requests are that the rows ask for."""
+        """Count the requests that the rows ask for, by progress."""
         in_flight = [piece for batch in self.in_flight() for piece in batch.slices]
         return Tally(
             wanted=len(wanted),
@@ -134,7 +134,7 @@ class Ledger:
         return frozenset(batch.id for batch in self.batches.values() if batch.id is not None)
 
     def next_part(self) -> str:
-        """The name of the next compacted part: no other has it, save one whose compaction a dead process began."""
+        """The name of the next compacted part; only an unfinished compaction of a dead process may have used it."""
         return f"compacted-{self.compactions + 1:06d}"
 
     def final_numbers(self) -> Ranges:
@@ -142,7 +142,7 @@ class Ledger:
         return Ranges((part.start, part.stop) for part in self.final)
 
     def reopened(self) -> list[Slice]:
-        """The final requests with a new allowance, as they would go again."""
+        """The final requests as they would be retried with a new allowance of attempts."""
         return [part._replace(attempt=part.attempt + 1, used=0, excused=0) for part in self.final]
 
     def collected(self) -> list[BatchResult]:
@@ -150,7 +150,7 @@ class Ledger:
         return [b.result for _, b in sorted(self.batches.items()) if b.result is not None]
 
     def spent(self) -> int | None:
-        """Pico-dollars of everything collected so far; None where a model is unpriced."""
+        """Pico-dollars of everything collected so far; None if a model is unpriced."""
         total: int | None = 0
         for result in self.collected():
             total = money.add(total, result.cost)
@@ -190,7 +190,7 @@ class Ledger:
             batch = self.batches[event.batch] = Batch(event.batch, event.slices, State.RESERVED)
             self._take(batch)
         elif batch.state is not State.RESERVED or batch.slices != event.slices:
-            raise StateError(f"the journal sends batch {event.batch} twice", next_step=RESTORE)
+            raise StateError(f"the journal submits batch {event.batch} twice", next_step=RESTORE)
         batch.state, batch.intended_at = State.SUBMITTING, at
         batch.tag, batch.sha256, batch.spec, batch.bytes = event.tag, event.sha256, event.spec, event.bytes
 
@@ -208,7 +208,7 @@ class Ledger:
             batch = self.batches.get(number)
             if batch is None or batch.result is None or batch.result.schema_id != event.schema_id or batch.lost:
                 raise StateError(
-                    f"the journal says that {event.part} holds batch {number}, which has no such results",
+                    f"the journal compacts batch {number} into {event.part}, but it has no such results",
                     next_step=RESTORE,
                 )
             batch.compacted = event.part
@@ -217,18 +217,18 @@ class Ledger:
     def _restored(self, event: Restored) -> None:
         held = [batch for batch in self.batches.values() if batch.compacted == event.part]
         if not held:
-            raise StateError(f"the journal restores {event.part}, which holds no batch", next_step=RESTORE)
+            raise StateError(f"the journal restores {event.part}, which contains no batch", next_step=RESTORE)
         for batch in held:
             batch.compacted = batch.compacted if batch.lost else ""
 
     def _good_answers(self, batch: Batch) -> list[Slice]:
-        """The requests of a collected batch that neither go again nor failed for good."""
+        """The requests of a collected batch that are neither retried nor failed for good."""
         assert batch.result is not None  # noqa: S101  # only collected batches get here
-        others = Ranges((part.start, part.stop) for part in [*batch.result.retry, *batch.result.final])
+        others = Ranges((piece.start, piece.stop) for piece in [*batch.result.retry, *batch.result.final])
         return [
-            part._replace(start=start, stop=stop, after=None)
-            for part in batch.slices
-            for start, stop in others.missing_from(part.start, part.stop)
+            piece._replace(start=start, stop=stop, after=None)
+            for piece in batch.slices
+            for start, stop in others.missing_from(piece.start, piece.stop)
         ]
 
     def _expect(self, event: _Step) -> Batch:
@@ -241,13 +241,13 @@ class Ledger:
         return batch
 
     def _take(self, batch: Batch) -> None:
-        taken = Ranges((part.start, part.stop) for part in batch.slices)
+        taken = Ranges((piece.start, piece.stop) for piece in batch.slices)
         for start, stop in taken:
             self.sent.add(start, stop)
         self.retries = [
-            part._replace(start=start, stop=stop)
-            for part in self.retries
-            for start, stop in taken.missing_from(part.start, part.stop)
+            piece._replace(start=start, stop=stop)
+            for piece in self.retries
+            for start, stop in taken.missing_from(piece.start, piece.stop)
         ]
 
     def _put_back(self, slices: list[Slice], at: float) -> None:
@@ -261,13 +261,13 @@ def _overlap(wanted: Ranges, slices: Iterable[Slice]) -> int:
 
 
 def replay(events: Iterable[Event]) -> Ledger:
-    """The ledger after these events, as a process that opens the journal finds it.
+    """The ledger after these events, for a process that opens the journal.
 
-    Nobody is submitting any more: what was, is unknown.
+    Batches left in `submitting` become `unknown`: the process that was submitting them has died.
     """
     ledger = Ledger()
     for event in events:
         ledger.apply(event)
     for batch in ledger.in_state(State.SUBMITTING):
-        batch.state, batch.reason = State.UNKNOWN, "the process ended before it had an answer"
+        batch.state, batch.reason = State.UNKNOWN, "the process ended before it received a response"
     return ledger

@@ -18,7 +18,7 @@ PRICES_ARE_PER = 10**6  # tokens
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Pico-dollars of one token."""
+    """Pico-dollars per token."""
 
     input: int
     output: int
@@ -27,9 +27,9 @@ class Rates:
     cache_write_1h: int
 
     def cost(self, usage: Usage) -> int:
-        """What a request costs."""
+        """Pico-dollars of a request with this usage."""
         read, write_5m, write_1h = usage[2:]
-        if not (read or write_5m or write_1h):  # the usual case, a million times
+        if not (read or write_5m or write_1h):  # the usual case: no cache
             return usage[0] * self.input + usage[1] * self.output
         return (
             (usage[0] - read - write_5m - write_1h) * self.input
@@ -42,7 +42,7 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """Prices of requests with more than `above` input tokens: in a batch, and on their own."""
+    """Prices of requests with more than `above` input tokens: in a batch, and as single requests."""
 
     above: int
     batch: Rates
@@ -57,7 +57,7 @@ class ModelPrice:
     tiers: tuple[Tier, ...]  # ascending by `above`
 
     def tier(self, input_tokens: int) -> Tier:
-        """The tier that a request with so many input tokens falls into."""
+        """The tier that a request with this many input tokens falls into."""
         chosen = self.tiers[0]
         for tier in self.tiers[1:]:
             if input_tokens > tier.above:
@@ -76,7 +76,7 @@ def read_prices(rows: Iterable[Mapping[str, str]]) -> dict[tuple[str, str], Mode
 
 
 def _rates(row: Mapping[str, str], prefix: str) -> Rates:
-    """Tokens of a cache cost as much as others where the table names no price for them."""
+    """Cached tokens cost as much as others if the table has no price for them."""
     names = ("input", "output", "cache_read", "cache_write_5m", "cache_write_1h")
     return Rates(*(_pico_a_token(row[f"{prefix}{name}"] or row[f"{prefix}input"]) for name in names))
 
@@ -85,7 +85,7 @@ _DATE = re.compile(r"-(?:\d{8}|\d{4}-\d{2}-\d{2})$")
 
 
 def price_of(table: Mapping[tuple[str, str], ModelPrice], provider: str, model: str) -> ModelPrice | None:
-    """The price of a model, also under the name of one of its dated versions; None for one that the table lacks."""
+    """The price of a model, even if named by a dated version; None if the table lacks it."""
     name = model.removeprefix("models/")
     return table.get((provider, name)) or table.get((provider, _DATE.sub("", name)))
 
@@ -93,7 +93,7 @@ def price_of(table: Mapping[tuple[str, str], ModelPrice], provider: str, model: 
 def _pico_a_token(usd_per_million: str) -> int:
     pico = Decimal(usd_per_million) * PICO / PRICES_ARE_PER
     if pico != pico.to_integral_value():
-        raise ValueError(f"{usd_per_million} USD per million tokens is finer than a pico-dollar a token")
+        raise ValueError(f"{usd_per_million} USD per million tokens is finer than a pico-dollar per token")
     return int(pico)
 
 
@@ -103,12 +103,12 @@ def to_usd(pico: int) -> Decimal:
 
 
 def add(first: int | None, second: int | None) -> int | None:
-    """A sum that is unknown as soon as one part is."""
+    """The sum; None if any amount is unknown."""
     return None if first is None or second is None else first + second
 
 
 def show_usd(pico: int | None) -> str:
-    """For the eye: cents where there are dollars, more places where there are none; `unpriced` for the unknown."""
+    """For display: cents from one dollar up, more places below; `unpriced` if unknown."""
     if pico is None:
         return "unpriced"
     usd = to_usd(pico)

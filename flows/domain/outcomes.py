@@ -1,4 +1,4 @@
-"""What becomes of a request after its answer: it is good, goes again, or is final."""
+"""What happens to a request after its answer: done, retried, or failed for good."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from enum import StrEnum
 from blocks.batch import FailureKind
 from flows.domain.events import Slice
 
-MAX_EXCUSES = 10  # failures beyond these use up attempts too, so that no request goes on for ever
+MAX_EXCUSES = 10  # further ones use up attempts too, so that no request is retried for ever
 
 
 class Outcome(StrEnum):
     """How one request of one batch ended."""
 
     OK = "ok"
-    REJECTED = "rejected"  # answered and billed, but the answer breaks the schema
+    REJECTED = "rejected"  # answered and billed, but the answer does not match the schema
     CUT_OFF = "cut_off"  # billed, but the answer reached the limit of output tokens
     REFUSED = "refused"  # the model declined to answer
     FILTERED = "filtered"  # the provider's content filter stopped it
-    FAILED = "failed"  # the provider says so
+    FAILED = "failed"  # the provider reported an error
     GONE = "gone"  # run and billed, but the provider no longer has the answer
     MISSING = "missing"  # no answer in the results
     EXPIRED = "expired"  # not run, not billed: expired, cancelled, the whole batch failed
@@ -37,7 +37,7 @@ NEVER_RETRIED = {FailureKind.FINAL, FailureKind.REFUSED, FailureKind.FILTERED}
 
 
 def after_failure(piece: Slice, kind: FailureKind, max_attempts: int) -> tuple[bool, Slice]:
-    """Whether a request of the slice that failed goes again, and the slice as it is after the failure."""
+    """Whether a failed request of the slice is retried, and the slice after the failure."""
     if kind is FailureKind.EXCUSED and piece.excused < MAX_EXCUSES:
         return True, piece._replace(attempt=piece.attempt + 1, excused=piece.excused + 1)
     used = piece.used + 1
@@ -49,7 +49,7 @@ def after_failure(piece: Slice, kind: FailureKind, max_attempts: int) -> tuple[b
 
 
 def merge_slices(requests: Iterable[tuple[int, Slice]], batch: int) -> list[Slice]:
-    """Ascending requests that failed in `batch`, each with its slice after that, as few slices."""
+    """Merge requests that failed in `batch` (ascending, each with its new slice) into as few slices as possible."""
     slices: list[Slice] = []
     for number, piece in requests:
         last = slices[-1] if slices else None

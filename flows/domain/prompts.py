@@ -16,8 +16,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from blocks.errors import UsageError
 
-ROW = "row"  # the name under which a template reaches columns whose names are no identifiers
-# Between renderings. No end of it is also its beginning, so that it is found where it was put whatever stands before.
+ROW = "row"  # how a template reaches columns whose names are not identifiers
+# Between renderings. No suffix of it is also a prefix, so it is found at the right place whatever text precedes it.
 SEPARATOR = "\x00\x1e\x1f"
 _ROWS = "__rows"
 _NOT_IN_A_LOOP = (
@@ -48,20 +48,20 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 
 
 def _shown(value: Any) -> Any:
-    """What stands in a prompt for a value: nothing for a null, and never a Python object's address."""
-    if type(value) is str:  # nearly always, and this runs for each value of each row
+    """How a value appears in a prompt: a null as nothing, and never as a Python object's address."""
+    if type(value) is str:  # the usual case; this runs for each value of each row
         return value
     if value is None:
         return ""
     if isinstance(value, Iterator) or (callable(value) and not isinstance(value, StrictUndefined)):
-        raise TypeError(f"an expression gives a {type(value).__name__}, not text; a `| join` or a `()` may be missing")
+        raise TypeError(f"an expression yields a {type(value).__name__}, not text; a `| join` or `()` may be missing")
     return value
 
 
 def _environment() -> ImmutableSandboxedEnvironment:
     environment = _Sandbox(
         undefined=StrictUndefined,
-        keep_trailing_newline=True,  # a prompt is sent as it was written, character for character
+        keep_trailing_newline=True,  # a prompt is sent exactly as it was written
         finalize=_shown,
     )
     del environment.filters["random"]
@@ -82,24 +82,24 @@ class Prompt:
         except TemplateSyntaxError as error:
             raise UsageError(
                 f"the prompt is not a valid template: {error.message} (line {error.lineno})",
-                next_step="mend `prompt` in the job file; it is a Jinja template",
+                next_step="fix `prompt` in the job file; it is a Jinja template",
             ) from error
         self._direct, self._through_row = self._names_used(available)
         self.columns = [name for name in available if name in self._direct or name in self._through_row]
         if not self.columns:
             raise UsageError(
-                "the prompt uses no column of the input: every row would ask the same",
-                next_step="write a column in double braces, such as {{ text }} or {{ row['Review Text'] }}",
+                "the prompt uses no column of the input: all rows would send the same prompt",
+                next_step="put a column in double braces, such as {{ text }} or {{ row['Review Text'] }}",
             )
         self._bulk = self._compile_loop()
 
     def render(self, columns: Sequence[Sequence[Any]]) -> list[str | Unrenderable]:
-        """One prompt a row, from the values of `self.columns` in that order."""
+        """One prompt per row, from the values of `self.columns` in that order."""
         rows = list(zip(*columns, strict=True))
         if self._bulk is not None and rows:
             try:
                 text = self._bulk.render({_ROWS: self._bound(rows)})
-            except Exception:  # noqa: BLE001  # a template may raise anything; the rows that do are found one by one
+            except Exception:  # noqa: BLE001  # a template may raise anything; the rows are then rendered one by one
                 return [self._render_one(row) for row in rows]
             prompts = text.split(SEPARATOR)
             if len(prompts) == len(rows) + 1:
@@ -117,7 +117,7 @@ class Prompt:
     def _names_used(self, available: Sequence[str]) -> tuple[list[str], set[str]]:
         """Columns used by name and through `row`. Dynamic use of `row` means all columns."""
         names = meta.find_undeclared_variables(self._tree)
-        direct = sorted(names - {ROW})  # globals are not among them
+        direct = sorted(names - {ROW})  # without Jinja's globals
         through_row = self._row_access(available) if ROW in names else set()
         for name in [*direct, *sorted(through_row)]:
             if name not in available:
@@ -137,7 +137,7 @@ class Prompt:
         return fixed if named == len(uses) else fixed | set(available)
 
     def _compile_loop(self) -> Any:
-        """The template in a loop over rows, ten times as fast as row by row; None where it can't be in one."""
+        """The template in a loop over rows, ten times as fast as row by row; None if it can't be put in a loop."""
         if any(True for _ in self._tree.find_all(_NOT_IN_A_LOOP)):
             return None
         if "loop" in meta.find_undeclared_variables(self._tree):
@@ -149,7 +149,7 @@ class Prompt:
         loop = nodes.For(target, nodes.Name(_ROWS, "load"), body, [], None, False)  # noqa: FBT003  # Jinja's node
         try:
             return self._environment.from_string(nodes.Template([loop], lineno=1))
-        except TemplateSyntaxError:  # what is right by itself and wrong in a loop, such as setting `loop`
+        except TemplateSyntaxError:  # valid alone but not in a loop, such as setting `loop`
             return None
 
     def _bound(self, rows: list[tuple[Any, ...]]) -> Iterator[Any]:
@@ -183,5 +183,5 @@ def _unknown_column(name: str, available: Sequence[str]) -> tuple[str]:
 
 
 def blank(value: Any) -> bool:
-    """Whether a value says nothing: null, or text without a visible character."""
+    """Whether a value is null, or text without a visible character."""
     return value is None or (isinstance(value, str) and (not value or value.isspace()))

@@ -9,12 +9,12 @@ Range = tuple[int, int]  # (start, stop), stop excluded
 
 
 def size(ranges: Iterable[Range]) -> int:
-    """How many numbers the ranges hold."""
+    """The count of numbers in the ranges."""
     return sum(stop - start for start, stop in ranges)
 
 
 class Ranges:
-    """A growing set of numbers, kept as ranges, so that a dataset costs as much memory as it has gaps."""
+    """A growing set of numbers, kept as ranges, so that memory grows with the gaps, not with the numbers."""
 
     def __init__(self, ranges: Iterable[Range] = ()) -> None:
         self._starts: list[int] = []
@@ -29,7 +29,7 @@ class Ranges:
         return size(self)
 
     def add(self, start: int, stop: int) -> None:
-        """Add the numbers from `start` up to, and without, `stop`."""
+        """Add the numbers from `start` up to, but not including, `stop`."""
         if start >= stop:
             return
         first = bisect_left(self._stops, start)

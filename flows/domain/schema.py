@@ -1,4 +1,4 @@
-"""The shape of answers: a JSON Schema, the columns it becomes, and the check of every answer against it."""
+"""The shape of answers: a JSON Schema, the columns it maps to, and the validation of every answer."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from blocks.errors import UsageError
 
 INT64 = range(-(2**63), 2**63)
 PLAIN = "answer"  # the column of a job without an output schema
-LONGEST_REASON = 300  # characters of a rejection that are kept: it is sent back to the model
+MAX_REASON = 300  # characters kept of a rejection, which is sent back to the model
 
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
-    """A value of type string, int64, double or bool; `json` is what has no column type and becomes JSON text."""
+    """A value of type string, int64, double or bool; `json`: no column type fits, stored as JSON text."""
 
     name: str
 
@@ -48,7 +48,7 @@ Converter = Callable[[Any], Any]
 
 
 class _Breach(Exception):
-    """An answer that the schema allows and its column can't hold."""
+    """An answer that matches the schema but does not fit into its column."""
 
 
 class OutputSchema:
@@ -60,15 +60,15 @@ class OutputSchema:
             self.fields: dict[str, FieldType] = {PLAIN: Scalar("string")}
             return
         try:
-            # First what may refer to other places: the check of the schema itself would fetch them.
+            # References first: validating the schema would fetch remote ones.
             self._validator = jsonschema_rs.validator_for(self.schema, retriever=_no_network)
             jsonschema_rs.meta.validate(self.schema)
         except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
             raise UsageError(
                 f"`output` is not a valid JSON Schema: {str(error).splitlines()[0]}",
-                next_step="mend `output` in the job file; see https://json-schema.org/understanding-json-schema",
+                next_step="fix `output` in the job file; see https://json-schema.org/understanding-json-schema",
             ) from error
-        self.fields = {name: field_type(part) for name, part in self.schema["properties"].items()}
+        self.fields = {name: field_type(node) for name, node in self.schema["properties"].items()}
         _check_choices(self.schema["properties"])
         self._convert = _converter(Struct(tuple(self.fields.items())))
 
@@ -84,49 +84,49 @@ class OutputSchema:
         try:
             value = _loads(text)
         except orjson.JSONDecodeError as error:
-            return None, f"the answer is not JSON: {error}"[:LONGEST_REASON]
+            return None, f"the answer is not JSON: {error}"[:MAX_REASON]
         try:
             if not self._validator.is_valid(value):
                 return None, self._reason(value)
             return value if self._convert is None else self._convert(value), ""
         except _Breach as breach:
             return None, str(breach)
-        except (TypeError, ValueError) as error:  # nested deeper than the validator or the encoder goes
-            return None, f"the answer can't be checked: {error}"[:LONGEST_REASON]
+        except (TypeError, ValueError) as error:  # nested too deeply for the validator or the encoder
+            return None, f"the answer can't be checked: {error}"[:MAX_REASON]
 
     def _reason(self, value: Any) -> str:
         for error in self._validator.iter_errors(value):
             place = "/".join(map(str, error.instance_path))
-            return f"{place}: {error.message}"[:LONGEST_REASON] if place else error.message[:LONGEST_REASON]
-        return "the answer breaks the schema"
+            return f"{place}: {error.message}"[:MAX_REASON] if place else error.message[:MAX_REASON]
+        return "the answer does not match the schema"
 
 
 def _whole_schema(output: Mapping[str, Any]) -> dict[str, Any]:
     if not output:
         raise UsageError(
-            "`output` names no field", next_step="give it at least one, such as `sentiment: {type: string}`"
+            "`output` defines no fields", next_step="define at least one, such as `sentiment: {type: string}`"
         )
     if output.get("type") == "object" and isinstance(output.get("properties"), Mapping):
         if not output["properties"]:
-            raise UsageError("`output` names no field", next_step="give `properties` at least one field")
+            raise UsageError("`output` defines no fields", next_step="define at least one field in `properties`")
         return dict(output)
-    for name, part in output.items():
-        if not isinstance(part, Mapping | bool):
+    for name, node in output.items():
+        if not isinstance(node, Mapping | bool):
             raise UsageError(
-                f"`output` field {name!r} is not a JSON Schema: {part!r}",
+                f"`output` field {name!r} is not a JSON Schema: {node!r}",
                 next_step=f"write it as a map, for example `{name}: {{type: string}}`",
             )
     return {"type": "object", "properties": dict(output), "required": list(output)}
 
 
 def _check_choices(properties: Mapping[str, Any]) -> None:
-    """No answer could ever match a text that has to be true or false."""
-    for name, part in properties.items():
-        if isinstance(part, Mapping) and part.get("type") == "string":
-            for choice in part.get("enum", ()):
+    """Reject a string field with booleans in its `enum`: no answer could ever match them."""
+    for name, node in properties.items():
+        if isinstance(node, Mapping) and node.get("type") == "string":
+            for choice in node.get("enum", ()):
                 if isinstance(choice, bool):
                     raise UsageError(
-                        f"`output` field {name!r} is a string and its `enum` holds {str(choice).lower()}",
+                        f"`output` field {name!r} is a string, but its `enum` contains {str(choice).lower()}",
                         next_step="put the choices in quotes: YAML reads a bare yes, no, on or off as true or false",
                     )
 
@@ -139,7 +139,7 @@ _FENCE = re.compile(r"^\s*```[a-zA-Z]*\s*\n(.*?)\n?\s*```\s*$", re.DOTALL)
 
 
 def _loads(text: str) -> Any:
-    """JSON, also where a model wrapped it in a code fence."""
+    """Parse JSON, even if the model wrapped it in a code fence."""
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
@@ -149,7 +149,7 @@ def _loads(text: str) -> Any:
 
 
 def field_type(schema: Any) -> FieldType:
-    """The column type of a schema: what is not plainly one of ours becomes JSON text."""
+    """The column type of a schema: anything but a plain supported type becomes JSON text."""
     if not isinstance(schema, Mapping) or not _UNTYPED.isdisjoint(schema):
         return Scalar("json")
     if isinstance(schema.get("anyOf"), list):
@@ -164,12 +164,12 @@ def field_type(schema: Any) -> FieldType:
     if kind == "array" and isinstance(schema.get("items"), Mapping):
         return ListOf(field_type(schema["items"]))
     if kind == "object" and isinstance(schema.get("properties"), Mapping) and schema["properties"]:
-        return Struct(tuple((name, field_type(part)) for name, part in schema["properties"].items()))
+        return Struct(tuple((name, field_type(node)) for name, node in schema["properties"].items()))
     return Scalar(_SCALARS.get(kind, "json") if isinstance(kind, str) else "json")
 
 
 def _converter(kind: FieldType) -> Converter | None:
-    """What turns a valid JSON value into one its column takes; None where they are the same."""
+    """Converts a valid JSON value into one that its column accepts; None if no conversion is needed."""
     match kind:
         case Scalar("json"):
             return _to_json
@@ -181,7 +181,7 @@ def _converter(kind: FieldType) -> Converter | None:
             inner = _converter(item)
             return None if inner is None else _for_list(inner)
         case Struct(fields):
-            inners = {name: made for name, part in fields if (made := _converter(part)) is not None}
+            inners = {name: made for name, node in fields if (made := _converter(node)) is not None}
             return _for_struct(inners) if inners else None
     return None
 
@@ -207,7 +207,7 @@ def _to_int64(value: Any) -> int | None:
     if value is None:
         return None
     number = int(value)
-    rounded = isinstance(value, float) and number == INT64.start  # what a number just outside was parsed as
+    rounded = isinstance(value, float) and number == INT64.start  # a number just out of range was parsed as this
     if number not in INT64 or rounded:
         raise _Breach(f"{value} is too large for a 64-bit integer")
     return number

@@ -1,4 +1,4 @@
-"""How large the next batch is. `plan` announces, and `run` sends, the batches that `cut_batches` cuts."""
+"""The size of the next batch. `plan` announces and `run` sends exactly the batches that `cut_batches` cuts."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ GROW_BELOW, GROW, SHRINK_ABOVE, SHRINK = 0.7, 1.5, 1.5, 0.7  # HolySheep's tutor
 
 
 class Sizes(Protocol):
-    """How large encoded requests are, without rendering them again."""
+    """The sizes of encoded requests, without rendering them again."""
 
     def fit(self, start: int, stop: int, size: int) -> int:
-        """The highest number up to `stop` so that requests from `start` below it take at most `size` bytes."""
+        """The highest number up to `stop` such that the requests from `start` below it take at most `size` bytes."""
         ...
 
     def total(self, start: int, stop: int) -> int:
@@ -40,16 +40,16 @@ class BatchLimit:
     queued_bytes: int | None = None
 
     def batches_of(self, requests: int) -> int:
-        """About how many batches this many requests make, their bytes left aside."""
+        """About how many batches this many requests make, ignoring their bytes."""
         return ceil(requests / self.requests)
 
 
 def batch_limit(
     batch_size: int | Literal["auto"], limits: Limits, ledger: Ledger, tokens_per_byte: float
 ) -> BatchLimit:
-    """What the user wants within what the provider takes, and took so far.
+    """The user's batch size, within the limits that the provider states or has shown so far.
 
-    `tokens_per_byte` is the estimate that stands for limits in tokens until the provider has counted some.
+    `tokens_per_byte` is the estimate used for limits in tokens until the provider has reported usage.
     """
     wanted = auto_batch_size(ledger, limits.max_requests) if batch_size == "auto" else batch_size
     queued_bytes = _queued_bytes(limits.max_queued_tokens, input_rate(ledger) or tokens_per_byte)
@@ -70,7 +70,7 @@ def _known(*limits: int | None) -> list[int]:
 
 
 def auto_batch_size(ledger: Ledger, max_requests: int) -> int:
-    """The size of the next batch: larger after quick ones, smaller after slow ones."""
+    """The size of the next batch: larger after quick batches, smaller after slow ones."""
     size = float(min(AUTO_START, max_requests))
     for _, batch in sorted(ledger.batches.items()):
         if batch.result is None or batch.failed is not None:
@@ -85,9 +85,9 @@ def auto_batch_size(ledger: Ledger, max_requests: int) -> int:
 
 
 def cut_batches(ledger: Ledger, wanted: Ranges, sizes: Sizes, limit: BatchLimit) -> Iterator[tuple[list[Slice], bool]]:
-    """All that is unsent in batches, each with whether it is full. A request that fits nowhere goes alone.
+    """All unsent requests as batches, each with whether it is full. A request over the limit gets its own batch.
 
-    The provider is the judge of what is too large, so nothing is ever left out.
+    The provider decides what is too large, so no request is ever left out.
     """
     slices: list[Slice] = []
     requests_left, bytes_left = limit.requests, limit.bytes
@@ -114,7 +114,7 @@ def cut_batches(ledger: Ledger, wanted: Ranges, sizes: Sizes, limit: BatchLimit)
 
 @dataclass(slots=True)
 class Queue:
-    """What waits at the provider, in all batches. An empty queue takes any batch."""
+    """What is queued at the provider, in all batches. An empty queue accepts any batch."""
 
     limit: BatchLimit
     sizes: Sizes
@@ -127,12 +127,12 @@ class Queue:
         return self.limit.queued_requests is not None or self.limit.queued_bytes is not None
 
     def add(self, slices: list[Slice]) -> None:
-        """Count a batch that is, or may be, with the provider."""
+        """Count a batch that is, or may be, at the provider."""
         self.requests += sum(piece.requests for piece in slices)
         self.bytes += sum(self.sizes.total(piece.start, piece.stop) for piece in slices)
 
     def takes(self, slices: list[Slice]) -> bool:
-        """Whether a batch of these may be sent now; it is counted then."""
+        """Whether a batch of these slices may be sent now; if so, it is counted."""
         if not self.is_limited:
             return True
         was_empty = self.requests == 0

@@ -16,7 +16,7 @@ import orjson
 from blocks.batch import BatchFormat
 from flows.domain.custom_ids import LONGEST_ID
 
-OVERHEAD = 7  # tokens of a request's own framing: about 4 per message, and 3
+OVERHEAD = 7  # tokens that frame a request: about 4 per message, plus 3
 USUAL_TOKENS_PER_BYTE = 0.25
 SAMPLES_PER_CALL = 24
 MANY_SAMPLES = 240  # from here on, one per call
@@ -51,9 +51,9 @@ _COST: dict[str, Callable[[int], float]] = {
 
 
 def estimate_tokens(text: str) -> float:
-    """About how many tokens a text has. Slow (2 MB/s): use a `TokenSample` for many texts."""
+    """The approximate number of tokens. Slow (2 MB/s): use a `TokenSample` for many texts."""
     tokens = sum(_COST[piece.lastgroup or "mark"](len(piece.group())) for piece in _PIECES.finditer(text))
-    return min(tokens, len(text.encode()))  # no byte-level tokenizer makes more tokens than bytes
+    return min(tokens, len(text.encode()))  # a byte-level tokenizer never makes more tokens than bytes
 
 
 class TokenSample:
@@ -66,7 +66,7 @@ class TokenSample:
         self._bytes = 0
 
     def add(self, prompts: Sequence[str]) -> None:
-        """Take a few of these prompts into the sample."""
+        """Add a few of these prompts to the sample."""
         count = SAMPLES_PER_CALL if self._samples < MANY_SAMPLES else 1
         step = max(1, len(prompts) // count)
         for prompt in prompts[::step][:count]:
@@ -94,7 +94,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def expected_output_tokens(schema: Mapping[str, Any] | None, ceiling: int | None) -> int:
-    """About how long an answer will be: from the shape of its schema, at most `ceiling`."""
+    """The approximate length of an answer in tokens, from its schema; at most `ceiling`."""
     tokens = _answer_tokens(schema) if schema else (ceiling or 200) / 2
     return max(1, min(ceil(tokens), ceiling or ceil(tokens)))
 

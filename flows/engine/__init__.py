@@ -1,1 +1,1 @@
-"""One process at work on one output: what it records, what stops it, whom it reaches, what it publishes."""
+"""One process working on one output: recording, stopping, clients, publishing."""

@@ -1,4 +1,4 @@
-"""Who is reached: each batch's spec, and the client of the service that has the batch."""
+"""The spec of each batch, and the client of the service that has the batch."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from flows.storage.state import StateDirectory, read_json
 
 
 class Clients:
-    """The services that batches of an output are with: the one of this run, others when they are needed."""
+    """Clients of the services that have batches of an output; others than this run's are opened on demand."""
 
     def __init__(self, stack: ExitStack, state: StateDirectory, spec: Spec) -> None:
         self._stack = stack
         self._state = state
         self._current = spec
-        self._specs = {"": spec, spec.fingerprint: spec}  # a batch that is not yet sent has no fingerprint
+        self._specs = {"": spec, spec.fingerprint: spec}  # an unsent batch has no fingerprint
         self._open: dict[object, tuple[Reach, BatchProvider]] = {}
         self._lock = threading.Lock()
 
     def spec_of(self, batch: Batch) -> Spec:
-        """What a batch was, or is about to be, sent under."""
+        """The spec that a batch was, or will be, sent under."""
         with self._lock:
             if batch.spec not in self._specs:
                 self._specs[batch.spec] = Spec.from_content(read_json(self._state.spec(batch.spec)))
@@ -36,15 +36,15 @@ class Clients:
         return self._opened(self._current.connection)[1]
 
     def client_of(self, batch: Batch) -> BatchProvider:
-        """The client of whoever has the batch, opened once."""
+        """The client of the service that has the batch, opened once."""
         return self._opened(self.spec_of(batch).connection)[1]
 
     def access_of(self, batch: Batch) -> Reach:
-        """What another process needs to open a client of its own."""
+        """What another process needs to open its own client."""
         return self._opened(self.spec_of(batch).connection)[0]
 
     def _opened(self, connection: Connection) -> tuple[Reach, BatchProvider]:
-        # One emulator of a dialect has the state, whatever faults an earlier run switched on.
+        # The emulator of a dialect has one state, whatever faults an earlier run switched on.
         options = () if connection.emulated else tuple(sorted(connection.options.items()))
         key = (connection.endpoint, connection.block, options)
         with self._lock:

@@ -1,4 +1,4 @@
-"""Merging the results parts of an output that has grown many of them. Nothing waits for it or depends on it."""
+"""Merging the results parts of an output with many of them. Nothing waits for it or depends on it."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ log = logging.getLogger("batchwerk")
 
 
 def compact_results(run: Run) -> None:
-    """Merge what is worth merging. A failure is logged and changes nothing: the next run tries again."""
+    """Merge parts if there are many. A failure is logged and changes nothing: the next run tries again."""
     try:
         run.recorder.query(run.results.remove_leftovers)
         while run.switch.active and (parts := run.recorder.query(partial(_worth_merging, run))):
             _merge(run, parts)
     except (BatchwerkError, OSError, pa.ArrowInvalid) as error:
-        log.warning("results parts were left as they are, %s", error)
+        log.warning("results parts were not merged: %s", error)
 
 
 def _worth_merging(run: Run, ledger: Ledger) -> list[Part]:
-    """Parts to merge, without those whose answers a batch in flight is asking for again."""
-    repeated = {part.after for batch in ledger.in_flight() for part in batch.slices}
+    """The parts to merge, except those with answers that a batch in flight requests again."""
+    repeated = {piece.after for batch in ledger.in_flight() for piece in batch.slices}
     quiet = [part for part in run.results.parts(ledger) if repeated.isdisjoint(batch.number for batch in part.batches)]
     return [quiet[place] for place in parts_to_merge([part.rows for part in quiet])]
 
 
 def _merge(run: Run, parts: list[Part]) -> None:
-    """The merged part is whole on disk before the journal says so; only then the others are deleted."""
+    """The merged part is on disk before the journal records it; only then are the old parts deleted."""
     started, name = time.monotonic(), run.recorder.query(lambda ledger: ledger.next_part())
     path = run.results.compacted(name)
     requests = {batch.number: batch.requests for part in parts for batch in part.batches}

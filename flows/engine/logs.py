@@ -6,6 +6,6 @@ import logging
 
 
 def log_progress() -> None:
-    """Let the run's own lines through, which Prefect's handlers pass on to the flow run."""
+    """Log at level INFO; Prefect's handlers pass the lines on to the flow run."""
     logging.getLogger("batchwerk").setLevel(logging.INFO)
     logging.getLogger("stamina").setLevel(logging.ERROR)  # our own warnings say the same

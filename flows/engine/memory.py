@@ -1,4 +1,4 @@
-"""Python's garbage collector, which by itself searches a quarter of a million objects that Prefect's imports made."""
+"""Python's garbage collector, which by default scans 250,000 objects created by Prefect's imports."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-YOUNG_OBJECTS = 20_000  # between two searches: what is in a cycle may hold a batch, so not too many
+YOUNG_OBJECTS = 20_000  # allocations between two scans; not more, since a cycle may hold a batch
 
 
 @contextmanager
 def rare_garbage_collection() -> Iterator[None]:
-    """Around much work: what exists already is not searched, what is new less often."""
+    """For heavy work: existing objects are not scanned, new ones less often."""
     before = gc.get_threshold()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS, *before[1:])

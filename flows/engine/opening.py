@@ -1,4 +1,4 @@
-"""Beginning a run: plan what the rows ask for, then open what works on it."""
+"""Starting a run: plan the requests of the rows, then open everything that works on them."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ log = logging.getLogger("batchwerk")
 
 
 def current_plan(config: RunConfig) -> Plan | None:
-    """The plan on disk, if it answers this question about this input."""
+    """The plan on disk, if it was made for the same question and input."""
     return read_plan(config.state.rows, config.question)
 
 
 def make_new_plan(config: RunConfig, recorder: Recorder) -> Plan:
-    """Freeze what is new in the input as numbered requests."""
+    """Freeze the new requests of the input and number them."""
     state, spec, started = config.state, config.spec, time.monotonic()
     plan = make_plan(
         config.question, generations(state.requests), state.requests, state.rows, config.settings.memory_limit

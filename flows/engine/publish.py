@@ -1,4 +1,4 @@
-"""Writing the output, file by file, but only those that do not hold exactly this already."""
+"""Writing the output file by file; files that are already up to date are skipped."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = logging.getLogger("batchwerk")
 
 
 def publish(run: Run) -> OutputSummary:
-    """Write what changed and, last, `published.json`, which says what each file of the output holds."""
+    """Write the files that changed and, last, `published.json` with the content of each file."""
     return _Publishing(run).publish()
 
 
@@ -34,7 +34,7 @@ class _Publishing:
         self._state = run.config.state
         self._before: dict[str, Any] = (read_or_none(self._state.published) or {}).get("files", {})
         self._files: dict[str, Any] = {}
-        self._outputs: dict[str, str] = {}  # identities of what was put in place this time
+        self._outputs: dict[str, str] = {}  # identities of the files written this time
         self._input_checked = False
 
     def publish(self) -> OutputSummary:
@@ -57,7 +57,7 @@ class _Publishing:
         return published
 
     def _kept(self, writer: OutputWriter, output: OutputFile) -> dict[str, Any] | None:
-        """What a file holds that needs no second writing."""
+        """The summary of a file that is up to date; None if it has to be written."""
         before, place = self._before.get(output.source.name), self._place(output.source.name)
         if before is None or not place.exists() or before["output"] != identity_of(place):
             return None
@@ -86,18 +86,18 @@ class _Publishing:
         self._input_checked = True
 
     def _announce(self, name: str, file: Path) -> None:
-        """After a crash this tells that a file which `published.json` does not know yet is ours."""
+        """Record the file as ours, for a crash before `published.json` is written."""
         self._outputs[name] = identity_of(file)
         write_json(self._state.publishing, {"outputs": self._outputs})
 
     def _remove_gone(self) -> bool:
-        """Files whose input is gone go as well, unless somebody changed them."""
+        """Delete files whose input is gone, unless somebody changed them."""
         gone = [name for name in self._before if name not in self._files]
         for name in gone:
             place = self._place(name)
             if place.exists() and identity_of(place) == self._before[name]["output"]:
                 place.unlink()
-                log.info("%s is removed: its input is gone", place)
+                log.info("%s was removed because its input is gone", place)
         return bool(gone)
 
     def _place(self, name: str) -> Path:

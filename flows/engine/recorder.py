@@ -1,4 +1,4 @@
-"""What a run records: the journal and the ledger that it replays to, under one lock."""
+"""The journal of a run and the ledger that it replays to, under one lock."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ T = TypeVar("T")
 
 
 def now() -> datetime:
-    """The time that events carry."""
+    """The timestamp of an event."""
     return datetime.now(UTC)
 
 
 class Recorder:
-    """Writes events down, then acts as if they were true. May be used from any thread.
+    """Writes events to the journal, then applies them to the ledger. Thread-safe.
 
     Nothing outside reads the ledger without the lock: use `query`, or `reading` for several questions at once.
     """
@@ -37,19 +37,19 @@ class Recorder:
         self._lock = threading.RLock()
 
     def record(self, event: Event) -> None:
-        """The event is on disk when this returns."""
+        """Record an event; it is on disk when this returns."""
         with self._lock:
             self._journal.append(event)
             self._ledger.apply(event)
 
     @contextmanager
     def reading(self) -> Iterator[Ledger]:
-        """The ledger, which does not change meanwhile. Not to be kept."""
+        """The locked ledger; do not keep a reference to it."""
         with self._lock:
             yield self._ledger
 
     def query(self, question: Callable[[Ledger], T]) -> T:
-        """The answer to one question about the ledger."""
+        """The result of `question`, called with the locked ledger."""
         with self._lock:
             return question(self._ledger)
 
@@ -64,11 +64,11 @@ class Recorder:
             return self._ledger.batches[number]
 
     def has_work(self, wanted: Ranges) -> bool:
-        """Whether anything is to be sent or still to be collected."""
+        """Whether anything still has to be sent or collected."""
         return self.query(lambda ledger: ledger.has_work(wanted))
 
     def collected_here(self) -> bool:
-        """Whether this process collected anything: only then is there something new to publish."""
+        """Whether this process collected anything, so that there is something new to publish."""
         since = self.began.timestamp()
         return self.query(lambda ledger: any(batch.collected_at >= since for batch in ledger.batches.values()))
 
@@ -82,7 +82,7 @@ class Recorder:
 def open_recorder(config: RunConfig) -> Iterator[Recorder]:
     """Take the output's state directory, which has one writer at a time, and replay its journal.
 
-    Raises StateError where another process holds it, or where the journal that says what was paid is missing.
+    Raises StateError if another process holds it, or if the journal is missing although requests were made.
     """
     state = config.state
     with state.locked():

@@ -23,7 +23,7 @@ from flows.storage.results import ResultsStore
 
 @dataclass(frozen=True)
 class Run:
-    """What was asked, what its rows ask for, and the parts that work on it. May be used from any thread."""
+    """The configuration and plan of a run, and the objects that work on it. Thread-safe."""
 
     config: RunConfig
     recorder: Recorder
@@ -37,7 +37,7 @@ class Run:
 
     @contextmanager
     def visiting(self, batch: int) -> Iterator[Visit]:
-        """Around work on one batch, in whatever thread; afterwards the loop may look at the batch again."""
+        """Around work on one batch, in any thread; afterwards the loop may schedule the batch again."""
         visit = Visit(batch)
         try:
             with self.switch.guarding():
@@ -47,7 +47,7 @@ class Run:
             self.switch.changed.set()
 
     def tally(self) -> Tally:
-        """How far the run is."""
+        """Counts of the plan's requests, by progress."""
         return self.recorder.query(lambda ledger: ledger.tally(self.wanted))
 
     def batch_limit(self, ledger: Ledger) -> BatchLimit:

@@ -1,4 +1,4 @@
-"""What stops a run: an error, the user, or a provider that fails again and again."""
+"""What stops a run: an error, the user, or a provider that keeps failing."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ SECOND_SIGNAL = 130  # exit status after a second signal
 
 
 class StopSwitch:
-    """Whether work may go on. May be used from any thread."""
+    """Whether work may continue. Thread-safe."""
 
     def __init__(self) -> None:
-        self.failure: BaseException | None = None  # what stopped the run
-        self.reason = ""  # why the user wants it to stop
+        self.failure: BaseException | None = None  # the error that stopped the run
+        self.reason = ""  # why the user stopped it
         self.breaker = Breaker()
-        self.changed = threading.Event()  # set whenever the loop should look again
+        self.changed = threading.Event()  # set when the loop should look again
 
     @property
     def active(self) -> bool:
-        """Whether new work may be begun."""
+        """Whether new work may be started."""
         return self.failure is None and not self.reason
 
     def request(self, reason: str) -> None:
-        """Begin nothing new; what is under way may end."""
+        """Start nothing new; let work under way finish."""
         self.reason = reason
         self.changed.set()
 
     def fail(self, error: BaseException) -> None:
-        """Stop for an error; the first one is kept."""
+        """Stop because of an error; only the first one is kept."""
         self.failure = self.failure or error
         self.changed.set()
 
     @contextmanager
     def guarding(self) -> Iterator[None]:
-        """Around calls to a provider. What may pass is counted and left to the loop; any other error stops the run."""
+        """Around calls to a provider. Counts transient errors for the loop; any other error stops the run."""
         try:
             yield
         except (Transient, UnknownOutcome) as error:
@@ -68,9 +68,9 @@ class StopSwitch:
 
 @contextmanager
 def catching_signals(switch: StopSwitch) -> Iterator[None]:
-    """While inside, Ctrl-C or SIGTERM stops the run where it is; a second one ends the process, which is as safe."""
+    """Ctrl-C or SIGTERM stops the run after the calls under way; a second one ends the process, just as safely."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread gets signals; elsewhere whoever started the thread decides
+        yield  # only the main thread receives signals
         return
 
     def on_signal(number: int, _: FrameType | None) -> None:
@@ -89,9 +89,9 @@ def catching_signals(switch: StopSwitch) -> Iterator[None]:
 
 
 def block_interrupts() -> None:
-    """Hold Ctrl-C back until the run can take it, and for all processes that are started before.
+    """Block Ctrl-C until the run can handle it, and in all child processes that start before that.
 
-    Prefect's temporary server is one of those: a Ctrl-C goes to all processes of a terminal, and without its server
+    Prefect's temporary server is one of them: Ctrl-C reaches all processes of a terminal, and without its server
     the flow could not report how it ended.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

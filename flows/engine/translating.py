@@ -1,4 +1,4 @@
-"""Errors of the system and of libraries as sentences that a user can act on. The only place that translates them."""
+"""Translates errors of the system and of libraries into messages that a user can act on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flows.storage.state import StateDirectory
 
 @contextmanager
 def readable_errors(state: StateDirectory) -> Iterator[None]:
-    """Around a whole run. Raises BatchwerkError for whatever disk, DuckDB and Arrow complain about."""
+    """Around a whole run. Raises BatchwerkError for errors of the disk, DuckDB and Arrow."""
     try:
         yield
     except OSError as error:

@@ -1,1 +1,1 @@
-"""All that knows Prefect: tasks, limits that all runs share, artifacts."""
+"""Everything that uses Prefect: tasks, limits shared by all runs, artifacts."""

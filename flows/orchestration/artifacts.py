@@ -22,7 +22,7 @@ UPDATE_EVERY = 10.0  # seconds
 
 
 def publish_artifacts(figures: Figures) -> None:
-    """The cost table and the report; each output has keys of its own, so Prefect shows their history."""
+    """Create the cost table and the report; each output has its own keys, so Prefect shows their history."""
     name = _key(Path(figures.output))
     create_table_artifact(cost_table(figures), key=f"cost-{name}", description=f"Cost of {figures.output}")
     create_markdown_artifact(markdown(figures), key=f"report-{name}", description=f"Report of {figures.output}")
@@ -38,11 +38,11 @@ def progress_watcher(output: Path) -> Watcher:
             update_progress_artifact(made[0], share, description=progress.sentence())
         else:
             created = create_progress_artifact(share, f"progress-{_key(output)}", progress.sentence())
-            made.append(cast("UUID", created))  # a coroutine in async code only
+            made.append(cast("UUID", created))  # a coroutine only in async code
 
     return Watcher(UPDATE_EVERY, in_background(show))
 
 
 def _key(output: Path) -> str:
-    """Prefect's artifact keys have lower-case letters, digits and dashes only."""
+    """An artifact key: Prefect allows only lower-case letters, digits and dashes."""
     return re.sub(r"[^a-z0-9]+", "-", output.stem.lower()).strip("-") or "output"

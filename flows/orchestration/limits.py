@@ -22,19 +22,19 @@ def tag_for(provider: str) -> str:
 
 
 def ensure_limits(provider: str, limits: Limits) -> Allowance:
-    """Create the concurrency and the rate limit where they don't exist; an operator's are left as they are.
+    """Create the concurrency and the rate limit if they don't exist; an operator's values are kept.
 
-    Raises UsageError where the operator allows no submission.
+    Raises UsageError if the operator has set either limit to 0.
     """
     per_second = (limits.submissions_per_hour or DEFAULT_SUBMISSIONS_PER_HOUR) / 3600
-    at_once = max(1, int(60 * per_second))  # what a minute allows may be used in one go
+    at_once = max(1, int(60 * per_second))  # a burst may use the allowance of one minute
     with get_client(sync_client=True) as client:
         slots = _existing_or_new(client, f"tag:{tag_for(provider)}", limits.submissions_at_once or UPLOADS)
         rate = _existing_or_new(client, tag_for(provider), at_once, slot_decay_per_second=per_second)
     for name, limit, usual in ((f"tag:{tag_for(provider)}", slots, UPLOADS), (tag_for(provider), rate, at_once)):
         if limit == 0:
             raise UsageError(
-                f"the concurrency limit {name} is 0: nothing may be submitted",
+                f"the concurrency limit {name} is 0: no submissions are allowed",
                 next_step=f"raise it: prefect gcl update {name} --limit {usual}",
             )
     return Allowance(min(MAX_LANES, slots), min(MAX_PERMITS, rate))
@@ -61,6 +61,6 @@ def _existing_or_new(client: SyncPrefectClient, name: str, limit: int, slot_deca
     wanted = GlobalConcurrencyLimitCreate(name=name, limit=limit, slot_decay_per_second=slot_decay_per_second)
     try:
         client.create_global_concurrency_limit(wanted)
-    except ObjectAlreadyExists:  # another run was quicker
+    except ObjectAlreadyExists:  # another run created it first
         return client.read_global_concurrency_limit_by_name(name).limit
     return limit

@@ -24,11 +24,11 @@ class PrefectOrchestrator:
         self.watchers: Sequence[Watcher] = [display, progress_watcher(config.settings.output)]
 
     def allowance(self) -> Allowance:
-        """Within Prefect's limits, which are created where they do not exist."""
+        """Prefect's limits, created if they do not exist."""
         return ensure_limits(self._limits_name, self._limits)
 
     def wait_for_permits(self, count: int) -> None:
-        """Block until the rate limit lets this many submissions pass."""
+        """Block until the rate limit allows this many submissions."""
         wait_for_permits(self._limits_name, count)
 
     def start(self, name: str, work: Callable[[int], Any], number: int) -> Future[Any]:
@@ -37,5 +37,5 @@ class PrefectOrchestrator:
         return start_task(name, work, number, tags)
 
     def show_report(self, figures: Figures) -> None:
-        """As artifacts."""
+        """Show the figures as artifacts."""
         publish_artifacts(figures)

@@ -1,7 +1,7 @@
-"""Work as Prefect tasks. No Prefect retries and no caching: the ledger decides.
+"""Work as Prefect tasks, without Prefect's retries and caching: the ledger decides.
 
 A task takes a plain number. The open run (a lock, a journal, clients) is bound to the function beforehand: Prefect
-walks through arguments and rebuilds what it found, which of a run that other threads work on is a broken copy.
+walks through arguments and rebuilds them, which would break a run that other threads are working on.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from blocks.errors import BatchwerkError, StateError
 
 
 def start_task(name: str, work: Callable[[int], Any], number: int, tags: list[str]) -> Future[Any]:
-    """Start `work(number)` as a task; the future has its value, or fails with why it failed or never began."""
+    """Start `work(number)` as a task; the future has its result, or the error that made it fail or not start."""
 
     def task(number: int) -> Any | State:
         try:
             return work(number)
         except BatchwerkError as error:
-            return Failed(message=error.message)  # a sentence; tracebacks are for what nobody expected
+            return Failed(message=error.message)  # a sentence; tracebacks are for unexpected errors
 
     started = Task(task, name=name, tags=tags, cache_policy=NO_CACHE, persist_result=False, retries=0).submit(number)
     ended: Future[Any] = Future()
@@ -37,8 +37,8 @@ def start_task(name: str, work: Callable[[int], Any], number: int, tags: list[st
 
 def _settle(ended: Future[Any], done: PrefectFuture[Any]) -> None:
     try:
-        done.wait()  # has the state from the thread that worked; asking for it would be a call to Prefect's server
-    except Exception as error:  # noqa: BLE001  # whatever kept Prefect from running it
+        done.wait()  # the thread's own state; asking the future would call Prefect's server
+    except Exception as error:  # noqa: BLE001  # anything that kept Prefect from running it
         ended.set_exception(StateError(f"{type(error).__name__}: {error}"))
         return
     state = done.state
@@ -49,7 +49,7 @@ def _settle(ended: Future[Any], done: PrefectFuture[Any]) -> None:
 
 
 def _without_empty_traceback(record: logging.LogRecord) -> bool:
-    """Prefect asks for the traceback of each task that failed; where there was no exception it would be `None`."""
+    """Prefect asks for the traceback of each failed task; without an exception it would be `None`."""
     if record.exc_info == (None, None, None):
         record.exc_info = None
     return True

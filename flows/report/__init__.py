@@ -1,1 +1,1 @@
-"""Numbers to words: what a run did and what it cost, for people, for programs and for Prefect."""
+"""What a run did and what it cost, for people, for programs and for Prefect."""

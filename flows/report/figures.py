@@ -1,4 +1,4 @@
-"""The figures of an output: how many rows, how much money, from ledger and publication alone."""
+"""The figures of an output, such as rows and money, from the ledger and the published output alone."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from flows.storage.output import FAILED, OK, PENDING, SKIPPED, OutputSummary
 
 @dataclass(frozen=True)
 class Money:
-    """Pico-dollars; None is unknown, never nothing."""
+    """Pico-dollars; None is unknown, never zero."""
 
     this_call: int | None
     total: int | None
     single: int | None
     estimate: int | None
-    rejected: int | None  # of the total, for answers that are of no use
+    rejected: int | None  # of the total, for useless answers
     shared: int  # what duplicate rows would have cost again
-    reused: int | None  # answers that were there before this call
-    elsewhere: int | None  # for requests that no row asks for any more
+    reused: int | None  # answers collected before this run
+    elsewhere: int | None  # for requests that no row asks for any longer
 
 
 @dataclass(frozen=True)
 class Figures:
-    """All that report, `--json` and artifacts show."""
+    """Everything that the report, `--json` and the artifacts show."""
 
     job: str
     model: str
     provider: str
-    dialect: str  # whose protocol, and whose prices
+    dialect: str  # the provider whose protocol and prices apply
     emulated: bool
     input: str
     output: str
@@ -58,10 +58,10 @@ class Figures:
     unmetered: int
     money: Money
     outcomes: dict[str, int]
-    table: list[dict[str, Any]]  # a line a batch
+    table: list[dict[str, Any]]  # one line per batch
     seconds: float
     exit: Exit
-    message: str  # why it is not all done, and what to do
+    message: str  # why the output is not complete, and what to do
 
     def summary(self) -> dict[str, Any]:
         """The object that `--json` prints."""
@@ -87,7 +87,7 @@ class Figures:
         }
 
     def details(self) -> dict[str, Any]:
-        """What report.json holds: the summary and all that stands behind it."""
+        """The content of report.json: the summary and all details."""
         return {
             **self.summary(),
             "run": self.run,
@@ -114,7 +114,7 @@ class Figures:
 
 
 def usd(pico: int | None) -> orjson.Fragment | None:
-    """A JSON number with every digit of the sum, as a float would not have."""
+    """Dollars as a JSON number with all digits, which a float would lose."""
     if pico is None:
         return None
     whole, rest = divmod(abs(pico), PICO)
@@ -125,7 +125,7 @@ def usd(pico: int | None) -> orjson.Fragment | None:
 def figures_of(
     run: Run, published: OutputSummary, forecast: Estimate, seconds: float, exit_status: Exit, message: str
 ) -> Figures:
-    """Everything about a run that has ended."""
+    """The figures of a finished run."""
     config, since = run.config, run.recorder.began.timestamp()
     sent = run.recorder.sent_here()
     with run.recorder.reading() as ledger:
@@ -176,19 +176,19 @@ def _money(every: list[BatchResult], here: list[BatchResult], published: OutputS
     )
 
 
-def _sum(parts: Iterable[int | None]) -> int | None:
+def _sum(amounts: Iterable[int | None]) -> int | None:
     total: int | None = 0
-    for part in parts:
-        total = money.add(total, part)
+    for amount in amounts:
+        total = money.add(total, amount)
     return total
 
 
 def _line(batch: Batch) -> dict[str, Any]:
-    """A batch in the table: what was in it, how it ended, how long it took and what it cost."""
+    """A batch in the table: its requests, end, times and cost."""
     result = batch.result
     attempts: dict[int, int] = defaultdict(int)
-    for part in batch.slices:
-        attempts[part.attempt] += part.requests
+    for piece in batch.slices:
+        attempts[piece.attempt] += piece.requests
     return {
         "batch": batch.number,
         "id": batch.id,

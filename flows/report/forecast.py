@@ -1,4 +1,4 @@
-"""What a run is going to cost, as things stand."""
+"""The expected cost of a run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flows.storage.requests import FrozenRequests
 
 
 def estimate_unsent(spec: Spec, plan: Plan, ledger: Ledger, wanted: Ranges, requests: FrozenRequests) -> Estimate:
-    """The tokens and cost of all that is unsent."""
+    """The estimated tokens and cost of all unsent requests."""
     unsent = [(piece.start, piece.stop) for piece in ledger.unsent(wanted)]
     return estimate(
         requests=size(unsent),
@@ -26,6 +26,6 @@ def estimate_unsent(spec: Spec, plan: Plan, ledger: Ledger, wanted: Ranges, requ
 
 
 def estimate_run(run: Run) -> Estimate:
-    """The same for a run that has not sent anything yet."""
+    """The estimate for an opened run that has not sent anything yet."""
     with run.recorder.reading() as ledger:
         return estimate_unsent(run.config.spec, run.plan, ledger, run.wanted, run.requests)

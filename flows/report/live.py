@@ -20,7 +20,7 @@ log = logging.getLogger("batchwerk")
 
 @contextmanager
 def live_display() -> Iterator[Watcher]:
-    """A line that is kept up to date on a terminal, with warnings above it; elsewhere lines of the log."""
+    """A live line on a terminal, with warnings above it; elsewhere lines of the log."""
     if not sys.stderr.isatty():
         yield log_watcher()
         return

@@ -1,4 +1,4 @@
-"""The report as markdown: what a person wants to know first stands first."""
+"""The report as markdown, the most important facts first."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from flows.domain.money import show_usd
 from flows.report.figures import Figures
 from flows.storage.output import FAILED, OK, PENDING, SKIPPED
 
-MOST_BATCHES = 200  # lines of the batch table; report.json has all
+MAX_BATCHES = 200  # lines of the batch table; report.json has all
 
 
 def headline(figures: Figures) -> str:
@@ -18,21 +18,21 @@ def headline(figures: Figures) -> str:
     parts += [f"{rows[name]:,} {name}" for name in (FAILED, SKIPPED, PENDING) if rows.get(name)]
     cost = show_usd(figures.money.this_call)
     would = "would have cost" if figures.emulated else "cost"
-    return f"{', '.join(parts)}; this call sent {figures.attempts:,} requests, its answers {would} {cost}"
+    return f"{', '.join(parts)}; this run sent {figures.attempts:,} requests, its answers {would} {cost}"
 
 
 def cost_table(figures: Figures) -> list[dict[str, str]]:
-    """The money, a line a question."""
+    """The costs and savings, one line each."""
     money = figures.money
     lines = [
-        ("this call", money.this_call, "what was collected by this call"),
-        ("estimated for this call", money.estimate, "before anything was sent"),
-        ("this output, ever", money.total, "all calls, all attempts"),
+        ("this run", money.this_call, "answers collected by this run"),
+        ("estimated for this run", money.estimate, "before anything was sent"),
+        ("this output in total", money.total, "all runs, all attempts"),
         ("the same as single requests", money.single, "at the provider's standard price"),
         ("saved by the batch price", _less(money.single, money.total), ""),
         ("saved by de-duplication", money.shared, f"{figures.deduplicated:,} rows share another row's request"),
-        ("saved by reuse", money.reused, "answers that were there before this call"),
-        ("spent on useless answers", money.rejected, "billed, but broken, cut off or refused"),
+        ("saved by reuse", money.reused, "answers collected before this run"),
+        ("spent on useless answers", money.rejected, "billed, but invalid, cut off or refused"),
         ("spent on rows that left the input", money.elsewhere, ""),
     ]
     return [{"what": what, "usd": show_usd(pico), "note": note} for what, pico, note in lines]
@@ -49,10 +49,10 @@ def _lines(figures: Figures) -> Iterator[str]:
     yield f"{headline(figures)}."
     if figures.message:
         yield ""
-        yield f"**Not all done:** {figures.message}"
+        yield f"**Not complete:** {figures.message}"
     if figures.emulated:
         yield ""
-        yield "The embedded emulator answered: it is no model, its answers mean nothing, and nothing was billed."
+        yield "The embedded emulator answered: it is not a model, its answers mean nothing, and nothing was billed."
         yield f"The costs are what the price table says for this model at {figures.dialect}."
     yield from _rows(figures)
     yield from _costs(figures)
@@ -72,7 +72,7 @@ def _rows(figures: Figures) -> Iterator[str]:
     yield ""
     yield (
         f"{figures.requests:,} distinct requests ({figures.deduplicated:,} rows share another row's, "
-        f"{figures.reused:,} were answered before this call). Answers so far: "
+        f"{figures.reused:,} were answered before this run). Answers so far: "
         + (", ".join(f"{count:,} {name}" for name, count in figures.outcomes.items()) or "none")
         + "."
     )
@@ -88,9 +88,9 @@ def _costs(figures: Figures) -> Iterator[str]:
         yield f"| {line['what']} | {line['usd']} | {line['note']} |"
     yield ""
     cached = f" ({figures.cached_tokens:,} of them from a cache)" if figures.cached_tokens else ""
-    yield f"Tokens of this call: {figures.input_tokens:,} in{cached}, {figures.output_tokens:,} out."
+    yield f"Tokens of this run: {figures.input_tokens:,} in{cached}, {figures.output_tokens:,} out."
     if figures.unmetered:
-        yield f"{figures.unmetered:,} answers came without usage; their cost is not known and not in these sums."
+        yield f"{figures.unmetered:,} answers came without usage; their cost is unknown and not included in these sums."
 
 
 def _batches(figures: Figures) -> Iterator[str]:
@@ -99,14 +99,14 @@ def _batches(figures: Figures) -> Iterator[str]:
     yield ""
     yield "| batch | state | requests | ok | cost | sending s | provider s | collecting s | note |"
     yield "| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |"
-    for line in figures.table[-MOST_BATCHES:]:
+    for line in figures.table[-MAX_BATCHES:]:
         times = " | ".join(_seconds(line[f"{name}_seconds"]) for name in ("sending", "provider", "collecting"))
         cost = show_usd(line["cost_usd"]) if line["state"] == "collected" else ""
         note = str(line["note"]).replace("|", "/")
         counts = f"{line['requests']:,} | {line['ok']:,}"
         yield f"| {line['batch']} | {line['state']} | {counts} | {cost} | {times} | {note} |"
-    if len(figures.table) > MOST_BATCHES:
-        yield f"\nThe last {MOST_BATCHES} of {len(figures.table):,} batches; report.json has all."
+    if len(figures.table) > MAX_BATCHES:
+        yield f"\nThe last {MAX_BATCHES} of {len(figures.table):,} batches; report.json has all."
 
 
 def _seconds(value: float | None) -> str:

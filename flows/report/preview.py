@@ -66,9 +66,9 @@ class Preview:
         if plan.first_problem is not None:
             lines.insert(1, f"           {plan.first_problem}")
         if estimate.cost is None:
-            lines[-1] = "cost       unpriced: the price table lacks this model"
+            lines[-1] = "cost       unpriced: this model is not in the price table"
         if self.emulated:
-            lines.append("           the emulator answers, nothing is billed")
+            lines.append("           the emulator answers; nothing is billed")
         if plan.first_prompt is not None:
             lines += ["", "first prompt:", plan.first_prompt]
         return "\n".join(lines)

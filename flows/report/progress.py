@@ -1,4 +1,4 @@
-"""Progress while a run works: measured as often as somebody wants to see it."""
+"""Progress of a run, measured as often as a watcher wants to see it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LOG_EVERY = 10.0  # seconds
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is. Rows are counted by their requests' share, as only publishing knows each row."""
+    """The progress of a run. Rows are estimated from the share of answered requests; only publishing knows each row."""
 
     rows: int
     rows_done: int
@@ -42,25 +42,25 @@ Show = Callable[[Progress], None]
 
 
 class Watcher(NamedTuple):
-    """Somebody who is shown progress."""
+    """A receiver of progress, and how often it wants it."""
 
-    every: float  # seconds; 0: each time that the loop looks
+    every: float  # seconds; 0: at each iteration of the loop
     show: Show
 
 
 def log_watcher() -> Watcher:
-    """Shows progress as lines of the log."""
+    """A watcher that logs progress."""
     return Watcher(LOG_EVERY, lambda progress: log.info(progress.sentence()))
 
 
 def in_background(show: Show) -> Show:
-    """The run does not wait until progress is shown; what comes while the last is still being shown is left out."""
+    """Show progress without blocking the run; skipped while the previous one is still being shown."""
     showing = threading.Lock()
 
     def try_to_show(progress: Progress) -> None:
         try:
             show(progress)
-        except Exception as error:  # noqa: BLE001  # whatever keeps progress from being shown, the run goes on
+        except Exception as error:  # noqa: BLE001  # a display that fails must not stop the run
             log.warning("progress can't be shown: %s", str(error).splitlines()[0])
         finally:
             showing.release()
@@ -74,7 +74,7 @@ def in_background(show: Show) -> Show:
 
 
 class ProgressReporter:
-    """Looks at a run each time that the loop does and shows what it sees, to each watcher as often as it wants."""
+    """Measures the progress of a run and shows it to each watcher as often as it wants."""
 
     def __init__(self, run: Run, watchers: Sequence[Watcher]) -> None:
         self._run = run
@@ -85,7 +85,7 @@ class ProgressReporter:
             self._next[watcher] = self._began + watcher.every
 
     def look(self) -> None:
-        """Measure and show, if anybody wants to see it now."""
+        """Measure and show progress to the watchers that are due."""
         moment = time.monotonic()
         waiting = [watcher for watcher, due in self._next.items() if moment >= due]
         if not waiting:

@@ -1,4 +1,4 @@
-"""Where an output stands, from its state directory alone: the command `status`."""
+"""The state of an output, from its state directory alone: the command `status`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flows.storage.state import StateDirectory, read_json
 
 @dataclass(frozen=True)
 class Status:
-    """Where an output stands, from its state directory alone."""
+    """The state of an output."""
 
     output: Path
     run: dict[str, Any]
@@ -50,7 +50,7 @@ class Status:
                 f"output     {self.output}{'' if found['complete'] else ' (not complete)'}",
                 f"input      {found['input']}",
                 f"rows       {rows}",
-                f"requests   {found['requests']:,} ever, {found['with_provider']:,} with the provider now",
+                f"requests   {found['requests']:,} in total, {found['with_provider']:,} with the provider now",
                 f"batches    {batches}",
                 f"cost       {show_usd(self.ledger.spent())} so far",
             ]
@@ -58,10 +58,10 @@ class Status:
 
 
 def read_status(output: Path) -> Status:
-    """Read where an output stands; the run that works on it, if any, is not disturbed."""
+    """Read the state of an output, even while a run works on it. Raises UsageError if there is none."""
     state = StateDirectory(output)
     run = state.read_run()
     if run is None:
-        raise UsageError(f"{output} was not written by Batchwerk", next_step="name the OUTPUT that you gave to `run`")
+        raise UsageError(f"{output} was not written by Batchwerk", next_step="pass the OUTPUT that was given to `run`")
     published = read_json(state.published) if state.published.exists() else {}
     return Status(output, run, replay(read_events(state.journal)), published)

@@ -1,4 +1,4 @@
-"""How a run ended: the command's exit status, and a sentence where not all is done."""
+"""How a run ended: the exit status, and a message if the output is not complete."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Exit(IntEnum):
 
 @dataclass(frozen=True)
 class Ending:
-    """Why work ended before all was done; empty when it did not."""
+    """Why work ended early; empty if it did not."""
 
     reason: str = ""
     unresolved: Mapping[int, str] = field(default_factory=dict)  # batches that may have been accepted, and why

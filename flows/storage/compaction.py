@@ -39,7 +39,7 @@ def check_part(path: Path, batches: Mapping[int, int]) -> None:
             last = int(request[-1]), int(batch[-1])
             found.update(dict(zip(*(each.tolist() for each in np.unique(batch, return_counts=True)), strict=True)))
     if found != batches:
-        raise StateError(f"{path} does not hold what was merged")
+        raise StateError(f"{path} does not contain the merged rows")
 
 
 def _windows(parts: Sequence[Part], columns: Sequence[str]) -> Iterator[pa.Table]:

@@ -71,5 +71,5 @@ class BatchWriter:
         prompts = self._prompt.render([column_values(column) for column in table.columns])
         for prompt in prompts:
             if isinstance(prompt, Unrenderable):
-                raise StateError(f"a request that could be rendered when it was planned can't be now: {prompt.reason}")
+                raise StateError(f"a planned request can no longer be rendered: {prompt.reason}")
         return [prompt for prompt in prompts if isinstance(prompt, str)]

@@ -1,4 +1,4 @@
-"""Files that are complete or absent, whenever the process dies."""
+"""Files that are either complete or absent, whenever the process dies."""
 
 from __future__ import annotations
 

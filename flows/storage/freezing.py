@@ -76,7 +76,9 @@ class Freezer:
         problems = [prompt.reason if isinstance(prompt, Unrenderable) else None for prompt in prompts]
         if max_bytes is not None:
             for index in np.flatnonzero(sizes > max_bytes):
-                problems[index] = f"the request has {sizes[index]:,} bytes, the provider takes {max_bytes:,}"
+                problems[index] = (
+                    f"the request has {sizes[index]:,} bytes, but the provider accepts at most {max_bytes:,}"
+                )
         return sizes, problems
 
     def _write(self, rows: pa.Table, new: NewKeys, sizes: Numbers, good: Flags, writer: NumberedWriter) -> None:

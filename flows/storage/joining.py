@@ -13,11 +13,11 @@ from flows.storage.lookup import ResultLookup
 from flows.storage.output import COST, FAILED, OK, PENDING, SKIPPED, OutputSummary
 from flows.storage.tables import Flags, Numbers
 
-LOST = "its answer was lost; --retry-failed asks for it again"  # a failure that has no result to say why
+LOST = "its answer was lost; --retry-failed requests it again"  # a failure that has no result to say why
 
 
 def added_columns(asked: pa.Table, lookup: ResultLookup, model: str) -> tuple[list[pa.Array], OutputSummary]:
-    """The answer's columns and the status columns for rows of a plan, and what they hold."""
+    """The answer's columns and the status columns for rows of a plan, and their summary."""
     request = asked.column("request").fill_null(-1).to_numpy()
     results = lookup.results_of(distinct(request))
     best = _best_results(results)
@@ -50,7 +50,7 @@ def _statuses(asked: pa.Table, ok: Flags, final: Flags) -> np.ndarray[tuple[int]
 
 
 def _answers(taken: pa.Table, ok: Flags) -> list[pa.Array]:
-    """A column for each field of the answers; null where there is no good answer."""
+    """A column for each field of the answers; null if there is no good answer."""
     answer, good = taken.column("answer").combine_chunks(), pa.array(ok)
     nulls = [pa.scalar(None, field.type) for field in answer.type]
     return [pc.if_else(good, answer.field(index), null) for index, null in enumerate(nulls)]

@@ -30,7 +30,7 @@ class ResultLookup:
         self._group = lru_cache(maxsize=CACHED_GROUPS)(self._read_group)
 
     def fingerprint(self, requests: Numbers) -> bytes:
-        """Names what is known of these requests: which batches have results of them, and which failed for good."""
+        """A fingerprint of what is known of these requests: the batches with their results, and the final failures."""
         batches = np.unique(self._slices[_hit(self._slices, requests), 2])
         final = requests[self.is_final(requests)] if len(requests) else requests
         return batches.tobytes() + b"|" + final.tobytes()

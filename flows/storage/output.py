@@ -51,7 +51,7 @@ class OutputLayout:
 
 @dataclass(slots=True)
 class OutputSummary:
-    """What an output, or a file of it, holds. Money in pico-dollars."""
+    """Summary of an output or one of its files. Money in pico-dollars."""
 
     statuses: Counter[str] = field(default_factory=Counter)  # rows by status
     rows_cost: int = 0  # the sum of its cost column

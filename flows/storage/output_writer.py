@@ -34,7 +34,7 @@ class OutputWriter:
         self._layout = layout
 
     def fingerprint(self, file: OutputFile) -> str:
-        """Names all that decides what the file holds: with the same fingerprint it need not be written again."""
+        """A fingerprint of everything that determines the file; if it is unchanged, the file need not be rewritten."""
         digest = blake2b(digest_size=16)
         for value in (file.source.identity, *self._layout.values()):
             digest.update(f"{value}\0".encode())

@@ -1,4 +1,4 @@
-"""The plan as it is kept on disk: what each row of the input asks for, and the frozen requests in generations."""
+"""The plan on disk: the request of each row of the input, and the frozen requests in generations."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ROWS_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """All that turns rows into requests."""
+    """Everything that determines how rows become requests."""
 
     source: Source
     prompt: Prompt

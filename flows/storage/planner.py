@@ -91,7 +91,7 @@ def _blank_reasons(values: dict[str, list[Any]], skip_empty: tuple[str, ...], ro
 
 
 def _write_rows(rows_file: Path, question: Question, reader: pa.RecordBatchReader, freezer: Freezer) -> Plan:
-    """Write what each row asks for, and the plan's figures as the metadata of the file."""
+    """Write the request of each row, and the plan's figures as metadata of the file."""
     seen = np.zeros(freezer.stop, dtype=np.bool_)  # a byte per request
     counts: Counter[str] = Counter()
     with replacing(rows_file) as temporary, NumberedWriter(temporary, ROWS_SCHEMA) as writer:

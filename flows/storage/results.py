@@ -190,11 +190,11 @@ class ResultsStore:
         return self._state.results(self.schema_id) / f"{name}.pq"
 
     def corrections(self, batch: Batch) -> dict[int, str]:
-        """Why answers of a batch were rejected, by request number: the model is told when it is asked again."""
+        """Why answers of a batch were rejected, by request number: sent to the model with the retry."""
         part = Part(self._place(batch), (batch,), batch.requests, is_compacted=bool(batch.compacted))
         found: dict[int, str] = {}
         if not part.path.exists():
-            return found  # lost: the request goes again without one
+            return found  # lost: the request is retried without a correction
         start, stop = part.span
         with reading(part) as table:
             for group, (low, high) in enumerate(table.spans("request")):

@@ -104,7 +104,7 @@ class Source:
         _check_no_table_format(path)
         names = parquet_files(path)
         if not names:
-            raise UsageError(f"the folder {path} holds no .parquet file", next_step="check the path")
+            raise UsageError(f"the folder {path} contains no .parquet file", next_step="check the path")
         return cls(path, tuple(SourceFile.open(path / name, name) for name in names), is_folder=True)
 
     @property
@@ -121,7 +121,7 @@ class Source:
 
     @cached_property
     def schema(self) -> pa.Schema:
-        """The columns and partition keys that every file has: what a prompt may use."""
+        """The columns and partition keys that every file has, and that a prompt may use."""
         first = self.files[0]
         names = [*first.schema.names, *first.partition]
         return pa.schema([(name, self._type_of(name)) for name in names if self._everywhere(name)])
@@ -146,7 +146,7 @@ class Source:
                 (one, first), *_, (other, last) = kinds.items()
                 raise UsageError(
                     f"the column {name!r} is {one} in {first} and {other} in {last}",
-                    next_step="give the files one type, or leave the column out of the prompt",
+                    next_step="use one type in all files, or leave the column out of the prompt",
                 )
 
     def windows(self, columns: Sequence[str], limit: int | None = None) -> Iterator[pa.Table]:
@@ -158,7 +158,7 @@ class Source:
             left -= file.rows
 
     def check_unchanged(self) -> bool:
-        """Whether the input is still what was opened."""
+        """Whether the input is unchanged since it was opened."""
         if not self.path.exists() or self.path.is_dir() != self.is_folder:
             return False
         if self.is_folder and parquet_files(self.path) != [file.name for file in self.files]:
@@ -187,8 +187,8 @@ def column_values(column: pa.ChunkedArray) -> list[Any]:
         values: list[Any] = column.to_pylist()
     except (ValueError, OverflowError) as error:  # text that is no UTF-8, a date after the year 9999
         raise UsageError(
-            f"a column that the job uses holds a value that can't be read: {error}",
-            next_step="mend the value in the input, or leave the column out of the prompt",
+            f"a column that the job uses contains a value that can't be read: {error}",
+            next_step="fix the value in the input, or leave the column out of the prompt",
         ) from error
     return values
 
@@ -209,14 +209,14 @@ def _check_no_table_format(path: Path) -> None:
         if any(path.glob(log)):
             raise UsageError(
                 f"{path} is a {name} table: some of its files may no longer belong to it",
-                next_step="export the rows that you want to plain Parquet files",
+                next_step="export the rows to plain Parquet files",
             )
 
 
 def _check_names(path: Path, names: Sequence[str]) -> None:
     for name in names:
         if names.count(name) > 1:
-            raise UsageError(f"the input {path} has two columns called {name!r}", next_step="rename one of them")
+            raise UsageError(f"the input {path} has two columns named {name!r}", next_step="rename one of them")
 
 
 def _bytes_per_row(metadata: pq.FileMetaData, names: Sequence[str]) -> dict[str, float]:

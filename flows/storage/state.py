@@ -1,4 +1,4 @@
-"""The state directory beside an output: where everything is, who holds it, and what it belongs to."""
+"""The state directory beside an output: its files, its lock, and the input that it belongs to."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from blocks.errors import StateError, UsageError
 from flows.storage.files import write_json
 
 FORMAT = 2
-_LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"  # none that look alike: the run's id is read out of logs
+_LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"  # no look-alikes: people read the run's id in logs
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class StateDirectory:
 
     @property
     def published(self) -> Path:
-        """What the output holds; written last."""
+        """The content of the output; written last."""
         return self.path / "published.json"
 
     @property
@@ -111,8 +111,8 @@ class StateDirectory:
         answered = any((self.path / "results").glob("*/*.pq"))
         if (frozen and not self.journal.exists()) or (answered and self.journal.stat().st_size == 0):
             raise StateError(
-                f"{self.journal} is missing or empty, though requests were made: what was sent and paid is not known",
-                next_step=f"restore it from a backup; or delete {self.path.name} and pay for all of it again",
+                f"{self.journal} is missing or empty, but requests were made: what was sent and paid for is unknown",
+                next_step=f"restore it from a backup; or delete {self.path.name} and pay for everything again",
             )
 
     def open_run(self, source: Path, *, input_moved: bool) -> str:
@@ -153,7 +153,7 @@ class StateDirectory:
             except BlockingIOError:
                 raise StateError(
                     f"{self.output} is being worked on by {_holder(place)}",
-                    next_step="wait until it ends, or stop it; the same command then goes on from there",
+                    next_step="wait until it ends, or stop it; then run the same command again to continue",
                 ) from None
             file.truncate(0)
             since = datetime.now(UTC).isoformat(timespec="seconds")
@@ -169,7 +169,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, orjson.JSONDecodeError) as error:
         raise StateError(f"{path} can't be read: {error}", next_step="restore it from a backup") from error
     if not isinstance(value, dict):
-        raise StateError(f"{path} holds no JSON object", next_step="restore it from a backup")
+        raise StateError(f"{path} does not contain a JSON object", next_step="restore it from a backup")
     return value
 
 

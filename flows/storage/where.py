@@ -24,7 +24,7 @@ def selected_rows(source: Source, where: str) -> Numbers:
 
 
 def check_condition(source: Source, where: str) -> None:
-    """Raises UsageError for what is not a condition on the columns of the input; reads no row."""
+    """Raises UsageError for an invalid condition on the columns of the input; reads no row."""
     with _reading_only(source) as db:
         _query(db, source.files[0], where, "LIMIT 0")
 
@@ -53,8 +53,8 @@ def _query(db: duckdb.DuckDBPyConnection, file: SourceFile, where: str, end: str
         ).to_arrow_table()
     except duckdb.Error as error:
         raise UsageError(
-            f"--where is not a condition on the input's rows: {str(error).splitlines()[0]}",
-            next_step="write it as SQL would after WHERE, for example --where \"language = 'de'\"",
+            f"invalid --where condition: {str(error).splitlines()[0]}",
+            next_step="write what follows WHERE in SQL, for example --where \"language = 'de'\"",
         ) from error
     numbers: Numbers = found.column(0).to_numpy()
     return numbers

@@ -10,13 +10,13 @@ from tests.bench.plan import Plan
 from tests.bench.sheets import Sheet, factor
 from tests.bench.surroundings import emulator, prefect_on_sqlite
 
-BATCHES, IN_FLIGHT, LATENCY, ROWS_A_BATCH = 64, 8, 20.0, 1_000
+BATCHES, IN_FLIGHT, LATENCY, ROWS_PER_BATCH = 64, 8, 20.0, 1_000
 EMPTY_RUNS = 3
 
 
 def latency(plan: Plan) -> Iterator[Sheet]:
     """Seconds against the rounds that the provider's time makes."""
-    seconds, size = (2.0, 50) if plan.quick else (LATENCY, ROWS_A_BATCH)
+    seconds, size = (2.0, 50) if plan.quick else (LATENCY, ROWS_PER_BATCH)
     rows = BATCHES * size
     least = BATCHES / IN_FLIGHT * seconds
     with prefect_on_sqlite() as server, emulator(latency=seconds) as running:

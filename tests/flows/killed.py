@@ -81,7 +81,7 @@ class _HalfWriter(NumberedWriter):
 
 def die_at_compaction(step: int) -> None:
     """Merge also few parts, and die at that step of it."""
-    compaction.MOST_PARTS, compaction.GROWTH = 1, 2
+    compaction.MAX_PARTS, compaction.GROWTH = 1, 2
     match step:
         case 1:
             merging.NumberedWriter = _HalfWriter  # type: ignore[attr-defined]

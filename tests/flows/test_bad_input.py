@@ -51,12 +51,12 @@ def missing_input(call: Call) -> str:
 def folder_without_parquet(call: Call) -> str:
     call.input = call.folder / "empty"
     call.input.mkdir()
-    return "holds no .parquet file"
+    return "contains no .parquet file"
 
 
 def folder_that_holds_the_output(call: Call) -> str:
     call.input = call.folder
-    return "are inside each other"
+    return "lies inside the other"
 
 
 def folder_into_a_file(call: Call) -> str:
@@ -65,7 +65,7 @@ def folder_into_a_file(call: Call) -> str:
     call.input = call.input.rename(folder / "a.parquet").parent
     call.output.parent.mkdir()
     call.output.touch()
-    return "is a folder and the output"
+    return "is a folder, but the output"
 
 
 def folder_of_another_table_format(call: Call) -> str:
@@ -133,7 +133,7 @@ def output_field_that_is_no_schema(call: Call) -> str:
 
 def job_that_is_not_yaml(call: Call) -> str:
     call.job.write_text("name: [")
-    return "is not valid YAML"
+    return "not valid YAML"
 
 
 def job_that_does_not_exist(call: Call) -> str:
@@ -148,7 +148,7 @@ def job_without_a_prompt(call: Call) -> str:
 
 def job_with_an_unknown_setting(call: Call) -> str:
     call.job.write_text(JOB + "promt: x\n")
-    return "`promt` is not a setting"
+    return "`promt` is not a known setting"
 
 
 def skip_empty_of_an_unknown_column(call: Call) -> str:
@@ -159,9 +159,7 @@ def skip_empty_of_an_unknown_column(call: Call) -> str:
 def output_column_that_exists(call: Call) -> str:
     table = pq.read_table(call.input)
     pq.write_table(table.append_column("sentiment", pa.array(["x"] * 3)), call.input)
-    return (
-        "the input already has a column 'sentiment'\n  → give ours another name in the job file, for example `rename:"
-    )
+    return "the input already has a column 'sentiment'\n  → choose another name in the job file, for example `rename:"
 
 
 def status_column_that_exists(call: Call) -> str:
@@ -228,7 +226,7 @@ def two_values_out_of_bounds(call: Call) -> str:
 
 def where_that_is_no_condition(call: Call) -> str:
     call.more = ["--where", "txt = 'a'"]
-    return "--where is not a condition on the input's rows"
+    return "invalid --where condition"
 
 
 def output_that_is_the_input(call: Call) -> str:
@@ -313,5 +311,5 @@ def test_a_missing_argument_is_status_2(call: Call) -> None:
 def test_an_output_that_may_not_be_written_is_found(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """The system is asked whether the folder may be written; root always may, so its answer is replaced here."""
     monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(UsageError, match="is not a folder that you may write to"):
+    with pytest.raises(UsageError, match="is not a writable folder"):
         check(read_settings({"input": call.input, "output": call.output, "job": call.job, "provider": "local"}))

@@ -17,7 +17,7 @@ from tests.flows.undecorated import emulator_ledger, enrich, reviews, write_job,
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """More than one part is many."""
-    monkeypatch.setattr("flows.domain.compaction.MOST_PARTS", 1)
+    monkeypatch.setattr("flows.domain.compaction.MAX_PARTS", 1)
     monkeypatch.setattr("flows.domain.compaction.GROWTH", 2)
 
 

@@ -135,7 +135,7 @@ def test_a_file_that_somebody_else_wrote_is_not_overwritten(call: dict[str, Any]
     enrich(**call)
     write(Path(call["input"]), "country=AT/a.parquet", ["new"])
     write(Path(call["output"]), "country=AT/a.parquet", ["not ours"])
-    with pytest.raises(UsageError, match="not as Batchwerk wrote it"):
+    with pytest.raises(UsageError, match="has changed since Batchwerk wrote it"):
         enrich(**call)
 
 

@@ -101,7 +101,7 @@ def test_a_run_killed_while_it_merges_parts_has_lost_nothing(
     tmp_path: Path, undisturbed: pa.Table, run_until: RunUntil, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     """Before and after the journal knows, and between two deletions: the next run sends nothing and tidies up."""
-    monkeypatch.setattr("flows.domain.compaction.MOST_PARTS", 1)
+    monkeypatch.setattr("flows.domain.compaction.MAX_PARTS", 1)
     monkeypatch.setattr("flows.domain.compaction.GROWTH", 2)
     parameters = parameters_for(tmp_path)
     assert run_until(parameters, f"compact:{step}") == -signal.SIGKILL

@@ -74,7 +74,7 @@ def test_wait_lets_go_of_what_takes_longer(tmp_path: Path) -> None:
     parameters = call(tmp_path, options={"latency": "30"})
     figures = enrich(**parameters, wait=1)
     assert figures.exit is Exit.WAITING
-    assert "let go" in figures.message
+    assert "stopped waiting" in figures.message
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -278,7 +278,7 @@ def test_a_read_only_folder_loses_nothing(tmp_path: Path, disk: Path) -> None:
     called = batchwerk_without_prefect(parameters)
     remount(disk, "rw")
     assert called.returncode == 1
-    assert "is not a folder that you may write to" in called.stderr
+    assert "is not a writable folder" in called.stderr
     assert "Traceback" not in called.stderr
     figures = enrich(**parameters)
     assert (figures.rows, figures.attempts) == ({"ok": 20}, 0)
@@ -333,7 +333,7 @@ def test_a_lost_journal_is_refused(tmp_path: Path) -> None:
         spoil()
         called = batchwerk_without_prefect(parameters)
         assert called.returncode == 1
-        assert "is missing or empty, though requests were made" in called.stderr
+        assert "is missing or empty, but requests were made" in called.stderr
     assert emulator_ledger(Path(parameters["output"]), "SELECT count(*) FROM batches") == [(2,)]
 
 
@@ -344,7 +344,7 @@ def test_an_output_that_somebody_changed_is_not_overwritten(tmp_path: Path) -> N
     output = Path(parameters["output"])
     ours = pq.read_table(output)
     pq.write_table(ours.append_column("mine", ours.column("id")), output)
-    with pytest.raises(UsageError, match="is not as Batchwerk wrote it"):
+    with pytest.raises(UsageError, match="has changed since Batchwerk wrote it"):
         enrich(**parameters)
     assert "mine" in pq.read_schema(output).names
     output.unlink()
@@ -391,4 +391,4 @@ def test_results_that_are_gone_before_they_were_read_are_told(tmp_path: Path, mo
     assert figures.rows == {"failed": 20}
     assert figures.unmetered == figures.outcomes["gone"] == 20
     errors = set(pq.read_table(parameters["output"]).column("_error").to_pylist())
-    assert all("--retry-failed asks again" in error for error in errors)
+    assert all("--retry-failed requests them again" in error for error in errors)

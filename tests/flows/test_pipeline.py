@@ -231,7 +231,7 @@ def test_a_row_too_large_for_the_provider_is_not_sent_and_says_so(tmp_path: Path
     table = read(output)
     assert figures.exit is Exit.ROWS_FAILED
     assert table.column("_status").to_pylist() == ["ok", "failed"]
-    assert "the provider takes 4,194,304" in table.column("_error").to_pylist()[1]
+    assert "the provider accepts at most 4,194,304" in table.column("_error").to_pylist()[1]
     assert emulator_ledger(output, "SELECT count(*) FROM requests") == [(1,)]
 
 

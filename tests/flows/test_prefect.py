@@ -118,7 +118,7 @@ def test_status_and_report_show_a_finished_output(env: Env, tmp_path: Path) -> N
     status, report = batchwerk("status", output), batchwerk("report", output)
     assert "rows       4 ok" in status.out
     assert "4 of 4 rows ok" in report.out
-    assert "it is no model" in report.out
+    assert "it is not a model" in report.out
     assert json.loads(batchwerk("status", output, "--json").out)["complete"] is True
     assert json.loads(batchwerk("report", output, "--json").out)["rows"] == 4
     assert not status.started_prefect
@@ -257,7 +257,7 @@ def test_a_run_that_lets_go_is_completed_as_waiting_and_harvested_later(env: Env
     ]
     first = batchwerk("run", source, output, *options, env=env)
     assert first.status == 4, first.err
-    assert "let go" in first.err
+    assert "stopped waiting" in first.err
     named = {"flow_runs": {"name": {"any_": [str(output)]}}}
     ((run),) = httpx.post(f"{env['PREFECT_API_URL']}/flow_runs/filter", json=named).raise_for_status().json()
     assert (run["state_type"], run["state_name"]) == ("COMPLETED", "Waiting")

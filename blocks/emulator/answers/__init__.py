@@ -1,1 +1,1 @@
-"""What stands in for a model: answers made of word lists and of the requested JSON Schema."""
+"""A stand-in for a model: answers made from word lists and the requested JSON Schema."""

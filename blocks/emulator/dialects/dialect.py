@@ -11,7 +11,7 @@ from blocks.emulator.wire.calls import CallError
 
 
 class Dialect(Protocol):
-    """Routes and JSON shapes of one provider. `base_path` is where clients begin their paths."""
+    """Routes and JSON shapes of one provider. `base_path` is the prefix of the clients' paths."""
 
     base_path: str
 

@@ -1,4 +1,4 @@
-"""The emulator's neutral words: what every dialect turns its requests into and its answers out of. Imports nothing."""
+"""The emulator's neutral types, which every dialect translates its requests to and its responses from."""
 
 import re
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ CUSTOM_ID_WITH_ATTEMPT = re.compile(r"[A-Za-z0-9]{8}-[0-9]+(?:-[0-9]+)?-([0-9]{1
 
 
 class Outcome(StrEnum):
-    """What became of one request. `BILLED` are always billed; whether REFUSED is depends on the provider."""
+    """The outcome of one request. `BILLED` are always billed; REFUSED depends on the provider."""
 
     ANSWERED = "answered"
-    INVALID = "invalid"  # answered and billed, but the answer breaks the schema: an injected fault
+    INVALID = "invalid"  # answered and billed, but the answer does not match the schema: an injected fault
     TRUNCATED = "truncated"  # answered and billed, but cut off at its token limit
     FAILED = "failed"
     UNEXPLAINED = "unexplained"  # failed without a reason: an injected fault
@@ -36,7 +36,7 @@ class Refusal(StrEnum):
 
 
 class Status(StrEnum):
-    """A batch's state in the emulator's own words; dialects translate them."""
+    """The emulator's own states of a batch; dialects translate them."""
 
     QUEUED = "queued"
     PROCESSING = "processing"
@@ -77,7 +77,7 @@ class StoredRequest(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What became of the request in that place. `text` is empty if nothing was answered."""
+    """The outcome of the request at `place`. `text` is empty without an answer."""
 
     place: int
     outcome: Outcome
@@ -177,7 +177,7 @@ class Ending:
     def error(self) -> str | None:
         """What the batch says about its failure."""
         if self.status is Status.FAILED:
-            return "the batch failed as a whole; nothing of it was answered or billed"
+            return "the batch failed as a whole; nothing was answered or billed"
         return None
 
 

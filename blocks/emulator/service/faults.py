@@ -1,4 +1,4 @@
-"""Which request, call or batch a fault hits: pure functions of the seed and of what is hit, so runs are repeatable."""
+"""Which request, call or batch a fault affects: pure functions of the seed and the target, so runs are repeatable."""
 
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b, shake_128
@@ -16,7 +16,7 @@ def draw(*what: object) -> float:
 
 
 def hits(fault: str, rate: float, *what: object) -> bool:
-    """Whether a fault of that rate hits something."""
+    """Whether a fault with this rate occurs."""
     return rate > 0 and draw(fault, *what) < rate
 
 
@@ -43,7 +43,7 @@ def shared_rates(options: EmulatorOptions) -> tuple[tuple[Outcome, float], ...]:
 
 
 def item_outcome(options: EmulatorOptions, prompt_hash: int, attempt: int) -> Outcome:
-    """What becomes of this attempt. Refusals stick to the prompt; the others share one draw, so their rates add up."""
+    """The outcome of this attempt. Refusals depend on the prompt; the others share one draw, so their rates add up."""
     if options.refusal_rate and draw("refuse", options.seed, prompt_hash) < options.refusal_rate:
         return Outcome.REFUSED
     if attempt > options.fault_attempts:
@@ -62,7 +62,7 @@ def line_comes_twice(options: EmulatorOptions, prompt_hash: int, attempt: int) -
 
 
 def usage_is_missing(options: EmulatorOptions, prompt_hash: int, attempt: int) -> bool:
-    """Whether an answer does not name its usage, though it is billed."""
+    """Whether a billed answer lacks its usage."""
     return hits("unmetered", options.unmetered_rate, options.seed, prompt_hash, attempt)
 
 
@@ -112,17 +112,17 @@ def download_is_cut(options: EmulatorOptions, number: int) -> bool:
 
 
 def status_is_unknown(options: EmulatorOptions, batch: int) -> bool:
-    """Whether a batch has, once, a status that nobody knows."""
+    """Whether a batch has, once, an unknown status."""
     return is_nth(batch, options.unknown_status_every)
 
 
 def create_is_dropped(options: EmulatorOptions, batch: int) -> bool:
-    """Whether a batch is accepted without an answer to its create."""
+    """Whether a batch is accepted without a response to its create."""
     return hits("drop", options.drop_rate, options.seed, batch) or is_nth(batch, options.drop_every)
 
 
 def held_seconds(options: EmulatorOptions, batch: int) -> float:
-    """How long the answer to an accepted create is held back."""
+    """The delay of the response to an accepted create, in seconds."""
     return options.hold if is_nth(batch, options.hold_every) else 0.0
 
 

@@ -2,11 +2,11 @@
 
 To query it in SQL:
 
-    -- what was paid twice: prompts that had a valid answer before
+    -- paid twice: prompts that already had a valid answer
     SELECT * FROM (
         SELECT *, min(number) FILTER (WHERE valid) OVER (PARTITION BY prompt_hash, model) AS first FROM billed
     ) WHERE number > first;
-    -- what became of all requests of ended batches
+    -- outcomes of all requests of ended batches
     SELECT outcome, count(*) FROM results GROUP BY outcome;
 """
 

@@ -1,4 +1,4 @@
-"""The life of a batch, as pure functions of what is stored and of the time."""
+"""The life cycle of a batch: pure functions of the stored data and the time."""
 
 from dataclasses import dataclass
 
@@ -108,7 +108,7 @@ def truncate(text: str, max_tokens: int) -> str:
 
 
 class Finishing:
-    """Decides what becomes of each request of a batch that ends. A result with tokens is billed."""
+    """Decides the outcome of each request of a batch that ends. A result with tokens is billed."""
 
     def __init__(self, options: EmulatorOptions, answers: Answers, ending: Ending, habits: Habits) -> None:
         self._options = options

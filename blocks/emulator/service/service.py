@@ -1,4 +1,4 @@
-"""What a provider does behind its routes, in no dialect: accepts batches, lets time pass, ends them, lists results."""
+"""A provider without a dialect: accepts batches, ends them when their time is over, lists results."""
 
 import math
 import time
@@ -27,7 +27,7 @@ class Accepted:
 
 
 class Service:
-    """Nothing runs in the background: a batch is ended when it is first looked at after its time is over.
+    """Nothing runs in the background: a batch is ended at the first access after its time is over.
 
     A dialect sets what is different about its provider: `habits`, and `publish`, which writes the files that an ended
     batch leaves behind.
@@ -81,7 +81,7 @@ class Service:
         return Accepted(batch, held=held, dropped=faults.create_is_dropped(self.options, batch.number))
 
     def is_held(self) -> bool:
-        """Whether a file holds back the answers to creates."""
+        """Whether a file delays the responses to creates."""
         return self.options.hold_file is not None and self.options.hold_file.exists() and not self.closing
 
     def queued_tokens(self, model: str) -> int:
@@ -116,7 +116,7 @@ class Service:
         return self._end(batch, processing.cancelled_ending(batch, self._clock()))
 
     def status(self, batch: Batch) -> Status:
-        """In the emulator's own words."""
+        """The emulator's own state of a batch."""
         return batch.status or processing.current_status(batch, self._clock())
 
     def progress(self, batch: Batch) -> int:
@@ -128,7 +128,7 @@ class Service:
         return (batch.ended_at if batch.status else self._clock()) - batch.schedule.created_at
 
     def shows_unknown_status(self, batch: Batch) -> bool:
-        """Whether to show a batch with a status that nobody knows; each at most once."""
+        """Whether to show a batch with an unknown status; at most once per batch."""
         if not faults.status_is_unknown(self.options, batch.number) or batch.number in self._shown:
             return False
         self._shown.add(batch.number)
@@ -145,12 +145,12 @@ class Service:
         return batch.ended_at + self.options.gone_after if self.options.gone_after and batch.status else None
 
     def results_are_gone(self, batch: Batch) -> bool:
-        """Whether the results of a batch are not kept any more."""
+        """Whether the results of a batch are no longer kept."""
         gone_at = self.gone_at(batch)
         return gone_at is not None and self._clock() >= gone_at
 
     def usage_is_missing(self, item: Item) -> bool:
-        """Whether an answer does not name its usage, though it is billed."""
+        """Whether a billed answer lacks its usage."""
         return faults.usage_is_missing(self.options, item.prompt_hash, item.attempt)
 
     def line_comes_twice(self, item: Item) -> bool:

@@ -1,1 +1,1 @@
-"""HTTP as every dialect needs it: errors, bodies, uploads, downloads, and the faults of whole calls."""
+"""HTTP helpers for all dialects: errors, bodies, uploads, downloads, and faults of whole calls."""

@@ -1,11 +1,11 @@
-"""Answers that break off, by switch."""
+"""Responses that break off on purpose."""
 
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 
 class DroppedConnection(Response):
-    """Closes the connection without a byte of an answer."""
+    """Closes the connection without sending a byte."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # nothing is sent
         scope["state"]["transport"].abort()
@@ -14,7 +14,7 @@ class DroppedConnection(Response):
 
 
 class CutResponse(StreamingResponse):
-    """Closes the connection after half of what `content-length` promises."""
+    """Closes the connection after half of the bytes promised by `content-length`."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         left = int(self.headers["content-length"]) // 2

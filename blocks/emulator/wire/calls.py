@@ -1,4 +1,4 @@
-"""Calls as all dialects read and refuse them: errors, bodies, JSON, keys and query parameters."""
+"""Reading and refusing calls, for all dialects: errors, bodies, JSON, keys and query parameters."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 @dataclass
 class CallError(Exception):
-    """An error for the caller; the dialect gives it its JSON shape. `code` is a word of that dialect."""
+    """An error for the caller; the dialect gives it its JSON shape. `code` is specific to the dialect."""
 
     status: int
     code: str
@@ -34,7 +34,7 @@ class JsonResponse(Response):
 async def read_body(request: Request, limit: int) -> bytes | None:
     """The whole body, or None if it is longer than `limit` bytes.
 
-    Read to its end in any case: a client that is still writing does not read an answer.
+    Always read to its end: a client that is still writing does not read a response.
     """
     chunks: list[bytes] = []
     size = 0

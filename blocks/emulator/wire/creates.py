@@ -18,10 +18,10 @@ def refuse_by_rate(service: Service) -> None:
     """Raises CallError (429) for every Nth create if switched: for its rate, or for a quota that is used up."""
     refusal = service.create_refusal()
     if refusal is Refusal.QUOTA:
-        raise CallError(429, refusal.value, "the quota is used up; waiting does not help")
+        raise CallError(429, refusal.value, "the quota is exhausted; waiting does not help")
     if refusal is not None:
         wait = service.options.retry_after
-        raise CallError(429, refusal.value, f"too many creates; again in {wait:g} s", retry_headers(service.options))
+        raise CallError(429, refusal.value, f"too many creates; retry in {wait:g} s", retry_headers(service.options))
 
 
 def retry_headers(options: EmulatorOptions) -> dict[str, str]:

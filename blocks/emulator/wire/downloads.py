@@ -1,4 +1,4 @@
-"""Files on their way out, a piece at a time."""
+"""Downloads of files, one piece at a time."""
 
 from starlette.responses import Response, StreamingResponse
 
@@ -8,7 +8,7 @@ from blocks.emulator.wire.breaking import CutResponse
 
 
 def answer_file(service: Service, file: StoredFile) -> Response:
-    """A file's content, which breaks off in the middle if switched."""
+    """A file's content, which breaks off in the middle if the fault is switched on."""
     kind = CutResponse if service.download_is_cut() else StreamingResponse
     name = file.name.encode("ascii", "replace").decode().replace('"', "'")
     headers = {"content-length": str(file.bytes), "content-disposition": f'attachment; filename="{name}"'}

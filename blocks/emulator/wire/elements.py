@@ -1,4 +1,4 @@
-"""Reads a large JSON object with one long array from disk, an element at a time.
+"""Reads a large JSON object with one long array from disk, one element at a time.
 
 Written by hand, over the standard library's scanner: for a create of 85 MB ijson 3.6 takes 0.71 s where this takes
 0.65, shows the members beside the array only as events (3.3 s), replaces lone surrogates without an error, and needs

@@ -1,4 +1,4 @@
-"""Requests that lie on disk, one per line, and how members of a JSON object are read."""
+"""Requests on disk, one per line, and helpers that read members of a JSON object."""
 
 import os
 from array import array
@@ -13,7 +13,7 @@ Json = dict[str, Any]
 
 
 class LineError(Exception):
-    """What is wrong with a line of an input file, or with one request of a create."""
+    """An error in a line of an input file, or in one request of a create."""
 
     def __init__(self, code: str, message: str, param: str | None = None) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""What happens around every call: the dialect's headers, and overload by switch."""
+"""Middleware around every call: the dialect's headers, and injected overload."""
 
 from collections.abc import Callable, Mapping
 
@@ -33,7 +33,7 @@ class AnswerHeaders:
 
 
 class FailingCalls:
-    """Counts calls and answers some of them, before anything is done, that the service is overloaded."""
+    """Counts calls and answers some of them with an overload error before anything is done."""
 
     def __init__(self, app: ASGIApp, service: Service, error_body: Callable[[CallError], object]) -> None:
         self._app = app
@@ -49,5 +49,5 @@ class FailingCalls:
         except ClientDisconnect:
             return
         status = self._service.habits.overload_status
-        error = CallError(status, "unavailable", "the service is overloaded (a fault by switch)")
+        error = CallError(status, "unavailable", "the service is overloaded (an injected fault)")
         await JsonResponse(self._error_body(error), status)(scope, receive, send)

@@ -1,4 +1,4 @@
-"""Forms with a file on their way in: a file of any size is never in memory as a whole."""
+"""Uploaded forms with a file: a file of any size is never in memory as a whole."""
 
 from tempfile import TemporaryFile
 from typing import IO
@@ -14,7 +14,7 @@ FIELD_BYTES = 1 << 12  # of a field beside the file
 
 
 def temporary(store: Store) -> IO[bytes]:
-    """A file beside the state: the usual place for temporary files may be in memory."""
+    """A file beside the state: the default folder for temporary files may be in memory."""
     return TemporaryFile(dir=store.path.parent, prefix=".upload-")
 
 
@@ -87,7 +87,7 @@ class UploadForm:
         _, parameters = parse_options_header(value)
         self._part = parameters.get(b"name", b"").decode(errors="replace")
         if self._part in self.fields:
-            raise FormParserError(f"the field {self._part!r} comes twice")
+            raise FormParserError(f"the field {self._part!r} is repeated")
         self.fields[self._part] = bytearray()
         if self._part == "file" and b"filename" in parameters:
             self.filename = parameters[b"filename"].decode(errors="replace")

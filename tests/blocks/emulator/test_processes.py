@@ -176,7 +176,7 @@ def test_port_that_is_taken_is_said_plainly(capfd: pytest.CaptureFixture[str]) -
         with pytest.raises(RuntimeError), running_emulator(EmulatorOptions(port=port)):
             pass
     error = capfd.readouterr().err
-    assert "can not start" in error
+    assert "the emulator can't start" in error
     assert "Traceback" not in error
 
 

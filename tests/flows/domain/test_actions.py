@@ -140,7 +140,7 @@ def test_a_provider_that_takes_too_long_is_let_go_of() -> None:
     agenda = Agenda(due={1: THEN + 5}, deadline={1: THEN + 3})
     ledger = replay(sent([Slice(0, 5)]))
     assert decide(ledger, 5, agenda) == [Wait(5.0)]
-    assert decide(ledger, 5, agenda, now=THEN + 4) == [Finish("the provider takes longer than expected")]
+    assert decide(ledger, 5, agenda, now=THEN + 4) == [Finish("the provider is taking longer than expected")]
 
 
 def test_one_slow_batch_does_not_end_the_others() -> None:
@@ -210,4 +210,4 @@ def test_a_cancelled_run_does_not_wait_for_a_full_queue() -> None:
     decided = next_actions(
         replay(alone), Ranges([(0, 5)]), Even(), rules(max_in_flight=0)(replay(alone)), Agenda(), THEN
     )
-    assert decided == [Finish("nothing more is sent")]
+    assert decided == [Finish("nothing more can be sent")]

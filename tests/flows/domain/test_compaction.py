@@ -5,7 +5,7 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.domain.compaction import GROWTH, LARGEST_PART, MOST_PARTS, parts_to_merge
+from flows.domain.compaction import GROWTH, MAX_PART_ROWS, MAX_PARTS, parts_to_merge
 
 
 def settled(rows: list[int]) -> tuple[list[int], int]:
@@ -20,13 +20,13 @@ def settled(rows: list[int]) -> tuple[list[int], int]:
 
 def test_few_parts_are_left_alone() -> None:
     """However small they are."""
-    assert parts_to_merge([1] * MOST_PARTS) == []
-    assert len(parts_to_merge([1] * (MOST_PARTS + 1))) == MOST_PARTS + 1
+    assert parts_to_merge([1] * MAX_PARTS) == []
+    assert len(parts_to_merge([1] * (MAX_PARTS + 1))) == MAX_PARTS + 1
 
 
 def test_a_large_part_is_not_rewritten_for_small_ones() -> None:
     """Those of a size become one."""
-    rows = [1_000, 900_000, *[100] * MOST_PARTS]
+    rows = [1_000, 900_000, *[100] * MAX_PARTS]
     assert sorted(parts_to_merge(rows)) == list(range(2, len(rows)))
 
 
@@ -36,14 +36,14 @@ def test_a_merged_part_has_grown_and_is_not_too_large(rows: list[int]) -> None:
     places = parts_to_merge(rows)
     merged = [rows[place] for place in places]
     assert len(set(places)) == len(places)
-    assert not merged or (len(merged) > 1 and GROWTH * max(merged) <= sum(merged) <= LARGEST_PART)
+    assert not merged or (len(merged) > 1 and GROWTH * max(merged) <= sum(merged) <= MAX_PART_ROWS)
 
 
 @given(st.lists(st.integers(1, 100_000), max_size=600))
 def test_few_parts_are_left(rows: list[int]) -> None:
     """About a hundred, whatever their sizes are, and those that are too large to be merged."""
     left, _ = settled(rows)
-    assert sum(count <= LARGEST_PART // GROWTH for count in left) <= 105
+    assert sum(count <= MAX_PART_ROWS // GROWTH for count in left) <= 105
 
 
 def test_ten_years_of_nights_are_few_parts_and_little_work() -> None:
@@ -56,5 +56,5 @@ def test_ten_years_of_nights_are_few_parts_and_little_work() -> None:
         rows, merged = settled([*rows, night])
         most, written, total = max(most, len(rows)), written + merged, total + night
     assert sum(rows) == total
-    assert most <= MOST_PARTS + 8
+    assert most <= MAX_PARTS + 8
     assert written < 3 * total

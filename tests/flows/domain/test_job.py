@@ -35,12 +35,12 @@ def test_a_small_job_is_enough() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("name: [", "job.yaml is not valid YAML: .*line"),
+        ("name: [", "job.yaml: not valid YAML: .*line"),
         ("name: a\n  model: b", "not valid YAML.*line 2"),
         ("a: \x01", "not valid YAML"),
-        ("", "holds no map of settings"),
-        ("just a text", "holds no map of settings"),
-        ("- a list", "holds no map of settings"),
+        ("", "does not contain a mapping of settings"),
+        ("just a text", "does not contain a mapping of settings"),
+        ("- a list", "does not contain a mapping of settings"),
         ("!!python/object/apply:os.system ['true']", "not valid YAML"),
     ],
 )
@@ -59,7 +59,7 @@ def test_a_file_that_is_no_job_is_refused(text: str, said: str) -> None:
         ({"prompt": ""}, "`prompt`: "),
         ({"prompt": 5}, "`prompt`: "),
         ({"name": "a/b"}, "`name`: "),
-        ({"promt": "x"}, "`promt` is not a setting"),
+        ({"promt": "x"}, "`promt` is not a known setting"),
         ({"max_output_tokens": 0}, "`max_output_tokens`: "),
         ({"max_output_tokens": "many"}, "`max_output_tokens`: "),
         ({"output": ["a"]}, "`output`: "),

@@ -67,7 +67,7 @@ def test_only_what_can_follow_follows(before: tuple[str, ...], name: str) -> Non
 def test_a_batch_is_sent_once() -> None:
     """A second intent for a batch is a damaged journal."""
     ledger = replay(WHOLE_WAY[:2])
-    with pytest.raises(StateError, match="sends batch 1 twice"):
+    with pytest.raises(StateError, match="submits batch 1 twice"):
         ledger.apply(submitting(1, PART))
 
 
@@ -75,7 +75,7 @@ def test_an_intent_is_for_what_was_reserved() -> None:
     """What is written down is what was decided."""
     ledger = Ledger()
     ledger.reserve([PART])
-    with pytest.raises(StateError, match="sends batch 1 twice"):
+    with pytest.raises(StateError, match="submits batch 1 twice"):
         ledger.apply(submitting(1, Slice(0, 11)))
 
 

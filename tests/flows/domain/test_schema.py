@@ -144,8 +144,8 @@ def test_without_a_schema_the_text_is_the_answer() -> None:
 @pytest.mark.parametrize(
     ("output", "said"),
     [
-        ({}, "names no field"),
-        ({"type": "object", "properties": {}}, "names no field"),
+        ({}, "defines no fields"),
+        ({"type": "object", "properties": {}}, "defines no fields"),
         ({"a": "string"}, "'a' is not a JSON Schema"),
         ({"a": {"type": "text"}}, "text"),
         ({"a": {"type": "string", "minLength": -1}}, "-1"),

@@ -130,7 +130,7 @@ def test_a_merged_part_is_checked_before_the_others_go(tmp_path: Path) -> None:
     merge_parts(collecting.store.parts(collecting.ledger), path, collecting.schema)
     check_part(path, {1: 50, 2: 50})
     for wrong in ({1: 50}, {1: 50, 2: 49}, {1: 50, 2: 50, 3: 1}):
-        with pytest.raises(StateError, match="does not hold"):
+        with pytest.raises(StateError, match="does not contain"):
             check_part(path, wrong)
     with NumberedTable(path) as table:
         rows = table.read(0, table.rows)

@@ -157,7 +157,7 @@ def test_a_request_that_the_provider_does_not_take_is_known_before(tmp_path: Pat
     job = work(tmp_path, text=["a" * 50, "b" * 500, "c" * 50, "b" * 500])
     plan = job.ask(max_request_bytes=200)
     assert job.requests() == [0, None, 1, None]
-    assert "the provider takes 200" in job.rows()[1]["unsendable"]
+    assert "the provider accepts at most 200" in job.rows()[1]["unsendable"]
     assert plan.unsendable == 2
 
 

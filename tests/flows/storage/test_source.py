@@ -27,14 +27,14 @@ def test_what_is_no_parquet_file_is_refused(tmp_path: Path) -> None:
             Source.open(tmp_path / f"{name}.parquet")
     with pytest.raises(UsageError, match="does not exist"):
         Source.open(tmp_path / "nothing.parquet")
-    with pytest.raises(UsageError, match=r"holds no \.parquet file"):
+    with pytest.raises(UsageError, match=r"contains no \.parquet file"):
         Source.open(tmp_path / "nowhere")
 
 
 def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
     """Nobody could say which of them a prompt means."""
     table = pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"])
-    with pytest.raises(UsageError, match="two columns called 'a'"):
+    with pytest.raises(UsageError, match="two columns named 'a'"):
         Source.open(parquet(tmp_path / "in.parquet", table))
 
 

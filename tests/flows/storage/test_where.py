@@ -16,7 +16,7 @@ def test_rows_are_selected_by_their_numbers(tmp_path: Path) -> None:
     source = Source.open(parquet(tmp_path / "in.parquet", {"n": [1, None, 3, 4], "it's": ["a", "b", "c", "d"]}))
     assert selected_rows(source, "n > 1 AND \"it's\" <> 'd' -- not the last").tolist() == [2]
     check_condition(source, "n > 1")
-    with pytest.raises(UsageError, match="--where is not a condition"):
+    with pytest.raises(UsageError, match="invalid --where condition"):
         check_condition(source, "no_such_column > 1")
 
 
@@ -36,7 +36,7 @@ def test_rows_are_selected_by_their_numbers(tmp_path: Path) -> None:
 def test_what_is_no_condition_is_refused(tmp_path: Path, where: str) -> None:
     """As a mistake in the call, at the latest when the rows are selected."""
     source = Source.open(parquet(tmp_path / "in.parquet", {"text": ["a"], "stars": [1]}))
-    with pytest.raises(UsageError, match="--where is not a condition"):
+    with pytest.raises(UsageError, match="invalid --where condition"):
         selected_rows(source, where)
 
 
@@ -58,12 +58,12 @@ def test_a_condition_reads_nothing_but_the_input(
     """No other file, and no network."""
     other = parquet(tmp_path / "other.parquet", {"secret": [1]})
     source = Source.open(parquet(tmp_path / "in.parquet", {"text": ["a"]}))
-    with pytest.raises(UsageError, match="--where is not a condition"):
+    with pytest.raises(UsageError, match="invalid --where condition"):
         evaluate(source, where.format(other=other))
 
 
 def test_a_condition_lists_no_folder(tmp_path: Path) -> None:
     """Names of files are none of its business either."""
     source = Source.open(parquet(tmp_path / "in.parquet", {"text": ["a"]}))
-    with pytest.raises(UsageError, match="--where is not a condition"):
+    with pytest.raises(UsageError, match="invalid --where condition"):
         selected_rows(source, "(SELECT count(*) FROM glob('/etc/*')) > 0")

@@ -5,7 +5,7 @@ outline, the number of requests and their ids at once (§2.2), what is in `param
 refused with the first mistake in it.
 
 Choices of this project, where nothing is known: cancelling a batch that has ended is a 400; rows that are absent from
-the results count as `succeeded`; a batch that fails as a whole (by switch) is one whose rows all errored on the
+the results count as `succeeded`; a batch that fails as a whole (an injected fault) is one whose rows all errored on the
 server's side, which only its counters say; if results are gone, `archived_at` says when, `results_url` is null, and
 asking for them is a 404.
 
@@ -208,7 +208,7 @@ def require_key(call: Call, key: str | None) -> None:
 
 
 def batch_status(batch: Batch, now: float) -> str:
-    """In Anthropic's words (§2.3). How a batch ended, only its counters say."""
+    """Anthropic's state (§2.3). Only the counters say how a batch ended."""
     if batch.status is None:
         return "in_progress"
     return "canceling" if batch.status is Status.CANCELLED and now < end_of(batch) else "ended"

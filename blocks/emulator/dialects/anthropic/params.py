@@ -1,7 +1,7 @@
 """The `params` of one request of a message batch: what is asked, or what Anthropic would say is wrong with it (§2.1).
 
 `anthropic-version` of the create decides. Any model name is accepted; the rules for older models apply to those named
-as such. Fields that our client can not send are refused, though the real service takes some of them.
+as such. Fields that our client can't send are refused, though the real service takes some of them.
 """
 
 import re
@@ -180,7 +180,7 @@ def content_parts(content: Any, where: str) -> Iterator[Part]:
 
 
 def text_part(block: Any, where: str) -> Part:
-    """A text block; other blocks can not be sent. Raises ParamsError."""
+    """A text block; other blocks can't be sent. Raises ParamsError."""
     if not isinstance(block, dict) or block.get("type") != "text":
         raise ParamsError(f"{where}: Input should be a text block")
     text = block.get("text")

@@ -74,7 +74,7 @@ class Dialect:
         return [route for version in VERSIONS for route in self._routes(version)]
 
     def headers(self) -> dict[str, str]:
-        """None of its own."""
+        """No additional headers."""
         return {}
 
     def error_body(self, error: CallError) -> object:
@@ -130,7 +130,7 @@ class Dialect:
         return answer_file(self._service, file)
 
     def publish(self, batch: Batch, items: Iterator[Item], open_file: OpenFile) -> str:
-        """Count what became of a batch, and write its file if its requests came in one."""
+        """Count the outcomes of a batch, and write its file if its requests came in one."""
         details = orjson.loads(batch.details)
         failed = untouched = 0
         file = open_file(self._result_file(batch, details))
@@ -265,7 +265,7 @@ def parse_create(content: Any) -> tuple[str | None, str | list[Any]]:
 
 
 def page_size(query: QueryParams) -> int:
-    """As elsewhere at Google, too much is no error. Raises StatusError for what is not a number."""
+    """The page size; as elsewhere at Google, too large a value is capped. Raises StatusError if it is not a number."""
     text = query.get("pageSize", "0")
     if not (text.isascii() and text.isdigit()):
         raise StatusError(400, f"pageSize must be a whole number, not {text!r}.")

@@ -1,4 +1,4 @@
-"""Google's errors: an HTTP status, a word for it, and details."""
+"""Google's errors: an HTTP status, its name, and details."""
 
 from blocks.emulator.wire.calls import CallError
 from blocks.emulator.wire.lines import Json

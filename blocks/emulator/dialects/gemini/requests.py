@@ -1,6 +1,6 @@
 """The requests of Gemini's batches, inline or one per line of a file (§5).
 
-Fields that our client can not send are refused as unknown, though the real service takes many of them.
+Fields that our client can't send are refused as unknown, though the real service takes many of them.
 """
 
 from typing import Any

@@ -117,9 +117,9 @@ def read_announced(call: Call, body: bytes) -> Announced:
 
 
 def commands_of(headers: Mapping[str, str]) -> frozenset[str]:
-    """The words of `x-goog-upload-command`."""
-    words = headers.get("x-goog-upload-command", "").lower().split(",")
-    return frozenset(word.strip() for word in words if word.strip())
+    """The commands in `x-goog-upload-command`."""
+    commands = headers.get("x-goog-upload-command", "").lower().split(",")
+    return frozenset(command.strip() for command in commands if command.strip())
 
 
 def file_json(file: StoredFile, call: Call) -> Json:

@@ -75,7 +75,7 @@ class Dialect:
         ]
 
     def headers(self) -> dict[str, str]:
-        """None of its own."""
+        """No additional headers."""
         return {}
 
     def error_body(self, error: CallError) -> object:
@@ -101,9 +101,9 @@ class Dialect:
         limit = query_number(call.query_params, "limit", PAGE, 1, MAX_PAGE)
         if batch.status is None:
             status = self._service.status(batch)
-            raise CallError(409, "not_ready", f"batch {batch.id} is {status}; results come when it has ended")
+            raise CallError(409, "not_ready", f"batch {batch.id} is {status}; results are available after it has ended")
         if self._service.results_are_gone(batch):
-            raise CallError(404, "not_found", f"the results of batch {batch.id} are not kept any more")
+            raise CallError(404, "not_found", f"the results of batch {batch.id} are no longer kept")
         items = [self._item_json(item) for item in self._service.items(batch, offset, limit)]
         return JsonResponse({"results": items, "offset": offset, "total_items": batch.total})
 
@@ -120,7 +120,9 @@ class Dialect:
         try:
             return self._service.accept(new)
         except KeyReusedError:
-            raise CallError(409, "idempotency_conflict", "this Idempotency-Key came before with another body") from None
+            raise CallError(
+                409, "idempotency_conflict", "this Idempotency-Key was used before with another body"
+            ) from None
 
     def _parse_create(self, body: bytes, idempotency_key: str | None) -> NewBatch:
         content = parse_json(body)

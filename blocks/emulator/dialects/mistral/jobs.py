@@ -39,7 +39,7 @@ def file_json(file: StoredFile) -> Json:
 
 
 def job_status(job: Batch, now: float) -> str:
-    """In Mistral's words. Short states at the beginning and the end take as long as the emulator's queue."""
+    """Mistral's state. Short states at the beginning and the end take as long as the emulator's queue."""
     short = queued_seconds(job.schedule.duration)
     if job.status is Status.CANCELLED and now < job.ended_at + short:
         return "CANCELLATION_REQUESTED"

@@ -1,4 +1,4 @@
-"""OpenAI's Files and Batches, after its published OpenAPI description; where that is silent, after users' reports.
+"""OpenAI's Files and Batches, after its published OpenAPI description; where that is silent, following users' reports.
 
 Section numbers in this folder are those of docs/wire-protocols.md. Creating a batch reads its file at once, but a
 mistake in it is reported as the real service does (§3.4): the batch is accepted, is `validating` for a while, and then

@@ -43,7 +43,7 @@ def page_json(shown: list[Json], limit: int) -> Json:
 
 
 def batch_status(batch: Batch, now: float) -> str:
-    """In OpenAI's words (§3.4). Short states at the beginning and the end take as long as the emulator's queue."""
+    """OpenAI's state (§3.4). Short states at the beginning and the end take as long as the emulator's queue."""
     short = queued_seconds(batch.schedule.duration)
     if batch.status is Status.CANCELLED:
         return "cancelling" if now < batch.ended_at + short else "cancelled"
