@@ -6,7 +6,7 @@ import pytest
 
 from flows.domain.money import show_usd
 from flows.report.figures import Money
-from flows.report.markdown import MOST_BATCHES, headline, markdown
+from flows.report.markdown import MAX_BATCHES, headline, markdown
 from tests.flows.report.reports import Reported, figures_with, line, run_reported
 
 EMULATED = "The embedded emulator answered: it is no model, its answers mean nothing, and nothing was billed."
@@ -86,12 +86,12 @@ def test_an_unpriced_model_has_no_sums() -> None:
 
 def test_the_table_of_batches_ends_at_two_hundred() -> None:
     """The newest are shown, and a sentence says that report.json has all."""
-    many = [line(number) for number in range(1, MOST_BATCHES + 51)]
+    many = [line(number) for number in range(1, MAX_BATCHES + 51)]
     text = markdown(figures_with(table=many))
-    assert [int(cells[0]) for cells in batch_lines(text)] == list(range(51, MOST_BATCHES + 51))
+    assert [int(cells[0]) for cells in batch_lines(text)] == list(range(51, MAX_BATCHES + 51))
     assert text.endswith("\nThe last 200 of 250 batches; report.json has all.\n")
-    assert len(figures_with(table=many).details()["batch_table"]) == MOST_BATCHES + 50
-    assert "report.json has all" not in markdown(figures_with(table=many[:MOST_BATCHES]))
+    assert len(figures_with(table=many).details()["batch_table"]) == MAX_BATCHES + 50
+    assert "report.json has all" not in markdown(figures_with(table=many[:MAX_BATCHES]))
 
 
 def test_a_batch_that_was_not_collected_has_no_cost_and_no_times() -> None:
