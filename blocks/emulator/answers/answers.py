@@ -32,7 +32,7 @@ class Answer(NamedTuple):
 
 
 def count_tokens(text: str) -> int:
-    """A quarter of the bytes: near enough, and the same everywhere."""
+    """A quarter of the bytes: accurate enough, and the same on all platforms."""
     return len(text.encode()) // 4 + 1
 
 
@@ -75,7 +75,7 @@ class Answers:
         return Answer(written.decode(), read // 4 + 1, len(written) // 4 + 1, number, form)
 
     def broken(self, answer: Answer) -> str:
-        """The same answer, but breaking its schema in a way that depends on the prompt. Empty if there is no schema."""
+        """The answer, but violating its schema in a way that depends on the prompt. Empty if there is no schema."""
         if answer.form is None:
             return ""
         ways = [

@@ -1,6 +1,6 @@
-"""The few hundred German and English words that the emulator's answers are made of. They understand nothing.
+"""The few hundred German and English words that the emulator's answers are made of.
 
-Words that are frequent in both languages with another meaning (`fast`, `war`, `kind`) are left out.
+Words that are frequent in both languages with different meanings (`fast`, `war`, `kind`) are left out.
 """
 
 from collections.abc import Iterator

@@ -42,7 +42,7 @@ class found_once(Generic[Value]):  # noqa: N801  # used like `property`
 
 
 class Reading:
-    """A text, and a number that stands for prompt and model and makes the choices that no word decides."""
+    """A text, and a number derived from prompt and model that makes the choices that no word decides."""
 
     def __init__(self, text: str, number: int) -> None:
         self.text = text
@@ -60,7 +60,7 @@ class Reading:
 
     @found_once
     def vocabulary(self) -> set[str]:
-        """The different words."""
+        """The distinct words."""
         return set(self.words)
 
     @found_once
@@ -71,7 +71,7 @@ class Reading:
 
     @found_once
     def praise_and_blame(self) -> tuple[int, int]:
-        """How many words are positive and negative; a negation shortly before a word inverts it."""
+        """The numbers of positive and negative words; a negation shortly before a word inverts it."""
         found = self.vocabulary & SENTIMENT_WORDS
         praise = found & POSITIVE
         if found and not self.vocabulary.isdisjoint(NEGATIONS):
@@ -106,7 +106,7 @@ class Reading:
 
     @found_once
     def salient_words(self) -> list[str]:
-        """The first long words of the text, spelled as there."""
+        """The first long words of the text, in their original spelling."""
         longer = (word for word in LONG_WORD.findall(self.text) if word.lower() not in SENTIMENT_WORDS)
         return list(islice(dict.fromkeys(longer), MAX_LABELS - 1))
 

@@ -1,4 +1,4 @@
-"""A create of a message batch: its outline, the number of requests and their ids are checked at once (§2.2)."""
+"""Creates of message batches: structure, number of requests and their ids are checked at once (§2.2)."""
 
 import re
 from typing import IO, Any
@@ -11,7 +11,7 @@ from blocks.emulator.wire.calls import CallError
 from blocks.emulator.wire.elements import DocumentError, DocumentReader
 from blocks.emulator.wire.lines import Json, LineRequests, Lines, dump
 
-MAX_TOKENS = 1 << 40  # of an answer; a higher limit is no limit
+MAX_TOKENS = 1 << 40  # of an answer; a higher limit has no effect
 CUSTOM_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 
@@ -78,7 +78,7 @@ def read_request(element: Any, index: int, known: dict[str, int], version: str) 
 
 
 def to_request(custom_id: str, params: Json, version: str) -> Request:
-    """A mistake in its params is reported in the request's result."""
+    """Parse a request; an error in its params is reported in its result."""
     model = str(params.get("model") or "")
     try:
         read = read_params(params, version)

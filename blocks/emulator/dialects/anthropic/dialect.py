@@ -87,7 +87,7 @@ class Dialect:
         ]
 
     def headers(self) -> dict[str, str]:
-        """An id of the call's own, which the body of an error repeats."""
+        """A new id for each call, which the body of an error repeats."""
         request_id = f"req_01{uuid4().hex[:22]}"
         REQUEST_ID.set(request_id)
         return {"request-id": request_id, "anthropic-organization-id": "00000000-0000-4000-8000-000000000000"}
@@ -127,10 +127,10 @@ class Dialect:
         return JsonResponse({"data": data, "has_more": len(found) > limit, **ends})
 
     def cancel_batch(self, call: Call) -> Response:
-        """POST: what was processed keeps its results."""
+        """POST: cancel a batch; processed requests keep their results."""
         batch = self._service.cancel(self._find_batch(call))
         if self._status(batch) == "ended":
-            raise bad_request(f"Message Batch {batch.id} has ended and can not be canceled.")
+            raise bad_request(f"Message Batch {batch.id} has ended and cannot be canceled.")
         return JsonResponse(self._batch_json(batch, call))
 
     def show_results(self, call: Call) -> Response:
@@ -167,7 +167,7 @@ class Dialect:
         return self._service.accept(NewBatch(requests[0].model, requests, body_hash=b"", id=new_id))
 
     def _check_access(self, call: Call) -> str:
-        """The version that the call speaks. Raises CallError."""
+        """The API version of the call. Raises CallError."""
         require_key(call, self._options.key)
         version = call.headers.get("anthropic-version")
         if version is None:
@@ -245,5 +245,5 @@ def time_json(at: float | None) -> str | None:
 
 
 def url_of(call: Call) -> str:
-    """Where the caller found this server."""
+    """The address of this server as the caller knows it."""
     return f"{call.url.scheme}://{call.url.netloc}"

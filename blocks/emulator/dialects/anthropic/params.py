@@ -1,4 +1,4 @@
-"""The `params` of one request of a message batch: what is asked, or what Anthropic would say is wrong with it (§2.1).
+"""The `params` of one request of a message batch: the parsed request, or the error that Anthropic reports (§2.1).
 
 `anthropic-version` of the create decides. Any model name is accepted; the rules for older models apply to those named
 as such. Fields that our client can't send are refused, though the real service takes some of them.
@@ -16,7 +16,7 @@ OLD_VERSION, VERSION = "2023-06-01", "2026-10-21"
 KNOWN = {"model", "max_tokens", "messages", "system", "output_config", "temperature"}
 EFFORTS = ("low", "medium", "high", "xhigh", "max")
 TTLS = ("5m", "1h")
-WITH_TEMPERATURE = re.compile(r"claude-(3|(haiku|sonnet|opus)-4(-[0-6])?(-\d{8})?$)")  # models that take any value
+WITH_TEMPERATURE = re.compile(r"claude-(3|(haiku|sonnet|opus)-4(-[0-6])?(-\d{8})?$)")  # models that accept any value
 MIN_CACHED = {  # tokens of the shortest prefix that is cached (§2.9); the longest name that fits decides
     "claude-opus-5": 512,
     "claude-fable-5": 512,
@@ -29,7 +29,7 @@ MIN_CACHED = {  # tokens of the shortest prefix that is cached (§2.9); the long
 
 
 class ParamsError(ValueError):
-    """What is wrong with a request."""
+    """An error in a request."""
 
 
 class Part(NamedTuple):
@@ -48,7 +48,7 @@ class Segment(NamedTuple):
 
 
 class Parameters(NamedTuple):
-    """A request as it was understood; `schema` is JSON text."""
+    """A parsed request; `schema` is JSON text."""
 
     prompt: str
     schema: str | None

@@ -1,4 +1,4 @@
-"""The lines of a batch's results (§2.4), and the prompt cache that their usage tells of (§2.9)."""
+"""The lines of a batch's results (§2.4), and the prompt cache that their usage reports (§2.9)."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ DATED = {
     "claude-opus-4-5": "claude-opus-4-5-20251101",
     "claude-sonnet-4-5": "claude-sonnet-4-5-20250929",
 }
-KINDS = {  # of a result; what is absent counts as succeeded
+KINDS = {  # of a result; absent ones count as succeeded
     Outcome.CANCELLED: "canceled",
     Outcome.EXPIRED: "expired",
     Outcome.FAILED: "errored",

@@ -1,4 +1,4 @@
-"""The JSON Schemas that Anthropic's structured outputs take: a subset, with limits on its complexity (§2.10)."""
+"""The subset of JSON Schema accepted by Anthropic's structured outputs, with limits on complexity (§2.10)."""
 
 from collections.abc import Iterator
 from functools import lru_cache
@@ -28,7 +28,7 @@ class SchemaError(ValueError):
 
 @lru_cache(CACHED_SCHEMAS)
 def checked_schema(text: str) -> str:
-    """The schema in the order in which it is answered: required properties come first. Raises SchemaError."""
+    """The schema in the order of the answer: required properties first. Raises SchemaError."""
     document = orjson.loads(text)
     SchemaCheck(document).run()
     return orjson.dumps(required_first(document)).decode()

@@ -1,6 +1,6 @@
 """Gemini's batches as operations, and the rows of their results (§5).
 
-As JSON made from protocol buffers does it, zero figures, a `done` that is false and empty lists are left out.
+As usual for JSON from protocol buffers, zeros, a false `done` and empty lists are left out.
 """
 
 import base64

@@ -1,6 +1,6 @@
-"""Gemini's files: uploaded by Google's resumable protocol, the content in one piece, and shown as JSON (§5).
+"""Gemini's files: uploaded with Google's resumable protocol in one piece, and shown as JSON (§5).
 
-Uploads under way are not part of the state: after a restart they begin again.
+Uploads under way are not part of the state: after a restart they start again.
 """
 
 import base64
@@ -23,7 +23,7 @@ from blocks.emulator.wire.lines import Json, dump, member
 from blocks.emulator.wire.uploads import temporary
 
 MAX_BYTES = 2 << 30  # of an upload
-MAX_BEGIN_BYTES = 1 << 16  # of the call that begins one
+MAX_BEGIN_BYTES = 1 << 16  # of the call that starts an upload
 GRANULARITY = 1 << 18  # bytes; a client that cuts its content keeps to multiples of it
 MAX_OPEN = 64  # uploads under way; older ones are forgotten
 FILE_SECONDS = 48 * 3600
@@ -39,7 +39,7 @@ class Announced(NamedTuple):
 
 
 class Uploads:
-    """The uploads of one emulator that have begun, by id."""
+    """The uploads under way, by id."""
 
     def __init__(self, service: Service) -> None:
         self._service = service

@@ -1,4 +1,4 @@
-"""HolySheep AI's batch dialect, after the one public tutorial there is.
+"""HolySheep AI's batch dialect, following its only public tutorial.
 
 Choices of this project, where it is silent: `Idempotency-Key` as a header, reading results by offset and limit, and
 cancelling. Results of a batch that has not ended are a 409 `not_ready`. `total_items` is the batch's everywhere: a page

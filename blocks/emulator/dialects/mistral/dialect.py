@@ -1,4 +1,4 @@
-"""Mistral's files and batch jobs, after its documentation and SDK.
+"""Mistral's files and batch jobs, following its documentation and SDK.
 
 Section numbers in this folder are those of docs/wire-protocols.md. Choices of this project, where nothing is known: a
 job whose input can't be read is accepted and then `FAILED`, an invalid body in a valid line fails its row alone (422).
@@ -84,7 +84,7 @@ class Dialect:
         ]
 
     def headers(self) -> dict[str, str]:
-        """An id of the call's own."""
+        """A new id for each call."""
         return {"mistral-correlation-id": str(uuid4())}
 
     def error_body(self, error: CallError) -> object:
@@ -150,7 +150,7 @@ class Dialect:
         """POST /batch/jobs/{id}/cancel."""
         shown = self.job_json(self._service.cancel(self._find_job(call)))
         if shown["status"] not in ("CANCELLATION_REQUESTED", UNKNOWN_STATUS):
-            raise CallError(409, "conflict", f"A job with status {shown['status']} can not be cancelled.")
+            raise CallError(409, "conflict", f"A job with status {shown['status']} cannot be cancelled.")
         return JsonResponse(shown)
 
     def job_json(self, job: Batch) -> Json:

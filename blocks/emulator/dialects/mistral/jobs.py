@@ -13,8 +13,8 @@ STATUSES = {
     Status.EXPIRED: "TIMEOUT_EXCEEDED",
     Status.CANCELLED: "CANCELLED",
 }
-OUTPUT = BILLED | {Outcome.REFUSED}  # what is in the output file, not in the error file
-UNTOUCHED = (Outcome.CANCELLED, Outcome.EXPIRED)  # what is in neither
+OUTPUT = BILLED | {Outcome.REFUSED}  # outcomes in the output file
+UNTOUCHED = (Outcome.CANCELLED, Outcome.EXPIRED)  # outcomes in neither file
 ROW_ERRORS = {
     Outcome.FAILED: (500, "Internal server error", "internal_server_error"),
     Outcome.TIMED_OUT: (504, "The model took too long to answer", "timeout_error"),
@@ -109,7 +109,7 @@ def row_json(job: Batch, number: int, item: Item, *, with_usage: bool) -> Json:
 
 
 def response_json(job: Batch, number: int, item: Item) -> Json:
-    """The HTTP answer that a row stands for."""
+    """The HTTP response of a row."""
     if item.outcome in OUTPUT:
         return {"status_code": 200, "body": chat_body(job, number, item)}
     if item.outcome is Outcome.UNEXPLAINED:

@@ -10,7 +10,7 @@ from blocks.emulator.wire.lines import Json
 
 PAGE_SIZE, MAX_PAGE_SIZE = 100, 1000
 LIST_FIELDS = ("page", "page_size", "created_after", "created_by_me", "order_by")
-OTHER_FIELDS = ("model", "agent_id", "status")  # filters of the real service that the emulator does not know
+OTHER_FIELDS = ("model", "agent_id", "status")  # filters of the real service that the emulator does not support
 
 
 def read_number(query: QueryParams, name: str, default: int, low: int, high: int) -> int:
@@ -22,7 +22,7 @@ def read_number(query: QueryParams, name: str, default: int, low: int, high: int
 
 
 def page_of(shown: list[Json], query: QueryParams) -> list[Json]:
-    """The page that is asked for. Raises Unprocessable."""
+    """The requested page. Raises Unprocessable."""
     size = read_number(query, "page_size", PAGE_SIZE, 1, MAX_PAGE_SIZE)
     first = size * read_number(query, "page", 0, 0, 10**9)
     return shown[first : first + size]

@@ -18,7 +18,7 @@ UPLOAD_FIELDS = ("file", "purpose", "visibility")  # the SDK always names the la
 
 
 class Unprocessable(CallError):
-    """A 422 that says where the call is wrong."""
+    """A 422 that locates the error in the call."""
 
     def __init__(self, where: Sequence[str | int], message: str, kind: str = "value_error") -> None:
         super().__init__(422, kind, message)

@@ -1,4 +1,4 @@
-"""OpenAI's Files and Batches, after its published OpenAPI description; where that is silent, following users' reports.
+"""OpenAI's Files and Batches, following its published OpenAPI description or, where it is silent, users' reports.
 
 Section numbers in this folder are those of docs/wire-protocols.md. Creating a batch reads its file at once, but a
 mistake in it is reported as the real service does (§3.4): the batch is accepted, is `validating` for a while, and then
@@ -87,7 +87,7 @@ class Dialect:
         ]
 
     def headers(self) -> dict[str, str]:
-        """An id of the call's own, and two that never change."""
+        """A new id for each call, and two constant headers."""
         return {"x-request-id": f"req_{uuid4().hex}", "openai-version": "2020-10-01", "openai-processing-ms": "1"}
 
     def error_body(self, error: CallError) -> object:

@@ -1,4 +1,4 @@
-"""The requests of an uploaded file, and what OpenAI finds wrong with it while it validates the batch (§3.3)."""
+"""The requests of an uploaded file, and the errors that OpenAI reports while it validates the batch (§3.3)."""
 
 from typing import IO
 
@@ -8,9 +8,9 @@ from blocks.emulator.dialects.openai.bodies import FORMS
 from blocks.emulator.service.batch import Request
 from blocks.emulator.wire.lines import Json, LineError, LineRequests, Lines, parse_line, required
 
-MAX_ERRORS = 100  # shown of a file that does not pass
+MAX_ERRORS = 100  # shown of an invalid file
 TOKEN_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")  # the last one of responses
-MAX_TOKENS = 1 << 40  # of an answer; a higher limit is no limit
+MAX_TOKENS = 1 << 40  # of an answer; a higher limit has no effect
 
 
 def error_json(error: LineError, line: int | None = None) -> Json:

@@ -11,8 +11,8 @@ from blocks.emulator.wire.lines import Json
 
 DAY = 86_400
 SNAPSHOT = re.compile(r"-\d{4}-\d{2}-\d{2}$")
-SNAPSHOT_DATE = "-2025-04-14"  # answers name the dated version of a model
-OUTPUT = BILLED | {Outcome.REFUSED}  # what is in the output file, not in the error file
+SNAPSHOT_DATE = "-2025-04-14"  # responses name the dated version of a model
+OUTPUT = BILLED | {Outcome.REFUSED}  # outcomes in the output file
 
 
 def snapshot(model: str) -> str:
