@@ -1,11 +1,9 @@
 """Answers that the real service gave, replayed through the codec and over a socket.
 
-The recordings are no part of this repository: they lie in `shared/recorded` beside it, or where
-BATCHWERK_RECORDINGS says.
+The recordings are no part of this repository: see `tests.shared`.
 """
 
 import json
-import os
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -17,11 +15,10 @@ from blocks.batch import BatchPhase, EncodedBatch, Found, RequestForm, Usage
 from blocks.errors import AuthenticationFailed, NotFound, UnknownOutcome
 from blocks.providers.anthropic import AnswerReader, Anthropic, AnthropicFormat, id_of, read_page, read_status
 from tests.blocks.scripted import Say, serving
+from tests.shared import require_shared
 
-ROOT = Path(__file__).resolve().parents[2]
 FORM = RequestForm("claude-3-haiku-20240307", None, None, 100)
-RECORDED = Path(os.environ.get("BATCHWERK_RECORDINGS", ROOT.parent / "shared" / "recorded"))
-pytestmark = pytest.mark.skipif(not RECORDED.is_dir(), reason=f"there are no recordings in {RECORDED}")
+RECORDED = require_shared("recorded")
 
 CAPITALS = ["Des Moines", "Albany", "Sacramento", "Austin"]
 

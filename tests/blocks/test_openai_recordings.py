@@ -1,13 +1,10 @@
 """Answers that the real services gave, replayed through the codec.
 
-The recordings are no part of this repository: they lie in `shared/recorded` beside it, or where
-BATCHWERK_RECORDINGS says.
+The recordings are no part of this repository: see `tests.shared`.
 """
 
 import json
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,11 +12,10 @@ import pytest
 from blocks.batch import BatchPhase, RequestForm
 from blocks.providers.openai import CHAT, OpenAI, id_of, read_line, read_page, read_status
 from tests.blocks.scripted import Say, serving
+from tests.shared import require_shared
 
-ROOT = Path(__file__).resolve().parents[2]
 FORM = RequestForm("gpt-4.1-mini", None, None, 200)
-RECORDED = Path(os.environ.get("BATCHWERK_RECORDINGS", ROOT.parent / "shared" / "recorded"))
-pytestmark = pytest.mark.skipif(not RECORDED.is_dir(), reason=f"there are no recordings in {RECORDED}")
+RECORDED = require_shared("recorded")
 
 STATES = ["state-capitals", "state-name", "state-capitals-groq", "state-capitals-groq-structured"]
 CAPITALS = ["Des Moines", "Albany", "Sacramento", "Austin"]

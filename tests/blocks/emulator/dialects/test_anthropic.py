@@ -31,9 +31,8 @@ from tests.blocks.emulator.dialects.anthropic_client import (
     rows_for,
 )
 from tests.blocks.emulator.service.test_service import Clock
+from tests.shared import require_shared
 
-ROOT = Path(__file__).resolve().parents[4]
-RECORDED = Path(os.environ.get("BATCHWERK_RECORDINGS", ROOT.parent / "shared" / "recorded"))
 LONG = "You label reviews. " * 1000  # long enough for every model's cache
 Start = Callable[..., Anthropic]
 
@@ -711,7 +710,7 @@ class TestAccess:
 
 def recorded(pattern: str, status: int) -> list[Json]:
     """Recorded answers of the real service."""
-    paths = sorted((RECORDED / "anthropic").glob(pattern))
+    paths = sorted(require_shared("recorded/anthropic").glob(pattern))
     answers = [exchange["response"] for path in paths for exchange in orjson.loads(path.read_bytes())]
     return [answer for answer in answers if answer["status"] == status]
 
@@ -731,7 +730,6 @@ def assert_same_shape(ours: Any, theirs: Any, where: str = "") -> None:
             assert_same_shape(ours[0], value, f"{where}[]")
 
 
-@pytest.mark.skipif(not (RECORDED / "anthropic").is_dir(), reason=f"there are no recordings in {RECORDED}")
 class TestRecordings:
     """What the real service answered, the emulator answers as well."""
 
@@ -778,7 +776,7 @@ class TestRecordings:
 
     def test_saved_messages_have_the_same_fields(self, plain: Anthropic) -> None:
         """Of 2026; they were saved with an empty object for null."""
-        path = RECORDED / "states" / "state-capitals-anthropic.json"
+        path = require_shared("recorded/states/state-capitals-anthropic.json")
         (ours,) = plain.lines(plain.submit(one(schema=None)))
         for result in orjson.loads(path.read_bytes())["results"]:
             theirs = {name: value for name, value in result["message"].items() if value != {}}
@@ -788,5 +786,5 @@ class TestRecordings:
 
 
 def recorded_requests() -> list[Json]:
-    path = RECORDED / "anthropic" / "batch_create.json"
+    path = require_shared("recorded/anthropic/batch_create.json")
     return list(orjson.loads(path.read_bytes())[0]["request"]["body"]["requests"])

@@ -1,10 +1,8 @@
 """OpenAI's published description judges all three: the emulator, our client, and what the real service once said.
 
-The description and the recordings are no part of this repository: they lie in `shared` beside it, or where
-BATCHWERK_SPECS and BATCHWERK_RECORDINGS say.
+The description and the recordings are no part of this repository: see `tests.shared`.
 """
 
-import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,12 +32,9 @@ from tests.blocks.contract import (
     wired,
 )
 from tests.blocks.emulator.dialects.openai_client import Json, OpenAi, jsonl, rows_for
+from tests.shared import require_shared
 
-ROOT = Path(__file__).resolve().parents[4]
-SPEC = Path(os.environ.get("BATCHWERK_SPECS", ROOT.parent / "shared/specs")) / "openai-files-batches.nullable.json"
-RECORDED = Path(os.environ.get("BATCHWERK_RECORDINGS", ROOT.parent / "shared/recorded")) / "openai"
-pytestmark = pytest.mark.skipif(not SPEC.is_file(), reason=f"there is no description {SPEC}")
-needs_recordings = pytest.mark.skipif(not RECORDED.is_dir(), reason=f"there are no recordings in {RECORDED}")
+SPEC = require_shared("specs/openai-files-batches.nullable.json")
 Start = Callable[..., OpenAi]
 
 
@@ -160,14 +155,13 @@ def test_everything_that_the_client_and_the_emulator_say_to_each_other_fits(
 
 def recorded_exchanges() -> Iterator[Exchange]:
     """Bodies of uploads are not on record as they were."""
-    for path in sorted(RECORDED.glob("*.json")):
+    for path in sorted(require_shared("recorded/openai").glob("*.json")):
         for each in orjson.loads(path.read_bytes()):
             asked, said = each["request"], each["response"]
             answer = said["body"].encode() if isinstance(said["body"], str) else orjson.dumps(said["body"])
             yield Exchange(asked["method"], asked["path"], orjson.dumps(asked["body"]), said["status"], answer)
 
 
-@needs_recordings
 def test_every_recording_fits(description: Description) -> None:
     """So the description is fit to judge the emulator by."""
     exchanges = list(recorded_exchanges())
@@ -178,7 +172,6 @@ def test_every_recording_fits(description: Description) -> None:
     }  # fmt: skip
 
 
-@needs_recordings
 def test_a_mistake_does_not_fit(description: Description) -> None:
     """Every member that is required is missed, and a status must be one of those that there are."""
     exchange = next(each for each in recorded_exchanges() if each.path == "/v1/batches" and each.method == "POST")
@@ -192,7 +185,6 @@ def test_a_mistake_does_not_fit(description: Description) -> None:
         description.check("Batch", {**batch, "created_at": "2026-01-31"})
 
 
-@needs_recordings
 @pytest.mark.parametrize(
     ("recording", "ours"),
     [
@@ -206,7 +198,7 @@ def test_a_mistake_does_not_fit(description: Description) -> None:
 )
 def test_recorded_fields_are_there(plain: OpenAi, recording: str, ours: Callable[[OpenAi], httpx.Response]) -> None:
     """Headers, fields and their types are those that the real API was recorded with."""
-    recorded = orjson.loads((RECORDED / f"{recording}.json").read_bytes())[-1]["response"]
+    recorded = orjson.loads(require_shared(f"recorded/openai/{recording}.json").read_bytes())[-1]["response"]
     answer = ours(plain)
     assert answer.status_code == recorded["status"]
     assert recorded["headers"].keys() <= answer.headers.keys()
