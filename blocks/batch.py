@@ -123,9 +123,9 @@ class Usage(NamedTuple):
 class FailureKind(StrEnum):
     """What a failed request means for its next attempt."""
 
-    PASSING = "passing"  # goes again and uses up an attempt
-    EXCUSED = "excused"  # goes again; it was not billed and says nothing about the row
-    FINAL = "final"  # the same request will fail again
+    TRANSIENT = "transient"  # goes again and uses up an attempt
+    NOT_RUN = "not_run"  # goes again; it was not billed and says nothing about the row
+    TERMINAL = "terminal"  # the same request will fail again
     CUT_OFF = "cut_off"  # the answer reached the limit of output tokens: goes again once, with a larger one
     REFUSED = "refused"  # the model declined; final
     FILTERED = "filtered"  # the provider's content filter stopped it; final
@@ -151,7 +151,7 @@ class Answer(NamedTuple):
 LONGER = 4  # how many times the output tokens of a request whose answer was cut off
 
 
-class BatchFormat(Protocol):
+class BatchCodec(Protocol):
     """How requests of one form become the bytes of a batch: head, requests joined by the separator, tail."""
 
     head: bytes
@@ -174,7 +174,7 @@ class BatchProvider(Protocol):
     polling: PollPlan
     verified_lookup: bool  # whether `find` can be trusted to tell if a batch was accepted
 
-    def format(self, form: RequestForm) -> BatchFormat:
+    def format(self, form: RequestForm) -> BatchCodec:
         """How to encode requests of this form."""
         ...
 

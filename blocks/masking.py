@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from blocks.batch import Answer, BatchFormat, BatchProvider, BatchStatus, EncodedBatch, Failure, Found, RequestForm
+from blocks.batch import Answer, BatchCodec, BatchProvider, BatchStatus, EncodedBatch, Failure, Found, RequestForm
 
 SHORTEST = 8  # characters: what is shorter is no key, and hiding it would garble every sentence
 
@@ -42,7 +42,7 @@ class Masked:
         self.polling = provider.polling
         self.verified_lookup = provider.verified_lookup
 
-    def format(self, form: RequestForm) -> BatchFormat:
+    def format(self, form: RequestForm) -> BatchCodec:
         """How to encode requests of this form."""
         return self._provider.format(form)
 

@@ -34,9 +34,11 @@ from blocks.batch import (
     RequestForm,
     Usage,
 )
+from blocks.entries import SETTLE as SETTLE_OPTION
+from blocks.entries import Option, ProviderEntry
 from blocks.errors import BatchRefused, NotFound, Transient, UnknownOutcome, UsageError
-from blocks.providers.lost import CLOCK_SLACK, SETTLE, Settling, keep_one
-from blocks.providers.reading import array, is_count, mapping, string, time_of
+from blocks.providers.lenient import array, is_count, mapping, string, time_of
+from blocks.providers.reconciling import CLOCK_SLACK, SETTLE, Settling, keep_one
 from blocks.providers.schemas import NotStrict, Subset, narrowed
 from blocks.transport import Complaint, Transport
 
@@ -52,14 +54,7 @@ PATHS = {
 OUTCOMES = ("succeeded", "errored", "canceled", "expired")  # counters of requests that are done (§2.3)
 BATCHES_PAGE = 1000  # the most that a list gives (§2.2)
 
-# What the options may say; the first is the default. `effort`: how much a model thinks, `default`: as it likes.
-CHOICES: Mapping[str, tuple[str, ...]] = {
-    "version": ("2026-10-21", "2023-06-01"),
-    "auth": ("x-api-key", "bearer"),
-    "cache": ("5m", "off", "1h"),
-    "effort": ("default", "low", "medium", "high", "xhigh", "max"),
-}
-VERSION, AUTH, CACHE, EFFORT = (known[0] for known in CHOICES.values())
+VERSION, AUTH, CACHE, EFFORT = "2026-10-21", "x-api-key", "5m", "default"  # the defaults of the options
 WITHOUT_SAMPLING = "2026-10-21"  # the version since which `temperature` is refused (§2.1)
 
 LIMITS = Limits(  # §2.6, tier "Start"
@@ -84,7 +79,7 @@ LONGEST_PREFIX = 4096
 BYTES_PER_TOKEN = 4  # of a system text; newer models make more tokens of the same bytes
 
 # Error types and codes of rows (§2.4, §2.7); one that is not listed may pass.
-FINAL_TYPES = {"invalid_request_error", "not_found_error", "permission_error", "request_too_large"}
+TERMINAL_TYPES = {"invalid_request_error", "not_found_error", "permission_error", "request_too_large"}
 SPEND_CODES = {
     "billing_error",
     "contract_spend_limit_reached",
@@ -104,20 +99,10 @@ STRICT = Subset(
 )
 
 
-def check_options(**chosen: str) -> None:
-    """Raises UsageError where an option says something that `CHOICES` does not have."""
-    for name, value in chosen.items():
-        if value not in CHOICES[name]:
-            raise UsageError(
-                f"--option {name}={value} is not known to anthropic",
-                next_step=f"use one of {', '.join(CHOICES[name])}",
-            )
-
-
 # --- requests -------------------------------------------------------------------------------------------------------
 
 
-class AnthropicFormat:
+class AnthropicCodec:
     """`{"requests": [{"custom_id", "params"}]}`, params of the Messages API (§2.2).
 
     Without a limit of the job an answer may have `MAX_TOKENS` tokens. Where the schema can't be said in the words that
@@ -133,7 +118,6 @@ class AnthropicFormat:
     tail = b"]}"
 
     def __init__(self, form: RequestForm, *, version: str = VERSION, cache: str = CACHE, effort: str = EFFORT) -> None:
-        check_options(version=version, cache=cache, effort=effort)
         _check_temperature(form, version)
         schema, system = _schema_and_system(form)
         before: dict[str, Any] = {"model": form.model}
@@ -307,9 +291,9 @@ class AnswerReader:
             return None, None, _failure(result.get("error"))
         if kind in {"canceled", "cancelled", "expired"}:
             said = "the batch expired" if kind == "expired" else "the batch was cancelled"
-            return None, None, Failure(FailureKind.EXCUSED, kind, f"{said} before the request ran")
+            return None, None, Failure(FailureKind.NOT_RUN, kind, f"{said} before the request ran")
         said = "the provider gave neither an answer nor a reason"
-        return None, None, Failure(FailureKind.PASSING, kind or "no_answer", said)
+        return None, None, Failure(FailureKind.TRANSIENT, kind or "no_answer", said)
 
     def _message(self, message: Mapping[str, Any]) -> _Outcome:
         usage = usage_of(message.get("usage"), lasts_an_hour=self._lasts_an_hour)
@@ -317,7 +301,7 @@ class AnswerReader:
             return None, usage, failure
         content = message.get("content")
         if not isinstance(content, list):
-            return None, usage, Failure(FailureKind.PASSING, "no_answer", "the answer has no content")
+            return None, usage, Failure(FailureKind.TRANSIENT, "no_answer", "the answer has no content")
         return self._mended(_text_of(content, string(message.get("stop_reason")))), usage, None
 
     def _mended(self, text: str) -> str:
@@ -345,7 +329,7 @@ def _stopped(message: Mapping[str, Any]) -> Failure | None:
             return Failure(FailureKind.CUT_OFF, "length", "the answer was cut off at the limit of output tokens")
         case "model_context_window_exceeded":
             said = "prompt and answer do not fit into the model's context window"
-            return Failure(FailureKind.FINAL, "model_context_window_exceeded", said)
+            return Failure(FailureKind.TERMINAL, "model_context_window_exceeded", said)
         case "refusal":
             details = mapping(message.get("stop_details"))
             said = string(details.get("explanation")) or string(details.get("category"))
@@ -373,11 +357,11 @@ def _json_of(value: Any) -> str:
 def _failure(error: Any) -> Failure:
     """An error by its type and code (§2.7), never by its words."""
     kind, code, message = error_of(error)
-    meaning = FailureKind.PASSING
+    meaning = FailureKind.TRANSIENT
     if kind in SPEND_CODES or code in SPEND_CODES:
-        meaning = FailureKind.EXCUSED  # not billed, and the next batch will be refused as a whole
-    elif kind in FINAL_TYPES and code not in ACCOUNT_CODES:
-        meaning = FailureKind.FINAL
+        meaning = FailureKind.NOT_RUN  # not billed, and the next batch will be refused as a whole
+    elif kind in TERMINAL_TYPES and code not in ACCOUNT_CODES:
+        meaning = FailureKind.TERMINAL
     return Failure(meaning, code or "unknown", message or "the provider gave no reason")
 
 
@@ -484,7 +468,7 @@ _creating: dict[str, Lock] = {}  # one for each key at an address; creates of th
 class Anthropic:
     """Anthropic's calls. Nothing can be attached to a batch, so one is known again by its results only (§1.1).
 
-    `settle`: seconds for which a batch that no list shows may still appear. The other options are those of `CHOICES`.
+    `settle`: seconds for which a batch that no list shows may still appear.
     """
 
     name = "anthropic"
@@ -505,7 +489,6 @@ class Anthropic:
         settle: float = SETTLE,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        check_options(version=version, auth=auth, cache=cache, effort=effort)
         self.limits = limits
         self.polling = polling or self.polling
         self._version, self._cache, self._effort = version, cache, effort
@@ -520,9 +503,9 @@ class Anthropic:
         headers = {**named, "anthropic-version": version}
         self._http = Transport(self.name, base_url, headers, self._read_error, out_of_money=_out_of_money)
 
-    def format(self, form: RequestForm) -> AnthropicFormat:
+    def format(self, form: RequestForm) -> AnthropicCodec:
         """How to encode requests of this form. Raises UsageError for what the version or the model does not take."""
-        return AnthropicFormat(form, version=self._version, cache=self._cache, effort=self._effort)
+        return AnthropicCodec(form, version=self._version, cache=self._cache, effort=self._effort)
 
     def submit(self, batch: EncodedBatch, form: RequestForm) -> str:  # noqa: ARG002  # the form is in the body
         """Send the body, when no other create under this key is on its way."""
@@ -667,3 +650,33 @@ def _made_at(item: Mapping[str, Any]) -> float | None:
 def _out_of_money(status: int, code: str | None, retry_after: float | None) -> bool:
     """A 429 that names no time to wait is the monthly limit: waiting is of no use (§2.7)."""
     return code in SPEND_CODES or (status == 429 and retry_after is None)
+
+
+ENTRY = ProviderEntry(
+    name="anthropic",
+    title="Anthropic",
+    service="Anthropic's Message Batches",
+    key_variable="ANTHROPIC_API_KEY",
+    base_url=BASE_URL,
+    base_url_help="Where the API is, without /v1.",
+    limits=LIMITS,
+    client=Anthropic,
+    codec=AnthropicCodec,
+    options=(
+        Option("version", "The API version.", (VERSION, "2023-06-01"), in_codec=True),
+        Option("auth", "The header that carries the key.", (AUTH, "bearer")),
+        Option(
+            "cache",
+            "How long a system text that is long enough stays in the prompt cache.",
+            (CACHE, "off", "1h"),
+            in_codec=True,
+        ),
+        Option(
+            "effort",
+            "How much the model thinks before it answers.",
+            (EFFORT, "low", "medium", "high", "xhigh", "max"),
+            in_codec=True,
+        ),
+        SETTLE_OPTION,
+    ),
+)

@@ -41,9 +41,11 @@ from blocks.batch import (
     RequestForm,
     Usage,
 )
+from blocks.entries import SETTLE as SETTLE_OPTION
+from blocks.entries import Option, ProviderEntry
 from blocks.errors import BatchRefused, NotFound, Transient, UnknownOutcome
-from blocks.providers.lost import CLOCK_SLACK, SETTLE, Settling, keep_one
-from blocks.providers.reading import array, count_of, mapping, string, time_of
+from blocks.providers.lenient import array, count_of, mapping, string, time_of
+from blocks.providers.reconciling import CLOCK_SLACK, SETTLE, Settling, keep_one
 from blocks.providers.schemas import NotStrict, Subset, as_words, narrowed
 from blocks.transport import Complaint, Transport
 
@@ -93,7 +95,7 @@ _KEY_MARK, _PROMPT_MARK = orjson.dumps(_KEY)[1:-1], orjson.dumps(_PROMPT)
 _Template = tuple[list[bytes], list[bytes]]  # what stands before and after the prompt, cut where the key goes
 
 
-class GeminiFormat:
+class GeminiCodec:
     """JSONL of `{"key", "request"}`, where the schema of each request asks for its own key (§5)."""
 
     head = b""
@@ -296,7 +298,7 @@ _RPC = {
 }  # fmt: skip
 _STATUSES = dict(_RPC.values())
 _NAMES = {status: name for name, status in reversed(_RPC.values())}
-PASSING_STATUSES = {408, 409, 425, 429}
+TRANSIENT_STATUSES = {408, 409, 425, 429}
 BAD_KEY, NO_BILLING = (
     "API_KEY_INVALID",
     "BILLING_DISABLED",
@@ -323,11 +325,11 @@ def _is_error(error: Any) -> bool:
 def _row_failure(error: Any) -> Failure:
     """An error by its HTTP status; what was cancelled was not run."""
     name, status, message = _complaint_of(error)
-    kind = FailureKind.PASSING
+    kind = FailureKind.TRANSIENT
     if status == _STATUSES["CANCELLED"]:
-        kind = FailureKind.EXCUSED
-    elif status in range(400, 500) and status not in PASSING_STATUSES:
-        kind = FailureKind.FINAL
+        kind = FailureKind.NOT_RUN
+    elif status in range(400, 500) and status not in TRANSIENT_STATUSES:
+        kind = FailureKind.TERMINAL
     return Failure(kind, name or "unknown", message or "the provider gave no reason")
 
 
@@ -357,7 +359,7 @@ def _out_of_money(status: int, code: str | None, retry_after: float | None) -> b
 
 FILTER_REASONS = {"SAFETY", "PROHIBITED_CONTENT", "BLOCKLIST", "SPII", "RECITATION", "IMAGE_SAFETY"}
 BROKEN_REASONS = {"OTHER", "LANGUAGE", "MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "MALFORMED_RESPONSE"}
-UNPROVEN = Failure(FailureKind.PASSING, "unproven", "the answer does not say which row it belongs to")
+UNPROVEN = Failure(FailureKind.TRANSIENT, "unproven", "the answer does not say which row it belongs to")
 
 _Outcome = tuple[str | None, Usage | None, Failure | None]
 
@@ -435,7 +437,7 @@ def _outcome(row: Mapping[str, Any], form: RequestForm) -> _Outcome:
     texts = _texts(candidate)
     if not texts:
         said = "the answer has no text" if candidate else "the provider gave neither an answer nor a reason"
-        return None, usage, Failure(FailureKind.PASSING, "no_answer", said)
+        return None, usage, Failure(FailureKind.TRANSIENT, "no_answer", said)
     return "".join(texts), usage, None
 
 
@@ -449,12 +451,12 @@ def _stopped(candidate: Mapping[str, Any], form: RequestForm) -> Failure | None:
     """Why an answer ended before its end. Without a limit of the job it reached the model's own: none is larger."""
     reason, said = string(candidate.get("finishReason")), string(candidate.get("finishMessage"))
     if reason == "MAX_TOKENS":
-        kind = FailureKind.FINAL if form.max_output_tokens is None else FailureKind.CUT_OFF
+        kind = FailureKind.TERMINAL if form.max_output_tokens is None else FailureKind.CUT_OFF
         return Failure(kind, "length", "the answer, its thoughts included, was cut off at the limit of output tokens")
     if reason in FILTER_REASONS:
         return Failure(FailureKind.FILTERED, reason, said or "the provider's filter stopped the answer")
     if reason in BROKEN_REASONS:
-        return Failure(FailureKind.PASSING, reason, said or "the model failed while it answered")
+        return Failure(FailureKind.TRANSIENT, reason, said or "the model failed while it answered")
     return None
 
 
@@ -518,9 +520,9 @@ class Gemini:
             key_codes=(BAD_KEY,),
         )
 
-    def format(self, form: RequestForm) -> GeminiFormat:
+    def format(self, form: RequestForm) -> GeminiCodec:
         """How to encode requests of this form."""
-        return GeminiFormat(form)
+        return GeminiCodec(form)
 
     def submit(self, batch: EncodedBatch, form: RequestForm) -> str:
         """Create a batch, its requests within the call or, where they are many, in a file that is uploaded before."""
@@ -672,3 +674,20 @@ def _tell(reader: RowReader, batch_id: str) -> None:
             reader.moved,
             batch_id,
         )
+
+
+ENTRY = ProviderEntry(
+    name="gemini",
+    title="Gemini",
+    service="the Gemini Developer API's batches",
+    key_variable="GEMINI_API_KEY",
+    base_url=BASE_URL,
+    base_url_help="Where the API is, without its version.",
+    limits=LIMITS,
+    client=Gemini,
+    codec=GeminiCodec,
+    options=(
+        Option("api_version", "The API version.", (V1BETA, V1)),
+        SETTLE_OPTION,
+    ),
+)

@@ -27,6 +27,7 @@ from blocks.batch import (
     RequestForm,
     Usage,
 )
+from blocks.entries import Option, ProviderEntry
 from blocks.errors import Transient, UnknownOutcome, UsageError
 from blocks.transport import Complaint, Transport
 
@@ -39,6 +40,7 @@ PATHS = {
 }
 IDEMPOTENCY_HEADER = "Idempotency-Key"  # [ours]; the tutorial names a key but no place for it
 RESULTS_PAGE = 1000  # results a call
+UNVERIFIED, VERIFIED = "unverified", "verified"  # whether the server is known to honour the idempotency key
 
 LIMITS = Limits(
     max_requests=10_000,
@@ -49,12 +51,12 @@ LIMITS = Limits(
 )
 
 # Codes of the items are ours except for the split itself; one that is not listed may pass.
-EXCUSED_CODES = {"expired", "cancelled", "canceled", "queue_full"}
-FINAL_CODES = {"invalid_request", "context_length_exceeded", "request_too_large"}
+NOT_RUN_CODES = {"expired", "cancelled", "canceled", "queue_full"}
+TERMINAL_CODES = {"invalid_request", "context_length_exceeded", "request_too_large"}
 SPEND_CODES = {"insufficient_quota"}  # [ours]; of a call: waiting is of no use
 
 
-class HolySheepFormat:
+class HolySheepCodec:
     """`{"model", "priority", "requests": [{"custom_id", "prompt"}]}`; system text and schema are part of the prompt."""
 
     separator = b","
@@ -147,7 +149,7 @@ def read_page(page: Any) -> tuple[list[Any], int]:
 def read_item(item: Any) -> Answer:
     """One result. Anything that is not `success` is a failure; what names no request belongs to none."""
     if not isinstance(item, dict):
-        return Answer("", None, None, Failure(FailureKind.PASSING, "unknown", "a result that is no object"))
+        return Answer("", None, None, Failure(FailureKind.TRANSIENT, "unknown", "a result that is no object"))
     custom_id = str(item.get("custom_id", ""))
     usage = _usage_of(item.get("usage"))
     if item.get("status") == "success":
@@ -172,11 +174,11 @@ def _is_count(value: Any) -> TypeGuard[int]:
 
 
 def _failure_kind(code: str) -> FailureKind:
-    if code in EXCUSED_CODES:
-        return FailureKind.EXCUSED
+    if code in NOT_RUN_CODES:
+        return FailureKind.NOT_RUN
     if code == "content_policy":
         return FailureKind.FILTERED
-    return FailureKind.FINAL if code in FINAL_CODES else FailureKind.PASSING
+    return FailureKind.TERMINAL if code in TERMINAL_CODES else FailureKind.TRANSIENT
 
 
 def _message_of(error: Any) -> str:
@@ -204,17 +206,17 @@ class HolySheep:
         *,
         limits: Limits = LIMITS,
         polling: PollPlan | None = None,
-        idempotency: str = "unverified",
+        idempotency: str = UNVERIFIED,
     ) -> None:
         self.limits = limits
         self.polling = polling or self.polling
-        self.verified_lookup = idempotency == "verified"
+        self.verified_lookup = idempotency == VERIFIED
         headers = {"authorization": f"Bearer {api_key}"}
         self._http = Transport(self.name, base_url, headers, read_error, out_of_money=_out_of_money)
 
-    def format(self, form: RequestForm) -> HolySheepFormat:
+    def format(self, form: RequestForm) -> HolySheepCodec:
         """How to encode requests of this form."""
-        return HolySheepFormat(form)
+        return HolySheepCodec(form)
 
     def submit(self, batch: EncodedBatch, form: RequestForm) -> str:  # noqa: ARG002  # the form is in the body
         """Send a batch under its tag as idempotency key."""
@@ -261,3 +263,23 @@ class HolySheep:
 
 def _out_of_money(status: int, code: str | None, retry_after: float | None) -> bool:  # noqa: ARG001  # not by these
     return code in SPEND_CODES
+
+
+ENTRY = ProviderEntry(
+    name="holysheep",
+    title="HolySheep",
+    service="HolySheep AI's batch API",
+    key_variable="HOLYSHEEP_API_KEY",
+    base_url=BASE_URL,
+    limits=LIMITS,
+    client=HolySheep,
+    codec=HolySheepCodec,
+    options=(
+        Option(
+            "idempotency",
+            "`verified` once the server is known to answer a repeated Idempotency-Key with the first batch.",
+            (UNVERIFIED, VERIFIED),
+        ),
+    ),
+    emulated={"idempotency": VERIFIED},
+)

@@ -30,6 +30,8 @@ from blocks.batch import (
     PollPlan,
     RequestForm,
 )
+from blocks.entries import SETTLE as SETTLE_OPTION
+from blocks.entries import Option, ProviderEntry
 from blocks.errors import BatchRefused, Transient, UnknownOutcome
 from blocks.providers.chat import (
     Codes,
@@ -38,16 +40,16 @@ from blocks.providers.chat import (
     correction_note,
     error_failure,
     following,
-    passing,
     read_chat,
     status_failure,
     stopped,
+    transient,
     up_to_prompt,
     usage_of,
     with_more_tokens,
 )
-from blocks.providers.lost import CLOCK_SLACK, SETTLE, Settling, keep_one
-from blocks.providers.reading import array, is_count, mapping, string, time_of
+from blocks.providers.lenient import array, is_count, mapping, string, time_of
+from blocks.providers.reconciling import CLOCK_SLACK, SETTLE, Settling, keep_one
 from blocks.providers.schemas import NotStrict, Subset, as_words, narrowed
 from blocks.transport import Complaint, Transport
 
@@ -78,8 +80,14 @@ LIMITS = Limits(
 )
 
 CODES = Codes(  # of rows; the documentation names none of them [?]
-    excused={"batch_cancelled", "batch_expired", "cancelled", "canceled", "expired", "timeout_exceeded"},
-    final={"context_length_exceeded", "extra_forbidden", "invalid_model", "invalid_request_error", "validation_error"},
+    not_run={"batch_cancelled", "batch_expired", "cancelled", "canceled", "expired", "timeout_exceeded"},
+    terminal={
+        "context_length_exceeded",
+        "extra_forbidden",
+        "invalid_model",
+        "invalid_request_error",
+        "validation_error",
+    },
     filtered={"content_filter", "content_policy_violation"},
 )
 SPEND_CODES = {"insufficient_quota"}  # of calls, as OpenAI says it [?]: waiting is of no use
@@ -91,7 +99,7 @@ STRICT = Subset()
 # --- requests -------------------------------------------------------------------------------------------------------
 
 
-class MistralFormat:
+class MistralCodec:
     """JSONL of `{"custom_id", "body"}`, bodies of chat completions without the model, which the job names (§4)."""
 
     head = b""
@@ -288,14 +296,14 @@ def _outcome(row: Mapping[str, Any], form: RequestForm) -> Outcome:
         return read_chat(body, usage, form, _stopped)
     if body:
         return None, usage, _failure(body, None)
-    return None, usage, passing("no_answer", "the provider gave neither an answer nor a reason")
+    return None, usage, transient("no_answer", "the provider gave neither an answer nor a reason")
 
 
 def _failure(error: Any, status: int | None) -> Failure:
     """An error by its HTTP status, where it has one and its code does not say more."""
     code, message = complaint_of(error)
     failure = error_failure(code, message, CODES)
-    if status is None or failure.kind in {FailureKind.EXCUSED, FailureKind.FILTERED}:
+    if status is None or failure.kind in {FailureKind.NOT_RUN, FailureKind.FILTERED}:
         return failure
     return status_failure(status, code, message, CODES)
 
@@ -303,9 +311,9 @@ def _failure(error: Any, status: int | None) -> Failure:
 def _stopped(reason: Any, form: RequestForm) -> Failure | None:
     """Mistral's own reasons beside those that all chat completions have."""
     if reason == "model_length":
-        return Failure(FailureKind.FINAL, "length", "the answer was cut off at the model's own limit")
+        return Failure(FailureKind.TERMINAL, "length", "the answer was cut off at the model's own limit")
     if reason == "error":
-        return passing("error", "the model failed while it answered")
+        return transient("error", "the model failed while it answered")
     return stopped(reason, form)
 
 
@@ -344,9 +352,9 @@ class Mistral:
         address = base_url.rstrip("/").removesuffix("/v1")
         self._http = Transport(self.name, address, headers, self._read_error, out_of_money=_out_of_money)
 
-    def format(self, form: RequestForm) -> MistralFormat:
+    def format(self, form: RequestForm) -> MistralCodec:
         """How to encode requests of this form."""
-        return MistralFormat(form)
+        return MistralCodec(form)
 
     def submit(self, batch: EncodedBatch, form: RequestForm) -> str:
         """Order a job, the requests within the order or, where they are many, in a file that is uploaded before.
@@ -494,3 +502,20 @@ def _readable(answers: Iterable[Answer | None], where: str) -> Iterator[Answer]:
             yield answer
     if unreadable:
         log.warning("mistral: %d lines of %s can't be read and were skipped", unreadable, where)
+
+
+ENTRY = ProviderEntry(
+    name="mistral",
+    title="Mistral",
+    service="Mistral's batch jobs",
+    key_variable="MISTRAL_API_KEY",
+    base_url=BASE_URL,
+    base_url_help="Where the API is, without /v1.",
+    limits=LIMITS,
+    client=Mistral,
+    codec=MistralCodec,
+    options=(
+        Option("inline", "Whether small batches are sent without a file.", (AUTO, NEVER)),
+        SETTLE_OPTION,
+    ),
+)

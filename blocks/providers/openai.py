@@ -31,6 +31,8 @@ from blocks.batch import (
     RequestForm,
     Usage,
 )
+from blocks.entries import SETTLE as SETTLE_OPTION
+from blocks.entries import Option, ProviderEntry
 from blocks.errors import BatchRefused, Transient, UnknownOutcome
 from blocks.providers.chat import (
     Codes,
@@ -40,16 +42,16 @@ from blocks.providers.chat import (
     error_failure,
     following,
     joined,
-    passing,
     read_chat,
     status_failure,
     stopped,
+    transient,
     up_to_prompt,
     usage_of,
     with_more_tokens,
 )
-from blocks.providers.lost import CLOCK_SLACK, SETTLE, Settling, keep_one
-from blocks.providers.reading import array, is_count, mapping, string, time_of
+from blocks.providers.lenient import array, is_count, mapping, string, time_of
+from blocks.providers.reconciling import CLOCK_SLACK, SETTLE, Settling, keep_one
 from blocks.providers.schemas import ANY_NUMBER, NotStrict, Subset, narrowed
 from blocks.transport import Complaint, Transport
 
@@ -75,8 +77,8 @@ LIMITS = Limits(  # §3.6
 )
 
 CODES = Codes(  # of rows (§3.5)
-    excused={"batch_expired", "batch_cancelled", "batch_canceled"},
-    final={
+    not_run={"batch_expired", "batch_cancelled", "batch_canceled"},
+    terminal={
         "context_length_exceeded",
         "invalid_prompt",
         "invalid_request_error",
@@ -103,7 +105,7 @@ STRICT = Subset(
 # --- requests -------------------------------------------------------------------------------------------------------
 
 
-class OpenAIFormat:
+class OpenAICodec:
     """JSONL of `{"custom_id", "method", "url", "body"}`, bodies of chat completions or of responses (§3.3)."""
 
     head = b""
@@ -277,7 +279,7 @@ def _outcome(row: Mapping[str, Any], form: RequestForm) -> Outcome:
         return read_chat(body, usage, form)
     if "output" in body:
         return _read_response(body, usage, form)
-    return None, usage, passing("no_answer", "the provider gave neither an answer nor a reason")
+    return None, usage, transient("no_answer", "the provider gave neither an answer nor a reason")
 
 
 def _read_response(body: Mapping[str, Any], usage: Usage | None, form: RequestForm) -> Outcome:
@@ -290,7 +292,7 @@ def _read_response(body: Mapping[str, Any], usage: Usage | None, form: RequestFo
     state = string(body.get("status")) or "completed"
     if state != "completed":
         reason = mapping(body.get("incomplete_details")).get("reason")
-        return None, usage, stopped(reason, form) or passing(state, string(reason))
+        return None, usage, stopped(reason, form) or transient(state, string(reason))
     return joined(parts), usage, None
 
 
@@ -334,9 +336,9 @@ class OpenAI:
         headers = {"authorization": f"Bearer {api_key}"}
         self._http = Transport(self.name, base_url, headers, self._read_error, out_of_money=_out_of_money)
 
-    def format(self, form: RequestForm) -> OpenAIFormat:
+    def format(self, form: RequestForm) -> OpenAICodec:
         """How to encode requests of this form."""
-        return OpenAIFormat(form, self._endpoint)
+        return OpenAICodec(form, self._endpoint)
 
     def submit(self, batch: EncodedBatch, form: RequestForm) -> str:  # noqa: ARG002  # the form is in the body
         """Upload the file, which may be done twice, then make a batch of it, which may not."""
@@ -459,3 +461,20 @@ def _is_ours(batch: Mapping[str, Any], tag: str, file_ids: set[str]) -> bool:
 
 def _out_of_money(status: int, code: str | None, retry_after: float | None) -> bool:  # noqa: ARG001  # not by these
     return code in SPEND_CODES
+
+
+ENTRY = ProviderEntry(
+    name="openai",
+    title="OpenAI",
+    service="OpenAI's batch API, or that of a service that speaks its dialect",
+    key_variable="OPENAI_API_KEY",
+    base_url=BASE_URL,
+    base_url_help="Where the API is; most addresses end in /v1.",
+    limits=LIMITS,
+    client=OpenAI,
+    codec=OpenAICodec,
+    options=(
+        Option("endpoint", "The endpoint that each request of a batch calls.", (CHAT, RESPONSES), in_codec=True),
+        SETTLE_OPTION,
+    ),
+)

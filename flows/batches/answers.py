@@ -20,7 +20,7 @@ from pydantic import SecretStr
 
 from blocks import errors
 from blocks.batch import BatchPhase, BatchProvider, Connection
-from blocks.catalog import Reach
+from blocks.clients import Access
 from blocks.errors import ProviderError, system_error
 from flows.domain.events import BatchResult, Slice
 from flows.domain.judging import BatchAnswers
@@ -39,7 +39,7 @@ MOST_HELPERS = 2  # each takes some 150 MB
 class Order(NamedTuple):
     """All that gathering a batch needs."""
 
-    reach: Reach
+    access: Access
     spec: Spec
     batch: Batch
     output: Path
@@ -155,9 +155,9 @@ def _written(order: Order) -> bytes:
     batch = order.batch
     return orjson.dumps(
         {
-            "connection": asdict(order.reach.connection),
-            "key": order.reach.key.get_secret_value(),
-            "base_url": order.reach.base_url,
+            "connection": asdict(order.access.connection),
+            "key": order.access.key.get_secret_value(),
+            "base_url": order.access.base_url,
             "spec": order.spec.content,
             "batch": {
                 "number": batch.number,
@@ -181,7 +181,7 @@ def _read(line: bytes) -> Order:
     batch = said["batch"]
     slices, copies = [Slice(*part) for part in batch.pop("slices")], tuple(batch.pop("copies"))
     return Order(
-        Reach(Connection(**said["connection"]), SecretStr(said["key"]), said["base_url"]),
+        Access(Connection(**said["connection"]), SecretStr(said["key"]), said["base_url"]),
         Spec.from_content(said["spec"]),
         Batch(slices=slices, copies=copies, state=State.ENDED, **batch),
         Path(said["output"]),
@@ -238,9 +238,9 @@ def main() -> None:
 
 def _answer(line: bytes, clients: dict[bytes, BatchProvider]) -> dict[str, Any]:
     order = _read(line)
-    name = orjson.dumps([asdict(order.reach.connection), order.reach.base_url])
+    name = orjson.dumps([asdict(order.access.connection), order.access.base_url])
     try:
-        provider = clients.get(name) or clients.setdefault(name, order.reach.client())
+        provider = clients.get(name) or clients.setdefault(name, order.access.client())
         return {"gathered": collect_answers(order, provider).model_dump()}
     except (errors.BatchwerkError, OSError) as error:
         return {"failure": _told(error)}

@@ -15,7 +15,7 @@ import pytest
 
 from blocks.batch import BatchPhase, EncodedBatch, Found, RequestForm, Usage
 from blocks.errors import AuthenticationFailed, NotFound, UnknownOutcome
-from blocks.providers.anthropic import AnswerReader, Anthropic, AnthropicFormat, id_of, read_page, read_status
+from blocks.providers.anthropic import AnswerReader, Anthropic, AnthropicCodec, id_of, read_page, read_status
 from tests.blocks.scripted import Say, serving
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,7 +81,7 @@ def test_our_requests_have_the_form_of_recorded_ones() -> None:
         request, _ = first(pattern)
         recorded = request["body"]["requests"]
         models = [(item["params"]["model"], item["params"]["max_tokens"]) for item in recorded]
-        forms = [AnthropicFormat(RequestForm(model, max_output_tokens=most)) for model, most in models]
+        forms = [AnthropicCodec(RequestForm(model, max_output_tokens=most)) for model, most in models]
         items = [
             form.encode(item["custom_id"], item["params"]["messages"][0]["content"])
             for form, item in zip(forms, recorded, strict=True)

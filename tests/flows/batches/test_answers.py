@@ -120,7 +120,7 @@ def test_the_key_is_on_no_command_line_and_in_no_environment(tmp_path: Path, sta
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(_Helper, "collect", looking)
-        patched.setattr("blocks.catalog.EMULATOR_KEY", "a-key-that-is-planted")
+        patched.setattr("blocks.clients.EMULATOR_KEY", "a-key-that-is-planted")
         enrich(**call(tmp_path / "x"))
     assert started
     assert seen
@@ -148,7 +148,7 @@ def test_an_order_is_read_as_it_was_written(tmp_path: Path, monkeypatch: pytest.
     for order in orders:
         read = gather._read(gather._written(order))
         assert read.spec == order.spec
-        assert read.reach == order.reach
+        assert read.access == order.access
         assert (read.output, read.max_attempts) == (order.output, order.max_attempts)
         for name in ("number", "slices", "tag", "id", "copies", "failed", "final"):
             assert getattr(read.batch, name) == getattr(order.batch, name), name

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from blocks.catalog import ENTRIES
+from blocks.catalog import PROVIDERS
 from flows.domain.custom_ids import LONGEST_ID, custom_id, parse_custom_id
 
 RUN = "abcd2345"
@@ -14,7 +14,7 @@ def test_a_custom_id_fits_everywhere() -> None:
     """Every provider says which it takes."""
     longest = custom_id(f"{RUN}-{10**8}", 10**12, 10**3)
     assert len(longest) <= len(LONGEST_ID)
-    for entry in ENTRIES.values():
+    for entry in PROVIDERS.values():
         assert re.fullmatch(entry.limits.custom_id, longest)
 
 
