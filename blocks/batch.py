@@ -25,7 +25,7 @@ class RequestForm:
     temperature: float | None = None
 
 
-PORTABLE_ID = r"[a-zA-Z0-9_-]{1,64}"  # what every provider takes as a custom_id (PROTOCOLS §1)
+PORTABLE_ID = r"[a-zA-Z0-9_-]{1,64}"  # what every provider takes as a custom_id (docs/wire-protocols.md §1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,6 @@ class Limits:
     max_queued_tokens: int | None = None  # input tokens, in all batches of a model at once
     submissions_per_hour: int | None = None
     submissions_at_once: int | None = None  # over all runs
-    custom_id: str = PORTABLE_ID  # a regular expression
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,13 +169,8 @@ class BatchProvider(Protocol):
     """A service with a batch API. Methods raise `blocks.errors.ProviderError`s and nothing else."""
 
     name: str
-    limits: Limits
     polling: PollPlan
     verified_lookup: bool  # whether `find` can be trusted to tell if a batch was accepted
-
-    def format(self, form: RequestForm) -> BatchCodec:
-        """How to encode requests of this form."""
-        ...
 
     def submit(self, batch: EncodedBatch, form: RequestForm) -> str:
         """Send a new batch and return the provider's id for it.

@@ -31,6 +31,7 @@ class Option:
     kind: Kind = Kind.CHOICE
     default: str = ""  # of a number, in words
     in_codec: bool = False  # whether the bytes of a request depend on it
+    in_client: bool = True  # whether the client takes it
 
     @property
     def values(self) -> str:
@@ -124,13 +125,17 @@ class ProviderEntry:
 
     def client_options(self, options: Options) -> dict[str, Any]:
         """The provider's own options as the client takes them: choices with their defaults, numbers if given."""
-        given = {option.name: option.read(options[option.name]) for option in self.options if option.name in options}
-        return {option.name: option.choices[0] for option in self.options if option.choices} | given
+        taken = {option.name for option in self.options if option.in_client}
+        return {name: value for name, value in self._chosen(options).items() if name in taken}
 
     def codec_for(self, form: RequestForm, options: Options) -> BatchCodec:
         """How requests of this form are encoded."""
-        chosen = self.client_options(options)
+        chosen = self._chosen(options)
         return self.codec(form, **{option.name: chosen[option.name] for option in self.options if option.in_codec})
+
+    def _chosen(self, options: Options) -> dict[str, Any]:
+        given = {option.name: option.read(options[option.name]) for option in self.options if option.name in options}
+        return {option.name: option.choices[0] for option in self.options if option.choices} | given
 
     def limits_with(self, options: Options) -> Limits:
         """The provider's limits, as the options change them."""

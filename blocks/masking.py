@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from blocks.batch import Answer, BatchCodec, BatchProvider, BatchStatus, EncodedBatch, Failure, Found, RequestForm
+from blocks.batch import Answer, BatchProvider, BatchStatus, EncodedBatch, Failure, Found, RequestForm
 
 SHORTEST = 8  # characters: what is shorter is no key, and hiding it would garble every sentence
 
@@ -38,13 +38,8 @@ class Masked:
         self._provider = provider
         self._mask = mask
         self.name = provider.name
-        self.limits = provider.limits
         self.polling = provider.polling
         self.verified_lookup = provider.verified_lookup
-
-    def format(self, form: RequestForm) -> BatchCodec:
-        """How to encode requests of this form."""
-        return self._provider.format(form)
 
     def submit(self, batch: EncodedBatch, form: RequestForm) -> str:
         """Send a new batch."""

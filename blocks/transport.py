@@ -121,7 +121,7 @@ class Transport:
         )
 
     def upload_resumable(self, path: str, about: Any, file: Path, size: int) -> Any:
-        """Send a file by Google's resumable protocol (PROTOCOLS §5), in one piece, streamed from disk.
+        """Send a file by Google's resumable protocol (docs/wire-protocols.md §5), in one piece, streamed from disk.
 
         `about` is the JSON that the upload begins with. It may be done twice. The address that the server names for
         the bytes is called at our own base URL: a key never goes to another host.

@@ -1,6 +1,6 @@
 """Chat completions in batches, as OpenAI and Mistral speak them: what requests begin with, how answers are read.
 
-The section numbers are those of the PROTOCOLS reference, §3 (OpenAI) and §4 (Mistral).
+The section numbers are those of docs/wire-protocols.md, §3 (OpenAI) and §4 (Mistral).
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from blocks.clients import EMULATOR_POLLING
 from blocks.emulator import RunningEmulator
 from blocks.emulator.service.batch import Outcome
 from blocks.entries import SETTLE
+from tests.blocks import sixth
 
 KEY = "sk-contract-5f3a9c71"
 PATIENCE = 20.0  # seconds that a test waits for what should come at once
@@ -44,6 +45,8 @@ FORM = RequestForm(MODEL, "You label reviews.", SCHEMA, 500)
 PLAIN = RequestForm(MODEL, None, None, 500)
 PROMPTS = [f"The sound of number {number} is great, its battery is weak." for number in range(20)]
 
+REGISTERED = {**PROVIDERS, "sixth": sixth.ENTRY}  # all that the suite has to pass with
+
 # --- ways -----------------------------------------------------------------------------------------------------------
 
 
@@ -56,6 +59,22 @@ class Way:
     options: Mapping[str, str] = field(default_factory=dict)
     patches: Mapping[str, int] = field(default_factory=dict)  # of constants of the provider's module
     uploads: int = 0  # calls before the create
+    package: str = ""  # where its provider is, if it is none of ours
+    emulated_as: str = ""  # the dialect in which the emulator answers, if it is another one
+
+    @property
+    def module(self) -> str:
+        """The module of its calls."""
+        return f"{self.package or f'blocks.providers.{self.provider}'}.batches"
+
+    @property
+    def dialect(self) -> str:
+        """The emulator's."""
+        return self.emulated_as or self.provider
+
+    def codec(self, form: RequestForm) -> BatchCodec:
+        """How its requests are encoded."""
+        return REGISTERED[self.provider].codec_for(form, self.options)
 
     @property
     def replays(self) -> bool:
@@ -69,6 +88,7 @@ WAYS = (
     Way("anthropic", "anthropic"),
     Way("mistral", "mistral"),
     Way("gemini", "gemini"),
+    Way("sixth", "sixth", uploads=1, package="tests.blocks.sixth", emulated_as="openai"),
 )
 OTHER_WAYS = (  # for the cases in which it may matter how requests and answers travel
     Way("holysheep-pages", "holysheep", patches={"RESULTS_PAGE": 7}),
@@ -81,6 +101,7 @@ PAGES = {  # the constants that say how long a page of a list is
     "anthropic": ("BATCHES_PAGE",),
     "mistral": ("PAGE",),
     "gemini": ("PAGE",),
+    "sixth": ("PAGE",),
 }
 
 # --- batches --------------------------------------------------------------------------------------------------------
@@ -255,7 +276,7 @@ class Ends:
         self, prompts: Sequence[str] = PROMPTS, form: RequestForm = FORM, tag: str | None = None
     ) -> EncodedBatch:
         """A batch, ready to be sent."""
-        return encode_prompts(self.provider.format(form), self.folder, prompts, tag)
+        return encode_prompts(self.way.codec(form), self.folder, prompts, tag)
 
     def submit(self, prompts: Sequence[str] = PROMPTS, form: RequestForm = FORM) -> str:
         """The id of a new batch."""
@@ -301,7 +322,7 @@ class Ends:
 
 def client_of(way: Way, base_url: str, key: str = KEY, **options: Any) -> BatchProvider:
     """A client as the catalog makes one for the emulator; a time to settle is only for those that look into lists."""
-    entry = PROVIDERS[way.provider]
+    entry = REGISTERED[way.provider]
     known: dict[str, Any] = {SETTLE.name: 0.0, **options}
     if way.replays:
         known = {"idempotency": "verified"}
@@ -328,7 +349,7 @@ def wait_for(provider: BatchProvider, batch_id: str) -> BatchStatus:
 
 def every(outcome: str, **others: str) -> dict[str, set[str]]:
     """What the port says with each provider: `outcome`, unless it is named with another one, or with several."""
-    return {provider: set(others.get(provider, outcome).split()) for provider in PROVIDERS}
+    return {provider: set(others.get(provider, outcome).split()) for provider in REGISTERED}
 
 
 MEANING: Mapping[Outcome, Mapping[str, set[str]]] = {

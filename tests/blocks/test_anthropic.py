@@ -43,11 +43,11 @@ from blocks.errors import (
     UnknownOutcome,
     UsageError,
 )
-from blocks.providers.anthropic import (
-    BATCHES_PAGE,
+from blocks.providers.anthropic import ENTRY
+from blocks.providers.anthropic.batches import BATCHES_PAGE, Anthropic
+from blocks.providers.anthropic.codec import (
     MAX_TOKENS,
     AnswerReader,
-    Anthropic,
     AnthropicCodec,
     read_status,
     shortest_prefix,
@@ -405,20 +405,19 @@ def test_it_is_a_provider() -> None:
     """With a lookup that can be trusted, and the limits of a new account."""
     provider: BatchProvider = Anthropic(KEY)
     assert (provider.name, provider.verified_lookup) == ("anthropic", True)
-    assert (provider.limits.max_requests, provider.limits.submissions_at_once) == (100_000, 1)
+    assert (ENTRY.limits.max_requests, ENTRY.limits.submissions_at_once) == (100_000, 1)
     assert provider.polling == PollPlan(60, 1.5, 300, 26 * 3600)
-    assert provider.format(FORM).encode("a-1-1", "Hi") == AnthropicCodec(FORM).encode("a-1-1", "Hi")
+    assert ENTRY.codec_for(FORM, {}).encode("a-1-1", "Hi") == AnthropicCodec(FORM).encode("a-1-1", "Hi")
     provider.close()
 
 
 def test_a_provider_encodes_as_its_options_say() -> None:
     """Version, cache and effort."""
-    provider = Anthropic(KEY, version="2023-06-01", cache="1h", effort="low")
+    options = {"version": "2023-06-01", "cache": "1h", "effort": "low"}
     form = RequestForm("claude-sonnet-4-5", "x" * 5000, temperature=0.5)
-    body = json.loads(provider.format(form).encode("a", "Hi"))["params"]
+    body = json.loads(ENTRY.codec_for(form, options).encode("a", "Hi"))["params"]
     assert (body["temperature"], body["output_config"]) == (0.5, {"effort": "low"})
     assert body["system"][0]["cache_control"]["ttl"] == "1h"
-    provider.close()
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,9 @@ import pytest
 
 from blocks.batch import BatchPhase, EncodedBatch, Found, RequestForm, Usage
 from blocks.errors import AuthenticationFailed, NotFound, UnknownOutcome
-from blocks.providers.anthropic import AnswerReader, Anthropic, AnthropicCodec, id_of, read_page, read_status
+from blocks.providers.anthropic.batches import Anthropic
+from blocks.providers.anthropic.codec import AnswerReader, AnthropicCodec, read_page, read_status
+from blocks.providers.lenient import id_of
 from tests.blocks.scripted import Say, serving
 
 ROOT = Path(__file__).resolve().parents[2]

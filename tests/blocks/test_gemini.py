@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 
 from blocks.batch import (
     LONGER,
-    PORTABLE_ID,
     Answer,
     BatchPhase,
     BatchStatus,
@@ -41,22 +40,11 @@ from blocks.errors import (
     Transient,
     UnknownOutcome,
 )
-from blocks.providers.gemini import (
-    ECHO,
-    ECHO_TOKENS,
-    INLINE_BYTES,
-    INLINE_REQUESTS,
-    LIMITS,
-    PAGE,
-    SLOWEST_UPLOAD,
-    UNPROVEN,
-    Gemini,
-    GeminiCodec,
-    RowReader,
-    echo_of,
-    read_error,
-    read_status,
-)
+from blocks.providers.gemini import LIMITS
+from blocks.providers.gemini.answers import UNPROVEN, RowReader
+from blocks.providers.gemini.batches import INLINE_BYTES, INLINE_REQUESTS, PAGE, SLOWEST_UPLOAD, Gemini
+from blocks.providers.gemini.codec import ECHO, ECHO_TOKENS, GeminiCodec, echo_of, read_status
+from blocks.providers.gemini.errors import read_error
 from tests.blocks.scripted import Asked, Drop, Say, Server, Step, serving
 
 SCHEMA: dict[str, Any] = {
@@ -760,8 +748,7 @@ def test_a_batch_is_looked_after_for_as_long_as_it_may_take() -> None:
     """Two days, and some; a portable key; batches at once, and bytes of a file."""
     with connected() as (provider, _):
         assert provider.polling == PollPlan(60, 1.5, 300, 50 * 3600)
-        assert provider.limits is LIMITS
-        assert (LIMITS.max_in_flight, LIMITS.max_bytes, LIMITS.custom_id) == (100, 2_000_000_000, PORTABLE_ID)
+        assert (LIMITS.max_in_flight, LIMITS.max_bytes) == (100, 2_000_000_000)
     with connected(polling=PollPlan(1)) as (provider, _):
         assert provider.polling == PollPlan(1)
 

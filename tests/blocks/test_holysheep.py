@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from blocks.batch import Answer, BatchPhase, EncodedBatch, Failure, FailureKind, Found, RequestForm, Usage
 from blocks.connections import connection_for
 from blocks.errors import BatchRefused, ProviderError, SpendLimitReached, Transient, UnknownOutcome, UsageError
-from blocks.providers.holysheep import RESULTS_PAGE, HolySheep, HolySheepCodec, read_item, read_status
+from blocks.providers.holysheep.batches import RESULTS_PAGE, HolySheep
+from blocks.providers.holysheep.codec import HolySheepCodec, read_item, read_status
 from tests.blocks.scripted import Drop, Say, Server, Step, serving
 
 FORM = RequestForm("claude-sonnet-4.5", "Be brief.", {"type": "object"})

@@ -39,16 +39,9 @@ from blocks.errors import (
     Transient,
     UnknownOutcome,
 )
-from blocks.providers.openai import (
-    BATCHES_PAGE,
-    CHAT,
-    RESPONSES,
-    STRICT,
-    OpenAI,
-    OpenAICodec,
-    read_line,
-    read_status,
-)
+from blocks.providers.openai import ENTRY
+from blocks.providers.openai.batches import BATCHES_PAGE, OpenAI
+from blocks.providers.openai.codec import CHAT, RESPONSES, STRICT, OpenAICodec, read_line, read_status
 from blocks.providers.schemas import NotStrict, narrowed
 from tests.blocks.scripted import Asked, Drop, Say, Server, Step, serving
 
@@ -334,7 +327,7 @@ def test_a_batch_is_a_file_and_an_order(batch: EncodedBatch) -> None:
 def test_the_endpoint_of_the_lines_is_the_batchs(batch: EncodedBatch) -> None:
     """The service refuses a batch whose lines call something else."""
     with connected(UPLOADED, CREATED, endpoint=RESPONSES) as (provider, server):
-        line = json.loads(provider.format(FORM).encode("run-1-1", "Hi"))
+        line = json.loads(ENTRY.codec_for(FORM, {"endpoint": RESPONSES}).encode("run-1-1", "Hi"))
         provider.submit(batch, FORM)
     assert json.loads(server.asked[1].body)["endpoint"] == line["url"] == RESPONSES
 

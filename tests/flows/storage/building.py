@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from blocks.batch import Answer, RequestForm
-from blocks.providers.holysheep import HolySheepCodec
+from blocks.providers.holysheep.codec import HolySheepCodec
 from flows.domain.events import BatchResult, Slice
 from flows.domain.judging import BatchAnswers, Judge
 from flows.domain.keys import form_digest

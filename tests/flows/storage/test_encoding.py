@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from blocks.batch import EncodedBatch, RequestForm
-from blocks.providers.holysheep import HolySheepCodec
+from blocks.providers.holysheep.codec import HolySheepCodec
 from flows.domain.events import Slice
 from flows.storage.encoding import BatchWriter
 from flows.storage.plan import generations

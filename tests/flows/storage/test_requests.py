@@ -6,7 +6,7 @@ import pytest
 
 from blocks.batch import RequestForm
 from blocks.errors import StateError
-from blocks.providers.holysheep import HolySheepCodec
+from blocks.providers.holysheep.codec import HolySheepCodec
 from flows.storage.plan import generations
 from flows.storage.requests import FrozenRequests
 from tests.flows.storage.building import Work, parquet

@@ -1,21 +1,13 @@
 """Anthropic's Message Batches: one JSON body of requests, then a stream of result lines.
 
-The section numbers are those of the PROTOCOLS reference, §2 (Anthropic) and §1.1 (a create whose answer was lost).
+The section numbers are those of docs/wire-protocols.md, §2 (Anthropic) and §1.1 (a create whose answer was lost).
 What is sent keeps to the reference; what is read may be anything: absent and null fields, unknown words.
-
-The codec is pure and stands on top; the calls follow.
 """
 
 from __future__ import annotations
 
-import hashlib
-import logging
 import re
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
-from threading import Lock
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -25,44 +17,21 @@ from blocks.batch import (
     Answer,
     BatchPhase,
     BatchStatus,
-    EncodedBatch,
     Failure,
     FailureKind,
-    Found,
-    Limits,
-    PollPlan,
     RequestForm,
     Usage,
 )
-from blocks.entries import SETTLE as SETTLE_OPTION
-from blocks.entries import Option, ProviderEntry
-from blocks.errors import BatchRefused, NotFound, Transient, UnknownOutcome, UsageError
-from blocks.providers.lenient import array, is_count, mapping, string, time_of
-from blocks.providers.reconciling import CLOCK_SLACK, SETTLE, Settling, keep_one
+from blocks.errors import UsageError
+from blocks.providers.anthropic.choices import mending
+from blocks.providers.lenient import id_of, is_count, mapping, string, time_of, unexpected
 from blocks.providers.schemas import NotStrict, Subset, narrowed
-from blocks.transport import Complaint, Transport
 
-log = logging.getLogger("batchwerk.anthropic")
-
-BASE_URL = "https://api.anthropic.com"
-PATHS = {
-    "batches": "/v1/messages/batches",
-    "batch": "/v1/messages/batches/{id}",
-    "results": "/v1/messages/batches/{id}/results",
-    "cancel": "/v1/messages/batches/{id}/cancel",
-}
 OUTCOMES = ("succeeded", "errored", "canceled", "expired")  # counters of requests that are done (§2.3)
-BATCHES_PAGE = 1000  # the most that a list gives (§2.2)
 
 VERSION, AUTH, CACHE, EFFORT = "2026-10-21", "x-api-key", "5m", "default"  # the defaults of the options
 WITHOUT_SAMPLING = "2026-10-21"  # the version since which `temperature` is refused (§2.1)
 
-LIMITS = Limits(  # §2.6, tier "Start"
-    max_requests=100_000,
-    max_bytes=256_000_000,
-    max_queued_requests=200_000,
-    submissions_at_once=1,  # of two creates whose answers are lost, each could be taken for the other (§1.1)
-)
 
 # `max_tokens` is required. Where the job names no limit there is room for an answer and for what models from 5 on think
 # before it, and `LONGER` times as much is still less than what any model since 4.5 can write.
@@ -215,7 +184,7 @@ def read_status(body: Any) -> BatchStatus:
     batch = mapping(body)
     named = id_of(batch)
     if not named:
-        raise _unexpected("a batch without its id")
+        raise unexpected("anthropic", "a batch without its id")
     wording = string(batch.get("processing_status")) or "unknown"
     counts = mapping(batch.get("request_counts"))
     known = [counts[name] for name in OUTCOMES if is_count(counts.get(name))]
@@ -227,11 +196,6 @@ def read_status(body: Any) -> BatchStatus:
         done=sum(known) if known else None,  # 0 until the whole batch has ended
         created_at=time_of(batch.get("created_at")),
     )
-
-
-def id_of(body: Mapping[str, Any]) -> str:
-    """The id that an answer names; empty where it names none."""
-    return string(body.get("id"))
 
 
 def size_of(batch: Mapping[str, Any]) -> int | None:
@@ -248,16 +212,8 @@ def read_page(page: Any) -> tuple[list[Mapping[str, Any]], bool]:
     """A page of the list and whether there are more."""
     items = mapping(page).get("data")
     if not isinstance(items, list):
-        raise _unexpected("a list that is none")
+        raise unexpected("anthropic", "a list that is none")
     return [item for item in items if isinstance(item, Mapping)], bool(page.get("has_more"))
-
-
-def _unexpected(what: str) -> Transient:
-    return Transient(
-        f"anthropic answered with {what}",
-        next_step="run the same command again: it goes on from here",
-        provider="anthropic",
-    )
 
 
 # --- answers --------------------------------------------------------------------------------------------------------
@@ -278,7 +234,7 @@ class AnswerReader:
 
     def read(self, line: bytes) -> Answer | None:
         """None for a line that can't be read or names no request."""
-        row = _row_of(line)
+        row = row_of(line)
         custom_id = string(row.get("custom_id"))
         return Answer(custom_id, *self._outcome(mapping(row.get("result")))) if custom_id else None
 
@@ -314,7 +270,7 @@ class AnswerReader:
             return text
 
 
-def _row_of(line: bytes) -> Mapping[str, Any]:
+def row_of(line: bytes) -> Mapping[str, Any]:
     """A line's object; an empty one for anything else."""
     try:
         return mapping(orjson.loads(line))
@@ -398,285 +354,3 @@ def usage_of(usage: Any, *, lasts_an_hour: bool = False) -> Usage | None:
 def _count(counts: Mapping[str, Any], name: str) -> int:
     count = counts.get(name)
     return count if is_count(count) else 0
-
-
-# --- the capitals of choices ----------------------------------------------------------------------------------------
-
-Mend = Callable[[Any, Any], bool]  # of a list or object and a place in it: puts the value there right, says whether
-
-
-def mending(part: Any) -> Mend | None:
-    """What puts the capitals of an answer's choices right; None where the schema has no choices of texts.
-
-    Choices are looked for at the root, in properties and items, and beside null in a union. Where several parts of a
-    union may be meant, and behind a `$ref`, nothing is touched.
-    """
-    schema = mapping(part)
-    if "anyOf" in schema or "oneOf" in schema:
-        branches = array(schema.get("anyOf", schema.get("oneOf")))
-        meant = [branch for branch in branches if mapping(branch).get("type") != "null"]
-        return mending(meant[0]) if len(meant) == 1 else None
-    if "enum" in schema or "const" in schema:
-        return _mend_choice([schema["const"]] if "const" in schema else array(schema["enum"]))
-    properties = mapping(schema.get("properties"))
-    named = {name: mend for name, inner in properties.items() if (mend := mending(inner))}
-    if named:
-        return _mend_properties(named)
-    items = mending(schema["items"]) if "items" in schema else None
-    return _mend_items(items) if items else None
-
-
-def _mend_choice(choices: list[Any]) -> Mend | None:
-    texts = {choice for choice in choices if isinstance(choice, str)}
-    alike = Counter(text.casefold() for text in texts)
-    meant = {text.casefold(): text for text in texts if alike[text.casefold()] == 1}
-
-    def mend(place: Any, key: Any) -> bool:
-        value = place[key]
-        choice = meant.get(value.casefold()) if isinstance(value, str) and value not in texts else None
-        if choice is None:
-            return False
-        place[key] = choice
-        return True
-
-    return mend if meant else None
-
-
-def _mend_properties(properties: Mapping[str, Mend]) -> Mend:
-    def mend(place: Any, key: Any) -> bool:
-        value = place[key]
-        if not isinstance(value, dict):
-            return False
-        return sum(part(value, name) for name, part in properties.items() if name in value) > 0
-
-    return mend
-
-
-def _mend_items(item: Mend) -> Mend:
-    def mend(place: Any, key: Any) -> bool:
-        value = place[key]
-        return isinstance(value, list) and sum(item(value, number) for number in range(len(value))) > 0
-
-    return mend
-
-
-# --- calls ----------------------------------------------------------------------------------------------------------
-
-_creating: dict[str, Lock] = {}  # one for each key at an address; creates of this process go one after another
-
-
-class Anthropic:
-    """Anthropic's calls. Nothing can be attached to a batch, so one is known again by its results only (§1.1).
-
-    `settle`: seconds for which a batch that no list shows may still appear.
-    """
-
-    name = "anthropic"
-    verified_lookup = True
-    polling = PollPlan(first=60.0, factor=1.5, longest=300.0, patience=26 * 3600.0)  # §11; a batch ends within a day
-
-    def __init__(
-        self,
-        api_key: str,
-        base_url: str = BASE_URL,
-        *,
-        limits: Limits = LIMITS,
-        polling: PollPlan | None = None,
-        version: str = VERSION,
-        auth: str = AUTH,
-        cache: str = CACHE,
-        effort: str = EFFORT,
-        settle: float = SETTLE,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self.limits = limits
-        self.polling = polling or self.polling
-        self._version, self._cache, self._effort = version, cache, effort
-        self._settling = Settling(self.name, settle, clock)
-        self._first_ids: dict[str, str] = {}  # of batches whose results were looked into: the first custom_id
-        self._pauses: dict[str, float] = {}  # of lost batches that are waited for, by tag
-        self._key = api_key
-        base_url = base_url.rstrip("/").removesuffix("/v1")  # our paths begin with it; elsewhere the address ends in it
-        place = hashlib.sha256(f"{base_url}\n{api_key}".encode()).hexdigest()
-        self._turn = _creating.setdefault(place, Lock())
-        named = {"authorization": f"Bearer {api_key}"} if auth == "bearer" else {"x-api-key": api_key}
-        headers = {**named, "anthropic-version": version}
-        self._http = Transport(self.name, base_url, headers, self._read_error, out_of_money=_out_of_money)
-
-    def format(self, form: RequestForm) -> AnthropicCodec:
-        """How to encode requests of this form. Raises UsageError for what the version or the model does not take."""
-        return AnthropicCodec(form, version=self._version, cache=self._cache, effort=self._effort)
-
-    def submit(self, batch: EncodedBatch, form: RequestForm) -> str:  # noqa: ARG002  # the form is in the body
-        """Send the body, when no other create under this key is on its way."""
-        try:
-            with self._turn:
-                answer = self._http.create(PATHS["batches"], batch.path, batch.bytes, {})
-        except UnknownOutcome:
-            self._settling.note_lost(batch.tag)
-            raise
-        if named := id_of(mapping(answer)):
-            return named
-        self._settling.note_lost(batch.tag)
-        raise UnknownOutcome("anthropic accepted a batch and named no id for it", provider=self.name)
-
-    def find(self, batch: EncodedBatch, form: RequestForm) -> Found | None:  # noqa: ARG002  # its tag is enough
-        """Look into the results of batches of the right age and size; None once none can be it (§1.1).
-
-        One that has not ended can't be told from others: raises UnknownOutcome until it has, unless another is ours.
-        """
-        candidates = {id_of(item): item for item in self._listed(batch.sent_at - CLOCK_SLACK) if _may_be(item, batch)}
-        first_ids = {named: self._first_id(item) for named, item in candidates.items()}
-        ours = [named for named, first in first_ids.items() if first is not None and first.startswith(f"{batch.tag}-")]
-        if ours:
-            return keep_one(self.name, [read_status(candidates[named]) for named in ours], batch.tag, self.cancel)
-        waited_for = sorted(named for named, first in first_ids.items() if first is None)
-        if waited_for:
-            raise self._not_told_yet(batch.tag, waited_for)
-        self._settling.check(batch, where=f": it has {batch.requests:,} requests")
-        return None
-
-    def _first_id(self, item: Mapping[str, Any]) -> str | None:
-        """The first custom_id of a batch's results: it tells whose they are. None while it can't be read.
-
-        Empty for results that are gone for good: the batch is of no use, even if it is ours.
-        """
-        named = id_of(item)
-        if named in self._first_ids:
-            return self._first_ids[named]
-        if string(item.get("archived_at")):
-            log.warning("the results of %s are gone: whose they were can't be told any more", named)
-            return ""
-        if read_status(item).phase is BatchPhase.RUNNING:
-            return None
-        try:
-            with closing(self._http.lines(PATHS["results"].format(id=named))) as lines:
-                found = next((found for line in lines if (found := string(_row_of(line).get("custom_id")))), None)
-        except NotFound:  # ended, and not yet there to be read
-            return None
-        if found is not None:
-            self._first_ids[named] = found
-        return found
-
-    def _not_told_yet(self, tag: str, candidates: list[str]) -> UnknownOutcome:
-        """To be asked again when a batch would be polled again."""
-        before = self._pauses.get(tag)
-        self._pauses[tag] = pause = self.polling.first if before is None else self.polling.next_pause(before)
-        return UnknownOutcome(
-            f"anthropic can't tell yet whether the batch tagged {tag} was accepted: it may be "
-            f"{' or '.join(candidates)}, whose results will show it",
-            next_step="nothing needs to be done; the same command goes on from here",
-            provider=self.name,
-            retry_after=pause,
-        )
-
-    def _listed(self, since: float) -> Iterator[Mapping[str, Any]]:
-        """Batches of the key's workspace, newest first, back to a time.
-
-        Raises Transient for a list that breaks off: a batch that is not in it may exist all the same.
-        """
-        params: dict[str, str | int] = {"limit": BATCHES_PAGE}
-        more = True
-        while more:
-            items, more = read_page(self._http.get(PATHS["batches"], **params))
-            made = [_made_at(item) for item in items]
-            yield from (item for item, at in zip(items, made, strict=True) if at is None or at >= since)
-            times = [at for at in made if at is not None]
-            more = more and not (times and max(times) < since)
-            last = id_of(items[-1]) if items else ""
-            if more and last in {"", params.get("after_id")}:
-                raise _unexpected("a list that promises more and does not go on")
-            params["after_id"] = last
-
-    def poll(self, batch_id: str) -> BatchStatus:
-        """Where the batch stands."""
-        return read_status(self._http.get(PATHS["batch"].format(id=batch_id)))
-
-    def results(self, batch_id: str, form: RequestForm) -> Iterator[Answer]:
-        """The lines of the results, read at our own base URL: the batch names an address, and a key goes to no other.
-
-        Raises NotFound where they are archived, 29 days after the batch was made, or not there.
-        """
-        batch = mapping(self._http.get(PATHS["batch"].format(id=batch_id)))
-        if not id_of(batch):
-            raise _unexpected("a batch without its id")
-        if string(batch.get("archived_at")):
-            raise NotFound(
-                f"anthropic no longer has the results of {batch_id}: it keeps them for 29 days",
-                next_step="what was collected before is kept",
-                provider=self.name,
-            )
-        reader, unreadable = AnswerReader(form, self._cache), 0
-        for line in self._http.lines(PATHS["results"].format(id=batch_id)):
-            answer = reader.read(line)
-            if answer is not None:
-                yield answer
-            elif line.strip():
-                unreadable += 1
-        if unreadable:
-            log.warning("anthropic: %d lines of %s can't be read and were skipped", unreadable, batch_id)
-
-    def cancel(self, batch_id: str) -> BatchStatus:
-        """Ask to stop; what runs by then is finished and paid. A batch that has ended is told as it is."""
-        try:
-            return read_status(self._http.post(PATHS["cancel"].format(id=batch_id)))
-        except BatchRefused:
-            status = self.poll(batch_id)
-            if status.phase is BatchPhase.RUNNING:
-                raise
-            return status
-
-    def close(self) -> None:
-        """Close all connections."""
-        self._http.close()
-
-    def _read_error(self, body: Any) -> Complaint:
-        """An error body (§2.7) without the key, which gateways may repeat."""
-        _, code, message = error_of(body)
-        return Complaint(code or None, message.replace(self._key, "…") if self._key else message)
-
-
-def _may_be(item: Mapping[str, Any], batch: EncodedBatch) -> bool:
-    """Whether a batch of the list may be the one that was sent; one whose size can't be read may be."""
-    named = id_of(item)
-    return bool(named) and named not in batch.others and size_of(item) in {None, batch.requests}
-
-
-def _made_at(item: Mapping[str, Any]) -> float | None:
-    at = time_of(item.get("created_at"))
-    return at.timestamp() if at else None
-
-
-def _out_of_money(status: int, code: str | None, retry_after: float | None) -> bool:
-    """A 429 that names no time to wait is the monthly limit: waiting is of no use (§2.7)."""
-    return code in SPEND_CODES or (status == 429 and retry_after is None)
-
-
-ENTRY = ProviderEntry(
-    name="anthropic",
-    title="Anthropic",
-    service="Anthropic's Message Batches",
-    key_variable="ANTHROPIC_API_KEY",
-    base_url=BASE_URL,
-    base_url_help="Where the API is, without /v1.",
-    limits=LIMITS,
-    client=Anthropic,
-    codec=AnthropicCodec,
-    options=(
-        Option("version", "The API version.", (VERSION, "2023-06-01"), in_codec=True),
-        Option("auth", "The header that carries the key.", (AUTH, "bearer")),
-        Option(
-            "cache",
-            "How long a system text that is long enough stays in the prompt cache.",
-            (CACHE, "off", "1h"),
-            in_codec=True,
-        ),
-        Option(
-            "effort",
-            "How much the model thinks before it answers.",
-            (EFFORT, "low", "medium", "high", "xhigh", "max"),
-            in_codec=True,
-        ),
-        SETTLE_OPTION,
-    ),
-)
