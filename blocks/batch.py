@@ -25,7 +25,7 @@ class RequestForm:
     temperature: float | None = None
 
 
-PORTABLE_ID = r"[a-zA-Z0-9_-]{1,64}"  # accepted by every provider as a custom_id
+PORTABLE_ID = r"[a-zA-Z0-9_-]{1,64}"  # accepted by every provider as a custom_id (docs/wire-protocols.md §1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,6 @@ class Limits:
     max_queued_tokens: int | None = None  # input tokens, in all batches of a model at once
     submissions_per_hour: int | None = None
     submissions_at_once: int | None = None  # over all runs
-    custom_id: str = PORTABLE_ID  # a regular expression
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +122,9 @@ class Usage(NamedTuple):
 class FailureKind(StrEnum):
     """What a failed request means for its next attempt."""
 
-    PASSING = "passing"  # retried; uses up an attempt
-    EXCUSED = "excused"  # retried; it was not billed and says nothing about the row
-    FINAL = "final"  # the same request will fail again
+    TRANSIENT = "transient"  # retried; uses up an attempt
+    NOT_RUN = "not_run"  # retried; it was not billed and says nothing about the row
+    TERMINAL = "terminal"  # the same request will fail again
     CUT_OFF = "cut_off"  # the answer reached the limit of output tokens: retried once with a larger limit
     REFUSED = "refused"  # the model declined; final
     FILTERED = "filtered"  # the provider's content filter stopped it; final
@@ -151,7 +150,7 @@ class Answer(NamedTuple):
 LONGER = 4  # factor on the output tokens of a request whose answer was cut off
 
 
-class BatchFormat(Protocol):
+class BatchCodec(Protocol):
     """How requests of one form become the bytes of a batch: head, requests joined by the separator, tail."""
 
     head: bytes
@@ -170,13 +169,8 @@ class BatchProvider(Protocol):
     """A service with a batch API. Methods raise `blocks.errors.ProviderError`s and nothing else."""
 
     name: str
-    limits: Limits
     polling: PollPlan
     verified_lookup: bool  # whether `find` can be trusted to tell if a batch was accepted
-
-    def format(self, form: RequestForm) -> BatchFormat:
-        """How to encode requests of this form."""
-        ...
 
     def submit(self, batch: EncodedBatch, form: RequestForm) -> str:
         """Send a new batch and return the provider's id for it.

@@ -1,15 +1,21 @@
-"""Prefect blocks: connections and secrets that a team saves once and names in runs. They run nothing."""
+"""Prefect blocks: connections and secrets that a team saves once and names in runs. They run nothing.
+
+Each provider of the catalog has a type of block: its fields are key, address and the provider's options.
+"""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, cast
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, Literal, cast
 
 from prefect.blocks.core import Block
 from prefect.utilities.asyncutils import run_coro_as_sync
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, create_model
 
+from blocks.catalog import PROVIDERS
+from blocks.entries import ProviderEntry
 from blocks.errors import UsageError
-from blocks.providers import anthropic, gemini, holysheep, mistral, openai
 
 
 class ProviderCredentials(Block):
@@ -24,94 +30,67 @@ class ProviderCredentials(Block):
         return {name: str(getattr(self, name)) for name in sorted(own)}
 
 
-class HolySheepCredentials(ProviderCredentials):
-    """How to reach HolySheep AI's batch API."""
-
-    _block_type_name: ClassVar[str] = "HolySheep Credentials"
-    _block_type_slug: ClassVar[str] = "holysheep-credentials"
-    _description: ClassVar[str] = "API key and base URL of HolySheep AI, for Batchwerk's enrich flow."
-
-    base_url: str = Field(default=holysheep.BASE_URL, description="Where the API is.")
-    idempotency: Literal["unverified", "verified"] = Field(
-        default="unverified",
-        description="`verified` once the server is known to answer a repeated Idempotency-Key with the first batch.",
+@cache
+def block_type(name: str) -> type[ProviderCredentials]:
+    """The type of a provider's blocks; its slug is `<name>-credentials`."""
+    entry = PROVIDERS[name]
+    fields: dict[str, Any] = dict(_fields(entry))
+    # Prefect registers a type by its slug while the class is made: the names have to be there by then.
+    named = type(
+        f"{entry.title}Names",
+        (),
+        {
+            "_block_type_name": f"{entry.title} Batch Credentials",
+            "_block_type_slug": slug_of(name),
+            "_description": f"API key and base URL of {entry.service}, for Batchwerk's enrich flow.",
+        },
+    )
+    return create_model(
+        f"{entry.title}Credentials",
+        __base__=(named, ProviderCredentials),
+        __module__=__name__,
+        __doc__=f"How to reach {entry.service}.",
+        **fields,
     )
 
 
-class OpenAICredentials(ProviderCredentials):
-    """How to reach OpenAI's batch API, or that of a service which speaks its dialect."""
-
-    _block_type_name: ClassVar[str] = "OpenAI Batch Credentials"
-    _block_type_slug: ClassVar[str] = "openai-credentials"
-    _description: ClassVar[str] = "API key and base URL of OpenAI or a compatible service, for Batchwerk's enrich flow."
-
-    base_url: str = Field(default=openai.BASE_URL, description="Where the API is; most addresses end in /v1.")
-    endpoint: Literal["/v1/chat/completions", "/v1/responses"] = Field(
-        default="/v1/chat/completions", description="What each request of a batch calls."
-    )
+def slug_of(name: str) -> str:
+    """What a saved block of a provider is named by, before its own name."""
+    return f"{name}-credentials"
 
 
-class AnthropicCredentials(ProviderCredentials):
-    """How to reach Anthropic's Message Batches."""
-
-    _block_type_name: ClassVar[str] = "Anthropic Batch Credentials"
-    _block_type_slug: ClassVar[str] = "anthropic-credentials"
-    _description: ClassVar[str] = "API key and base URL of Anthropic, for Batchwerk's enrich flow."
-
-    base_url: str = Field(default=anthropic.BASE_URL, description="Where the API is, without /v1.")
-    version: Literal["2026-10-21", "2023-06-01"] = Field(default="2026-10-21", description="The API version.")
-    auth: Literal["x-api-key", "bearer"] = Field(default="x-api-key", description="In which header the key goes.")
-    cache: Literal["5m", "off", "1h"] = Field(
-        default="5m", description="How long a system text that is long enough stays in the prompt cache."
-    )
-    effort: Literal["default", "low", "medium", "high", "xhigh", "max"] = Field(
-        default="default", description="How much the model thinks before it answers."
-    )
+def _fields(entry: ProviderEntry) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    """Types and defaults as pydantic takes them; numbers are given with `--option` only."""
+    yield "base_url", (str, Field(default=entry.base_url, description=entry.base_url_help))
+    for option in entry.options:
+        if option.choices:
+            yield option.name, (Literal[option.choices], Field(default=option.usual, description=option.help))
 
 
-class MistralCredentials(ProviderCredentials):
-    """How to reach Mistral's batch jobs."""
-
-    _block_type_name: ClassVar[str] = "Mistral Batch Credentials"
-    _block_type_slug: ClassVar[str] = "mistral-credentials"
-    _description: ClassVar[str] = "API key and base URL of Mistral, for Batchwerk's enrich flow."
-
-    base_url: str = Field(default=mistral.BASE_URL, description="Where the API is, without /v1.")
-    inline: Literal["auto", "never"] = Field(default="auto", description="Whether small batches go without a file.")
+def block_types() -> list[type[ProviderCredentials]]:
+    """Those of all providers, in the order of the catalog."""
+    return [block_type(name) for name in PROVIDERS]
 
 
-class GeminiCredentials(ProviderCredentials):
-    """How to reach the Gemini Developer API's batches."""
-
-    _block_type_name: ClassVar[str] = "Gemini Batch Credentials"
-    _block_type_slug: ClassVar[str] = "gemini-credentials"
-    _description: ClassVar[str] = "API key and base URL of the Gemini Developer API, for Batchwerk's enrich flow."
-
-    base_url: str = Field(default=gemini.BASE_URL, description="Where the API is, without its version.")
-    api_version: Literal["v1beta", "v1"] = Field(default="v1beta", description="The API version.")
-
-
-BLOCKS: dict[str, type[ProviderCredentials]] = {
-    "holysheep": HolySheepCredentials,
-    "openai": OpenAICredentials,
-    "anthropic": AnthropicCredentials,
-    "mistral": MistralCredentials,
-    "gemini": GeminiCredentials,
-}
+HolySheepCredentials = block_type("holysheep")
+OpenAICredentials = block_type("openai")
+AnthropicCredentials = block_type("anthropic")
+MistralCredentials = block_type("mistral")
+GeminiCredentials = block_type("gemini")
 
 
 def load_block(slug: str) -> ProviderCredentials:
     """The saved block `type/name`. Raises UsageError where there is none."""
     kind, _, name = slug.partition("/")
-    for block in BLOCKS.values():
-        if kind == block._block_type_slug:
-            try:
-                loading: Any = block.aload(name)
-                return cast("ProviderCredentials", run_coro_as_sync(loading))
-            except ValueError as error:
-                raise UsageError(
-                    f"there is no saved block {slug}",
-                    next_step="`batchwerk setup` registers the block types; make one in the UI or with block.save",
-                ) from error
-    known = ", ".join(f"{block._block_type_slug}/NAME" for block in BLOCKS.values())
-    raise UsageError(f"there is no block type {kind!r} for a provider", next_step=f"known are {known}")
+    provider = next((provider for provider in PROVIDERS if kind == slug_of(provider)), None)
+    if provider is None:
+        known = ", ".join(f"{slug_of(provider)}/NAME" for provider in PROVIDERS)
+        raise UsageError(f"there is no block type {kind!r} for a provider", next_step=f"known are {known}")
+    try:
+        loading: Any = block_type(provider).aload(name)
+        return cast("ProviderCredentials", run_coro_as_sync(loading))
+    except ValueError as error:
+        raise UsageError(
+            f"there is no saved block {slug}",
+            next_step="`batchwerk setup` registers the block types; make one in the UI or with block.save",
+        ) from error

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from blocks.batch import Answer, BatchFormat, BatchProvider, BatchStatus, EncodedBatch, Failure, Found, RequestForm
+from blocks.batch import Answer, BatchProvider, BatchStatus, EncodedBatch, Failure, Found, RequestForm
 
 MIN_LENGTH = 8  # characters: a shorter text is not a key, and hiding it would garble messages
 
@@ -38,13 +38,8 @@ class Masked:
         self._provider = provider
         self._mask = mask
         self.name = provider.name
-        self.limits = provider.limits
         self.polling = provider.polling
         self.verified_lookup = provider.verified_lookup
-
-    def format(self, form: RequestForm) -> BatchFormat:
-        """How to encode requests of this form."""
-        return self._provider.format(form)
 
     def submit(self, batch: EncodedBatch, form: RequestForm) -> str:
         """Send a new batch."""

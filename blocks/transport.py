@@ -23,7 +23,7 @@ from blocks.errors import (
     BatchTooLarge,
     NotFound,
     ProviderError,
-    SpendLimitReached,
+    SpendLimitAccessed,
     Transient,
     UnknownOutcome,
     UsageError,
@@ -121,7 +121,7 @@ class Transport:
         )
 
     def upload_resumable(self, path: str, about: Any, file: Path, size: int) -> Any:
-        """Send a file by Google's resumable protocol (PROTOCOLS §5), in one piece, streamed from disk.
+        """Send a file by Google's resumable protocol (docs/wire-protocols.md §5), in one piece, streamed from disk.
 
         `about` is the JSON that the upload begins with. It may be done twice. The address that the server names for
         the bytes is called at our own base URL: a key never goes to another host.
@@ -283,7 +283,7 @@ def _kind_of(status: int, *, creating: bool) -> tuple[type[ProviderError], str]:
         case 401 | 403:
             return AuthenticationFailed, "check the API key and what it may do; what was collected is kept"
         case 402:
-            return SpendLimitReached, "raise the spend limit at the provider, then run the same command again"
+            return SpendLimitAccessed, "raise the spend limit at the provider, then run the same command again"
         case 404:
             return NotFound, "if it is the address: check --base-url, most end in /v1"
         case 413:

@@ -153,10 +153,10 @@ def emulator(context: typer.Context) -> None:
 def setup() -> int:
     """Register the Prefect blocks and create the concurrency limits that do not exist yet."""
     _set_prefect_defaults()
-    from blocks.credentials import BLOCKS  # noqa: PLC0415
+    from blocks.credentials import block_types  # noqa: PLC0415
     from flows.orchestration.limits import ensure_all_limits  # noqa: PLC0415
 
-    for block in BLOCKS.values():
+    for block in block_types():
         block.register_type_and_schema()
         typer.echo(f"block type {block._block_type_slug}")
     for name in ensure_all_limits():

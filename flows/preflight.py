@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from blocks.catalog import connection_for
+from blocks.connections import connection_for
 from blocks.errors import UsageError
 from flows.domain.job import Job, parse_job
 from flows.domain.prompts import Prompt

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 from pydantic.fields import FieldInfo
 
+from blocks.catalog import option_help, provider_help
 from blocks.errors import UsageError
 
 # Environment variables to set before Prefect is imported; `[tool.prefect]` in pyproject.toml gives the reasons.
@@ -68,10 +69,7 @@ class Settings(BaseModel):
     job: Annotated[Place, Cli("FILE")] = Field(
         description="Job file (YAML) with the prompt, the model and the answer's fields."
     )
-    provider: Annotated[str, Cli("NAME")] = Field(
-        description="local (the embedded emulator), holysheep, openai, anthropic, mistral, gemini, "
-        "or a saved block as type/name."
-    )
+    provider: Annotated[str, Cli("NAME")] = Field(description=provider_help())
     model: Annotated[Text | None, Cli("NAME")] = Field(
         default=None, description="Model to use instead of the one in the job file."
     )
@@ -136,7 +134,7 @@ class Settings(BaseModel):
     )
     options: Annotated[dict[str, OptionValue], Cli("KEY=VALUE", option="--option")] = Field(
         default_factory=dict,
-        description="Provider option, such as max_requests=1000; can be given several times (an object in the form).",
+        description=option_help(),
     )
 
 

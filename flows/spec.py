@@ -15,8 +15,8 @@ from typing import Any
 
 import orjson
 
-from blocks.batch import BatchFormat, Connection, Limits, RequestForm
-from blocks.catalog import format_for, limits_for
+from blocks.batch import BatchCodec, Connection, Limits, RequestForm
+from blocks.connections import codec_for, limits_for
 from flows.domain.job import Job
 from flows.domain.judging import Judge
 from flows.domain.money import ModelPrice, price_of, read_prices
@@ -47,9 +47,9 @@ class Spec:
         return self.job.form(self.schema, self.model)
 
     @cached_property
-    def codec(self) -> BatchFormat:
+    def codec(self) -> BatchCodec:
         """How requests become bytes."""
-        return format_for(self.connection, self.form)
+        return codec_for(self.connection, self.form)
 
     @cached_property
     def limits(self) -> Limits:

@@ -1,6 +1,6 @@
 """Chat completions in batches, as OpenAI and Mistral speak them: what requests begin with, how answers are read.
 
-The section numbers are those of the PROTOCOLS reference, §3 (OpenAI) and §4 (Mistral).
+The section numbers are those of docs/wire-protocols.md, §3 (OpenAI) and §4 (Mistral).
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any
 import orjson
 
 from blocks.batch import LONGER, Failure, FailureKind, RequestForm, Usage
-from blocks.providers.reading import array, is_count, mapping, string
+from blocks.providers.lenient import array, is_count, mapping, string
 
 Outcome = tuple[str | None, Usage | None, Failure | None]
 
-PASSING_STATUSES = {408, 409, 425, 429}  # beside those from 500 (§3.6)
+TRANSIENT_STATUSES = {408, 409, 425, 429}  # beside those from 500 (§3.6)
 TOKEN_LIMITS = {"max_completion_tokens", "max_output_tokens", "max_tokens"}
 
 # --- requests -------------------------------------------------------------------------------------------------------
@@ -51,8 +51,8 @@ def correction_note(correction: str, form: RequestForm) -> str:
 class Codes:
     """What a provider's codes of errors mean for a row; one that is not listed may pass."""
 
-    excused: Collection[str]
-    final: Collection[str]
+    not_run: Collection[str]
+    terminal: Collection[str]
     filtered: Collection[str]
 
 
@@ -69,7 +69,7 @@ def body_of(body: Any) -> Mapping[str, Any]:
 def stopped(reason: Any, form: RequestForm) -> Failure | None:
     """Why an answer ended before its end. Without a limit of the job it reached the model's own: none is larger."""
     if reason in ("length", "max_output_tokens", "max_tokens"):
-        kind = FailureKind.FINAL if form.max_output_tokens is None else FailureKind.CUT_OFF
+        kind = FailureKind.TERMINAL if form.max_output_tokens is None else FailureKind.CUT_OFF
         return Failure(kind, "length", "the answer was cut off at the limit of output tokens")
     if reason == "content_filter":
         return Failure(FailureKind.FILTERED, "content_filter", "the provider's filter stopped the answer")
@@ -91,7 +91,7 @@ def read_chat(
     if failure := stops(choice.get("finish_reason"), form):
         return None, usage, failure
     if not message:
-        return None, usage, passing("no_answer", "the answer has no message")
+        return None, usage, transient("no_answer", "the answer has no message")
     return joined(message.get("content")), usage, None
 
 
@@ -104,27 +104,27 @@ def joined(content: Any) -> str:
 
 def error_failure(code: str, message: str, codes: Codes) -> Failure:
     """An error by its code."""
-    kind = FailureKind.PASSING
-    if code in codes.excused:
-        kind = FailureKind.EXCUSED
+    kind = FailureKind.TRANSIENT
+    if code in codes.not_run:
+        kind = FailureKind.NOT_RUN
     elif code in codes.filtered:
         kind = FailureKind.FILTERED
-    elif code in codes.final:
-        kind = FailureKind.FINAL
+    elif code in codes.terminal:
+        kind = FailureKind.TERMINAL
     return Failure(kind, code or "unknown", message or "the provider gave no reason")
 
 
 def status_failure(status: int, code: str, message: str, codes: Codes) -> Failure:
     """An HTTP error by its status; 0 is what some rows say that never ran (§3.5)."""
-    final = 400 <= status < 500 and status not in PASSING_STATUSES
-    kind = FailureKind.FILTERED if code in codes.filtered else FailureKind.FINAL if final else FailureKind.PASSING
+    final = 400 <= status < 500 and status not in TRANSIENT_STATUSES
+    kind = FailureKind.FILTERED if code in codes.filtered else FailureKind.TERMINAL if final else FailureKind.TRANSIENT
     said = message or f"the provider answered {status} and gave no reason"
     return Failure(kind, code or f"http_{status}", said)
 
 
-def passing(code: str, message: str) -> Failure:
+def transient(code: str, message: str) -> Failure:
     """A failure that may pass."""
-    return Failure(FailureKind.PASSING, code, message)
+    return Failure(FailureKind.TRANSIENT, code, message)
 
 
 def usage_of(usage: Any) -> Usage | None:

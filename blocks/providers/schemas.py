@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from blocks.providers.reading import array, is_count, is_number, mapping
+from blocks.providers.lenient import array, is_count, is_number, mapping
 
 _TYPES = {"string", "number", "integer", "boolean", "null", "object", "array"}
 _LOCAL_REF = re.compile(r"#(?:/(?:\$defs|definitions)/([^/~%]+))?")

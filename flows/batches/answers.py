@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from blocks.batch import BatchPhase, BatchProvider
-from blocks.catalog import Reach
+from blocks.clients import Access
 from flows.domain.batches import Batch
 from flows.domain.events import BatchResult
 from flows.domain.judging import BatchAnswers
@@ -18,7 +18,7 @@ from flows.storage.state import StateDirectory
 class Order(NamedTuple):
     """Everything needed to collect a batch, in this process or in another one."""
 
-    reach: Reach
+    access: Access
     spec: Spec
     batch: Batch
     output: Path

@@ -178,10 +178,10 @@ def _exit_with_parent() -> None:
 
 
 def _result(order: Order, clients: dict[str, BatchProvider]) -> BatchResult | BatchwerkError:
-    name = repr(order.reach)  # shows no key
+    name = repr(order.access)  # shows no key
     try:
         if name not in clients:
-            clients[name] = order.reach.client()
+            clients[name] = order.access.client()
         return collect_answers(order, clients[name])
     except BatchwerkError as error:
         return error

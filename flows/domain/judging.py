@@ -16,8 +16,8 @@ from flows.domain.outcomes import OUTCOMES, Outcome, after_failure, merge_slices
 from flows.domain.schema import OutputSchema
 
 _BILLED = {Outcome.OK, Outcome.REJECTED, Outcome.CUT_OFF, Outcome.GONE}  # even if the provider reports no usage
-_MISSING = Failure(FailureKind.PASSING, "missing", "the provider returned no answer for this request")
-_NOT_RUN = Failure(FailureKind.EXCUSED, "not_run", "the batch ended before this request ran")
+_MISSING = Failure(FailureKind.TRANSIENT, "missing", "the provider returned no answer for this request")
+_NOT_RUN = Failure(FailureKind.NOT_RUN, "not_run", "the batch ended before this request ran")
 
 
 class Verdict(NamedTuple):
@@ -47,7 +47,7 @@ class Judge:
         values, reason = self.schema.read(answer.text or "")
         if values is not None:
             return Verdict(Outcome.OK, answer.usage, values)
-        return Verdict(Outcome.REJECTED, answer.usage, None, FailureKind.PASSING, reason, answer.text)
+        return Verdict(Outcome.REJECTED, answer.usage, None, FailureKind.TRANSIENT, reason, answer.text)
 
     def cost(self, usage: Usage | None) -> int | None:
         """Pico-dollars of an answer in a batch; None: unknown."""
@@ -166,9 +166,9 @@ class BatchAnswers:
 def _unanswered(*, failed: str | None, final: bool, gone: str | None, early: bool) -> Verdict:
     """The verdict on the requests of a batch that have no answer."""
     if gone is not None:
-        return _failed(Failure(FailureKind.FINAL, "gone", gone), Outcome.GONE)
+        return _failed(Failure(FailureKind.TERMINAL, "gone", gone), Outcome.GONE)
     if failed is not None:
-        kind = FailureKind.FINAL if final else FailureKind.EXCUSED
+        kind = FailureKind.TERMINAL if final else FailureKind.NOT_RUN
         return _failed(Failure(kind, "batch_failed", failed), OUTCOMES[kind])
     if early:
         return _failed(_NOT_RUN, OUTCOMES[_NOT_RUN.kind])

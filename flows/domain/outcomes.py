@@ -26,19 +26,19 @@ class Outcome(StrEnum):
 
 
 OUTCOMES = {
-    FailureKind.EXCUSED: Outcome.EXPIRED,
+    FailureKind.NOT_RUN: Outcome.EXPIRED,
     FailureKind.CUT_OFF: Outcome.CUT_OFF,
     FailureKind.REFUSED: Outcome.REFUSED,
     FailureKind.FILTERED: Outcome.FILTERED,
-    FailureKind.PASSING: Outcome.FAILED,
-    FailureKind.FINAL: Outcome.FAILED,
+    FailureKind.TRANSIENT: Outcome.FAILED,
+    FailureKind.TERMINAL: Outcome.FAILED,
 }
-NEVER_RETRIED = {FailureKind.FINAL, FailureKind.REFUSED, FailureKind.FILTERED}
+NEVER_RETRIED = {FailureKind.TERMINAL, FailureKind.REFUSED, FailureKind.FILTERED}
 
 
 def after_failure(piece: Slice, kind: FailureKind, max_attempts: int) -> tuple[bool, Slice]:
     """Whether a failed request of the slice is retried, and the slice after the failure."""
-    if kind is FailureKind.EXCUSED and piece.excused < MAX_EXCUSES:
+    if kind is FailureKind.NOT_RUN and piece.excused < MAX_EXCUSES:
         return True, piece._replace(attempt=piece.attempt + 1, excused=piece.excused + 1)
     used = piece.used + 1
     cut_off_again = kind is FailureKind.CUT_OFF and piece.longer  # a larger limit did not help

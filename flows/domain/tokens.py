@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from blocks.batch import BatchFormat
+from blocks.batch import BatchCodec
 from flows.domain.custom_ids import LONGEST_ID
 
 OVERHEAD = 7  # tokens that frame a request: about 4 per message, plus 3
@@ -59,7 +59,7 @@ def estimate_tokens(text: str) -> float:
 class TokenSample:
     """A growing sample of encoded requests, for scaling tokens by bytes."""
 
-    def __init__(self, codec: BatchFormat) -> None:
+    def __init__(self, codec: BatchCodec) -> None:
         self._codec = codec
         self._samples = 0
         self._tokens = 0.0

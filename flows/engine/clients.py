@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 
 from blocks.batch import BatchProvider, Connection
-from blocks.catalog import Reach, reached
+from blocks.clients import Access, open_access
 from flows.domain.batches import Batch
 from flows.spec import Spec
 from flows.storage.state import StateDirectory, read_json
@@ -21,7 +21,7 @@ class Clients:
         self._state = state
         self._current = spec
         self._specs = {"": spec, spec.fingerprint: spec}  # an unsent batch has no fingerprint
-        self._open: dict[object, tuple[Reach, BatchProvider]] = {}
+        self._open: dict[object, tuple[Access, BatchProvider]] = {}
         self._lock = threading.Lock()
 
     def spec_of(self, batch: Batch) -> Spec:
@@ -39,17 +39,17 @@ class Clients:
         """The client of the service that has the batch, opened once."""
         return self._opened(self.spec_of(batch).connection)[1]
 
-    def access_of(self, batch: Batch) -> Reach:
+    def access_of(self, batch: Batch) -> Access:
         """What another process needs to open its own client."""
         return self._opened(self.spec_of(batch).connection)[0]
 
-    def _opened(self, connection: Connection) -> tuple[Reach, BatchProvider]:
+    def _opened(self, connection: Connection) -> tuple[Access, BatchProvider]:
         # The emulator of a dialect has one state, whatever faults an earlier run switched on.
         options = () if connection.emulated else tuple(sorted(connection.options.items()))
         key = (connection.endpoint, connection.block, options)
         with self._lock:
             if key not in self._open:
-                access = self._stack.enter_context(reached(connection, self._state.path))
+                access = self._stack.enter_context(open_access(connection, self._state.path))
                 self._open[key] = access, self._stack.enter_context(closing(access.client()))
             return self._open[key]
 

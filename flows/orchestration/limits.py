@@ -8,7 +8,8 @@ from prefect.concurrency.sync import rate_limit
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
 from blocks.batch import Limits
-from blocks.catalog import DEFAULT_DIALECT, ENTRIES, LOCAL
+from blocks.catalog import LOCAL, PROVIDERS
+from blocks.emulator import EmulatorOptions
 from blocks.errors import UsageError
 from flows.batches.orchestrator import MAX_LANES, MAX_PERMITS, Allowance
 
@@ -42,7 +43,9 @@ def ensure_limits(provider: str, limits: Limits) -> Allowance:
 
 def ensure_all_limits() -> list[str]:
     """Limits for every provider; returns their names."""
-    known = {LOCAL: ENTRIES[DEFAULT_DIALECT].limits} | {provider: entry.limits for provider, entry in ENTRIES.items()}
+    known = {LOCAL: PROVIDERS[EmulatorOptions().dialect].limits} | {
+        provider: entry.limits for provider, entry in PROVIDERS.items()
+    }
     for provider, limits in known.items():
         ensure_limits(provider, limits)
     return [tag_for(provider) for provider in known]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from blocks.batch import BatchFormat, EncodedBatch
+from blocks.batch import BatchCodec, EncodedBatch
 from blocks.errors import StateError
 from flows.domain.custom_ids import LONGEST_ID, custom_id
 from flows.domain.events import Slice
@@ -20,7 +20,7 @@ Corrections = Callable[[int], Mapping[int, str]]  # by batch: by request, what w
 _NONE: dict[int, str] = {}
 
 
-def request_bytes(codec: BatchFormat, prompt: str) -> int:
+def request_bytes(codec: BatchCodec, prompt: str) -> int:
     """Bytes that a request with this prompt takes in a batch, under the longest custom_id."""
     return len(codec.encode(LONGEST_ID, prompt)) + len(codec.separator)
 
@@ -28,7 +28,7 @@ def request_bytes(codec: BatchFormat, prompt: str) -> int:
 class BatchWriter:
     """Renders and encodes batches. The same slices always give the same bytes."""
 
-    def __init__(self, requests: FrozenRequests, corrections: Corrections, prompt: Prompt, codec: BatchFormat) -> None:
+    def __init__(self, requests: FrozenRequests, corrections: Corrections, prompt: Prompt, codec: BatchCodec) -> None:
         self._requests = requests
         self._corrections = corrections
         self._prompt = prompt

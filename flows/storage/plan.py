@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 import orjson
 import pyarrow as pa
 
-from blocks.batch import BatchFormat
+from blocks.batch import BatchCodec
 from flows.domain.prompts import Prompt
 from flows.domain.ranges import Ranges
 from flows.storage.source import Source
@@ -34,7 +34,7 @@ class Question:
     source: Source
     prompt: Prompt
     digest: bytes  # of the form; part of every key
-    codec: BatchFormat
+    codec: BatchCodec
     skip_empty: tuple[str, ...]
     max_request_bytes: int | None
     limit: int | None

@@ -20,10 +20,13 @@ from urllib.parse import urlsplit
 import jsonschema_rs
 import orjson
 
-from blocks.batch import Answer, BatchFormat, BatchPhase, BatchProvider, BatchStatus, EncodedBatch, RequestForm
-from blocks.catalog import EMULATOR_POLLING, ENTRIES, SETTLE
+from blocks.batch import Answer, BatchCodec, BatchPhase, BatchProvider, BatchStatus, EncodedBatch, RequestForm
+from blocks.catalog import PROVIDERS
+from blocks.clients import EMULATOR_POLLING
 from blocks.emulator import RunningEmulator
 from blocks.emulator.service.batch import Outcome
+from blocks.entries import SETTLE
+from tests.blocks import sixth
 
 KEY = "sk-contract-5f3a9c71"
 PATIENCE = 20.0  # seconds that a test waits for what should come at once
@@ -42,6 +45,8 @@ FORM = RequestForm(MODEL, "You label reviews.", SCHEMA, 500)
 PLAIN = RequestForm(MODEL, None, None, 500)
 PROMPTS = [f"The sound of number {number} is great, its battery is weak." for number in range(20)]
 
+REGISTERED = {**PROVIDERS, "sixth": sixth.ENTRY}  # all that the suite has to pass with
+
 # --- ways -----------------------------------------------------------------------------------------------------------
 
 
@@ -54,6 +59,22 @@ class Way:
     options: Mapping[str, str] = field(default_factory=dict)
     patches: Mapping[str, int] = field(default_factory=dict)  # of constants of the provider's module
     uploads: int = 0  # calls before the create
+    package: str = ""  # where its provider is, if it is none of ours
+    emulated_as: str = ""  # the dialect in which the emulator answers, if it is another one
+
+    @property
+    def module(self) -> str:
+        """The module of its calls."""
+        return f"{self.package or f'blocks.providers.{self.provider}'}.batches"
+
+    @property
+    def dialect(self) -> str:
+        """The emulator's."""
+        return self.emulated_as or self.provider
+
+    def codec(self, form: RequestForm) -> BatchCodec:
+        """How its requests are encoded."""
+        return REGISTERED[self.provider].codec_for(form, self.options)
 
     @property
     def replays(self) -> bool:
@@ -67,6 +88,7 @@ WAYS = (
     Way("anthropic", "anthropic"),
     Way("mistral", "mistral"),
     Way("gemini", "gemini"),
+    Way("sixth", "sixth", uploads=1, package="tests.blocks.sixth", emulated_as="openai"),
 )
 OTHER_WAYS = (  # for the cases in which it may matter how requests and answers travel
     Way("holysheep-pages", "holysheep", patches={"RESULTS_PAGE": 7}),
@@ -79,6 +101,7 @@ PAGES = {  # the constants that say how long a page of a list is
     "anthropic": ("BATCHES_PAGE",),
     "mistral": ("PAGE",),
     "gemini": ("PAGE",),
+    "sixth": ("PAGE",),
 }
 
 # --- batches --------------------------------------------------------------------------------------------------------
@@ -91,7 +114,7 @@ def new_tag() -> str:
     return f"contract-{next(_tags)}"
 
 
-def encode_prompts(form: BatchFormat, folder: Path, prompts: Sequence[str], tag: str | None = None) -> EncodedBatch:
+def encode_prompts(form: BatchCodec, folder: Path, prompts: Sequence[str], tag: str | None = None) -> EncodedBatch:
     """A batch of these prompts."""
     tag = tag or new_tag()
     ids = ids_for(tag, len(prompts))
@@ -99,7 +122,7 @@ def encode_prompts(form: BatchFormat, folder: Path, prompts: Sequence[str], tag:
     return write_batch(form, folder, requests, tag)
 
 
-def write_batch(form: BatchFormat, folder: Path, requests: Sequence[bytes], tag: str) -> EncodedBatch:
+def write_batch(form: BatchCodec, folder: Path, requests: Sequence[bytes], tag: str) -> EncodedBatch:
     """A batch of encoded requests, as a file."""
     content = form.head + form.separator.join(requests) + form.tail
     path = folder / f"body-{next(_tags)}"
@@ -253,7 +276,7 @@ class Ends:
         self, prompts: Sequence[str] = PROMPTS, form: RequestForm = FORM, tag: str | None = None
     ) -> EncodedBatch:
         """A batch, ready to be sent."""
-        return encode_prompts(self.provider.format(form), self.folder, prompts, tag)
+        return encode_prompts(self.way.codec(form), self.folder, prompts, tag)
 
     def submit(self, prompts: Sequence[str] = PROMPTS, form: RequestForm = FORM) -> str:
         """The id of a new batch."""
@@ -299,11 +322,11 @@ class Ends:
 
 def client_of(way: Way, base_url: str, key: str = KEY, **options: Any) -> BatchProvider:
     """A client as the catalog makes one for the emulator; a time to settle is only for those that look into lists."""
-    entry = ENTRIES[way.provider]
-    known: dict[str, Any] = {SETTLE: 0.0, **options}
+    entry = REGISTERED[way.provider]
+    known: dict[str, Any] = {SETTLE.name: 0.0, **options}
     if way.replays:
         known = {"idempotency": "verified"}
-    return entry.client(key, base_url, **{**entry.chosen(way.options), "polling": EMULATOR_POLLING, **known})
+    return entry.client(key, base_url, **{**entry.client_options(way.options), "polling": EMULATOR_POLLING, **known})
 
 
 def stored(state: Path, query: str) -> list[tuple[Any, ...]]:
@@ -326,25 +349,25 @@ def wait_for(provider: BatchProvider, batch_id: str) -> BatchStatus:
 
 def every(outcome: str, **others: str) -> dict[str, set[str]]:
     """What the port says with each provider: `outcome`, unless it is named with another one, or with several."""
-    return {provider: set(others.get(provider, outcome).split()) for provider in ENTRIES}
+    return {provider: set(others.get(provider, outcome).split()) for provider in REGISTERED}
 
 
 MEANING: Mapping[Outcome, Mapping[str, set[str]]] = {
     Outcome.ANSWERED: every("answered"),
     # Gemini's answers prove whose they are: a broken one may not.
     # Of Anthropic's choices the capitals are put right.
-    Outcome.INVALID: every("wrong", gemini="wrong passing", anthropic="wrong answered"),
+    Outcome.INVALID: every("wrong", gemini="wrong transient", anthropic="wrong answered"),
     # HolySheep has no word for an answer that was cut off.
     Outcome.TRUNCATED: every("cut_off", holysheep="wrong"),
-    Outcome.FAILED: every("passing"),
-    Outcome.UNEXPLAINED: every("passing"),
-    Outcome.TIMED_OUT: every("passing"),
+    Outcome.FAILED: every("transient"),
+    Outcome.UNEXPLAINED: every("transient"),
+    Outcome.TIMED_OUT: every("transient"),
     # A service whose filter stops a request says so; Mistral's models decline in plain text.
     Outcome.REFUSED: every("refused", holysheep="filtered", gemini="filtered", mistral="wrong"),
     Outcome.MISSING: every("missing"),
     # Mistral and Gemini say nothing of requests that were not come to.
-    Outcome.CANCELLED: every("excused", mistral="missing", gemini="missing"),
-    Outcome.EXPIRED: every("excused", mistral="missing", gemini="missing"),
+    Outcome.CANCELLED: every("not_run", mistral="missing", gemini="missing"),
+    Outcome.EXPIRED: every("not_run", mistral="missing", gemini="missing"),
 }
 
 

@@ -13,7 +13,9 @@ import pytest
 
 from blocks.batch import BatchPhase, EncodedBatch, Found, RequestForm, Usage
 from blocks.errors import AuthenticationFailed, NotFound, UnknownOutcome
-from blocks.providers.anthropic import AnswerReader, Anthropic, AnthropicFormat, id_of, read_page, read_status
+from blocks.providers.anthropic.batches import Anthropic
+from blocks.providers.anthropic.codec import AnswerReader, AnthropicCodec, read_page, read_status
+from blocks.providers.lenient import id_of
 from tests.blocks.scripted import Say, serving
 from tests.shared import require_shared
 
@@ -78,7 +80,7 @@ def test_our_requests_have_the_form_of_recorded_ones() -> None:
         request, _ = first(pattern)
         recorded = request["body"]["requests"]
         models = [(item["params"]["model"], item["params"]["max_tokens"]) for item in recorded]
-        forms = [AnthropicFormat(RequestForm(model, max_output_tokens=most)) for model, most in models]
+        forms = [AnthropicCodec(RequestForm(model, max_output_tokens=most)) for model, most in models]
         items = [
             form.encode(item["custom_id"], item["params"]["messages"][0]["content"])
             for form, item in zip(forms, recorded, strict=True)

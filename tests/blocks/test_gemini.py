@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 
 from blocks.batch import (
     LONGER,
-    PORTABLE_ID,
     Answer,
     BatchPhase,
     BatchStatus,
@@ -37,26 +36,15 @@ from blocks.errors import (
     BatchTooLarge,
     NotFound,
     ProviderError,
-    SpendLimitReached,
+    SpendLimitAccessed,
     Transient,
     UnknownOutcome,
 )
-from blocks.providers.gemini import (
-    ECHO,
-    ECHO_TOKENS,
-    INLINE_BYTES,
-    INLINE_REQUESTS,
-    LIMITS,
-    PAGE,
-    SLOWEST_UPLOAD,
-    UNPROVEN,
-    Gemini,
-    GeminiFormat,
-    RowReader,
-    echo_of,
-    read_error,
-    read_status,
-)
+from blocks.providers.gemini import LIMITS
+from blocks.providers.gemini.answers import UNPROVEN, RowReader
+from blocks.providers.gemini.batches import INLINE_BYTES, INLINE_REQUESTS, PAGE, SLOWEST_UPLOAD, Gemini
+from blocks.providers.gemini.codec import ECHO, ECHO_TOKENS, GeminiCodec, echo_of, read_status
+from blocks.providers.gemini.errors import read_error
 from tests.blocks.scripted import Asked, Drop, Say, Server, Step, serving
 
 SCHEMA: dict[str, Any] = {
@@ -93,7 +81,7 @@ def connected(*script: Step, now: float = SENT + 10_000, **options: Any) -> Iter
 
 @pytest.fixture
 def batch(tmp_path: Path) -> EncodedBatch:
-    form = GeminiFormat(FORM)
+    form = GeminiCodec(FORM)
     prompts = ["text 0", 'two\nlines, "request":{"key":"x"}', "ü \u2028"]
     content = form.head + form.separator.join(form.encode(f"{TAG}-{n}-1", p) for n, p in enumerate(prompts)) + form.tail
     (tmp_path / "body").write_bytes(content)
@@ -107,7 +95,7 @@ def larger(batch: EncodedBatch, **changes: Any) -> EncodedBatch:
 
 def encoded(form: RequestForm, *arguments: Any, longer: bool = False) -> Any:
     """The request of an encoded line."""
-    return json.loads(GeminiFormat(form).encode("run-1-1", *arguments, longer=longer))["request"]
+    return json.loads(GeminiCodec(form).encode("run-1-1", *arguments, longer=longer))["request"]
 
 
 # --- requests
@@ -126,7 +114,7 @@ def test_an_encoded_request_is_one_line_of_json(
     prompt: str, system: str | None, correction: str | None, schema: Any, longer: bool
 ) -> None:
     """Put together from pieces, it is what an encoder would have made of the whole."""
-    line = GeminiFormat(RequestForm("m", system, schema, 9)).encode("run-1-1", prompt, correction, longer=longer)
+    line = GeminiCodec(RequestForm("m", system, schema, 9)).encode("run-1-1", prompt, correction, longer=longer)
     assert b"\n" not in line
     row = json.loads(line)
     assert (list(row), row["key"]) == (["key", "request"], "run-1-1")
@@ -241,7 +229,7 @@ def test_named_parts_are_kept_unless_they_go_in_a_circle() -> None:
 @pytest.mark.parametrize("form", [FORM, RequestForm("m", schema=open_schema), PLAIN], ids=["strict", "words", "plain"])
 def test_encoding_costs_microseconds(form: RequestForm) -> None:
     """Far from what would be felt: a hundred thousand requests a second and more."""
-    format_of, prompt = GeminiFormat(form), "This is a review of a product. " * 8
+    format_of, prompt = GeminiCodec(form), "This is a review of a product. " * 8
     started = time.perf_counter()
     for _ in range(10_000):
         format_of.encode("abcd2345-1234567-1", prompt)
@@ -332,7 +320,7 @@ def test_a_batch_of_many_requests_is_a_file_and_an_order(batch: EncodedBatch) ->
 
 def test_a_batch_of_many_bytes_is_a_file_and_an_order(batch: EncodedBatch) -> None:
     """It is streamed from disk."""
-    line = GeminiFormat(PLAIN).encode(f"{TAG}-5-1", "x" * 100_000) + b"\n"
+    line = GeminiCodec(PLAIN).encode(f"{TAG}-5-1", "x" * 100_000) + b"\n"
     with batch.path.open("ab") as file:
         file.writelines([line] * (INLINE_BYTES // 100_000))
     big = larger(batch, bytes=batch.path.stat().st_size)
@@ -440,7 +428,7 @@ def test_a_delay_is_a_number_of_seconds(delay: Any, seconds: float | None) -> No
         (refusal(400, "INVALID_ARGUMENT", "API key not valid.", RETRY, BAD_KEY), AuthenticationFailed),
         (refusal(403, "PERMISSION_DENIED"), AuthenticationFailed),
         (refusal(401, "UNAUTHENTICATED"), AuthenticationFailed),
-        (refusal(403, "PERMISSION_DENIED", "no", {"reason": "BILLING_DISABLED"}), SpendLimitReached),
+        (refusal(403, "PERMISSION_DENIED", "no", {"reason": "BILLING_DISABLED"}), SpendLimitAccessed),
         (refusal(413), BatchTooLarge),
         (refusal(400, "INVALID_ARGUMENT"), BatchRefused),
         (refusal(400, "FAILED_PRECONDITION", "no", {"reason": ["odd"]}), BatchRefused),
@@ -760,8 +748,7 @@ def test_a_batch_is_looked_after_for_as_long_as_it_may_take() -> None:
     """Two days, and some; a portable key; batches at once, and bytes of a file."""
     with connected() as (provider, _):
         assert provider.polling == PollPlan(60, 1.5, 300, 50 * 3600)
-        assert provider.limits is LIMITS
-        assert (LIMITS.max_in_flight, LIMITS.max_bytes, LIMITS.custom_id) == (100, 2_000_000_000, PORTABLE_ID)
+        assert (LIMITS.max_in_flight, LIMITS.max_bytes) == (100, 2_000_000_000)
     with connected(polling=PollPlan(1)) as (provider, _):
         assert provider.polling == PollPlan(1)
 
@@ -966,7 +953,7 @@ def test_the_echo_is_taken_out_of_the_answer(text: str, rest: str) -> None:
 def test_an_answer_that_does_not_say_whose_it_is_proves_nothing(text: str) -> None:
     """It goes again, and is paid; one of another batch is nobody's."""
     assert RowReader(FORM).read(row(1, generated(text))) == Answer("run-1-1", None, USAGE, UNPROVEN)
-    assert (UNPROVEN.kind, UNPROVEN.code) == (FailureKind.PASSING, "unproven")
+    assert (UNPROVEN.kind, UNPROVEN.code) == (FailureKind.TRANSIENT, "unproven")
 
 
 def test_an_answer_without_a_key_may_still_say_whose_it_is(caplog: pytest.LogCaptureFixture) -> None:
@@ -1017,12 +1004,12 @@ def test_what_is_asked_for_is_what_is_looked_for(schema: dict[str, Any]) -> None
 # --- rows
 
 
-def passing(code: str, message: str) -> Failure:
-    return Failure(FailureKind.PASSING, code, message)
+def transient(code: str, message: str) -> Failure:
+    return Failure(FailureKind.TRANSIENT, code, message)
 
 
 def final(code: str, message: str = "why") -> Failure:
-    return Failure(FailureKind.FINAL, code, message)
+    return Failure(FailureKind.TERMINAL, code, message)
 
 
 def failed(code: Any, **more: Any) -> dict[str, Any]:
@@ -1031,8 +1018,8 @@ def failed(code: Any, **more: Any) -> dict[str, Any]:
 
 CUT_WORDS = "the answer, its thoughts included, was cut off at the limit of output tokens"
 FILTERED = "the provider's filter stopped the answer"
-MUTE = passing("no_answer", "the provider gave neither an answer nor a reason")
-NO_TEXT = passing("no_answer", "the answer has no text")
+MUTE = transient("no_answer", "the provider gave neither an answer nor a reason")
+NO_TEXT = transient("no_answer", "the answer has no text")
 THOUGHT = {"text": "hm", "thought": True}
 
 
@@ -1060,7 +1047,7 @@ THOUGHT = {"text": "hm", "thought": True}
         *[(row(1, generated("half", finish=reason)), (None, USAGE, Failure(FailureKind.FILTERED, reason, FILTERED)))
           for reason in ("SAFETY", "PROHIBITED_CONTENT", "BLOCKLIST", "SPII", "RECITATION", "IMAGE_SAFETY")],
         (row(1, generated("half", finish="OTHER")),
-         (None, USAGE, passing("OTHER", "the model failed while it answered"))),
+         (None, USAGE, transient("OTHER", "the model failed while it answered"))),
         (row(1, {"candidates": [{"finishReason": "SAFETY", "finishMessage": "why"}]}),
          (None, None, Failure(FailureKind.FILTERED, "SAFETY", "why"))),
         (row(1, {"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"},
@@ -1080,20 +1067,20 @@ THOUGHT = {"text": "hm", "thought": True}
         (failed(400, status="FAILED_PRECONDITION"), (None, None, final("FAILED_PRECONDITION"))),
         (failed(5), (None, None, final("NOT_FOUND"))),
         (failed(413), (None, None, final("http_413"))),
-        *[(failed(code), (None, None, passing(name, "why"))) for code, name in (
+        *[(failed(code), (None, None, transient(name, "why"))) for code, name in (
             (8, "RESOURCE_EXHAUSTED"), (429, "RESOURCE_EXHAUSTED"), (13, "INTERNAL"), (14, "UNAVAILABLE"),
             (503, "UNAVAILABLE"), (4, "DEADLINE_EXCEEDED"), (504, "DEADLINE_EXCEEDED"), (10, "ABORTED"), (2, "UNKNOWN"),
             (99, "http_99"), (599, "http_599"), (408, "http_408"), ({}, "unknown"), (None, "unknown"), (-1, "unknown"),
         )],
-        (failed(500), (None, None, passing("UNKNOWN", "why"))),
-        (failed(1), (None, None, Failure(FailureKind.EXCUSED, "CANCELLED", "why"))),
-        (failed(499), (None, None, Failure(FailureKind.EXCUSED, "CANCELLED", "why"))),
-        ({"key": "run-1-1", "error": "why"}, (None, None, passing("unknown", "why"))),
-        ({"key": "run-1-1", "error": [5]}, (None, None, passing("unknown", "the provider gave no reason"))),
+        (failed(500), (None, None, transient("UNKNOWN", "why"))),
+        (failed(1), (None, None, Failure(FailureKind.NOT_RUN, "CANCELLED", "why"))),
+        (failed(499), (None, None, Failure(FailureKind.NOT_RUN, "CANCELLED", "why"))),
+        ({"key": "run-1-1", "error": "why"}, (None, None, transient("unknown", "why"))),
+        ({"key": "run-1-1", "error": [5]}, (None, None, transient("unknown", "the provider gave no reason"))),
         ({"key": "run-1-1", "status": {"code": 13}},
-         (None, None, passing("INTERNAL", "the provider gave no reason"))),
+         (None, None, transient("INTERNAL", "the provider gave no reason"))),
         (row(1, {"error": {"code": 400, "message": "why"}}), (None, None, final("INVALID_ARGUMENT"))),
-        (row(1, generated("x"), error={"code": 13, "message": "why"}), (None, USAGE, passing("INTERNAL", "why"))),
+        (row(1, generated("x"), error={"code": 13, "message": "why"}), (None, USAGE, transient("INTERNAL", "why"))),
     ],
     ids=lambda value: str(value)[:60],
 )  # fmt: skip

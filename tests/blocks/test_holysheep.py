@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blocks.batch import Answer, BatchPhase, EncodedBatch, Failure, FailureKind, Found, RequestForm, Usage
-from blocks.catalog import connection_for
-from blocks.errors import BatchRefused, ProviderError, SpendLimitReached, Transient, UnknownOutcome, UsageError
-from blocks.providers.holysheep import RESULTS_PAGE, HolySheep, HolySheepFormat, read_item, read_status
+from blocks.connections import connection_for
+from blocks.errors import BatchRefused, ProviderError, SpendLimitAccessed, Transient, UnknownOutcome, UsageError
+from blocks.providers.holysheep.batches import RESULTS_PAGE, HolySheep
+from blocks.providers.holysheep.codec import HolySheepCodec, read_item, read_status
 from tests.blocks.scripted import Drop, Say, Server, Step, serving
 
 FORM = RequestForm("claude-sonnet-4.5", "Be brief.", {"type": "object"})
@@ -40,7 +41,7 @@ def connected(*script: Step, verified: bool = False) -> Iterator[tuple[HolySheep
 
 @pytest.fixture
 def batch(tmp_path: Path) -> EncodedBatch:
-    form = HolySheepFormat(FORM)
+    form = HolySheepCodec(FORM)
     content = form.head + form.separator.join(form.encode(f"run-{n}-1", f"text {n}") for n in range(3)) + form.tail
     (tmp_path / "body").write_bytes(content)
     return EncodedBatch(tmp_path / "body", 3, len(content), "hash", "abcd2345-7")
@@ -49,7 +50,7 @@ def batch(tmp_path: Path) -> EncodedBatch:
 @given(st.text(), st.text(), st.none() | st.text(min_size=1))
 def test_an_encoded_request_is_json_with_the_prompt_in_it(prompt: str, system: str, correction: str | None) -> None:
     """Put together from pieces, it is what an encoder would have made of the whole."""
-    form = HolySheepFormat(RequestForm("m", system, {"a": "ü\n"}))
+    form = HolySheepCodec(RequestForm("m", system, {"a": "ü\n"}))
     item = json.loads(form.encode("run-1-1", prompt, correction))
     assert set(item) == {"custom_id", "prompt"}
     before = f"{system.rstrip()}\n\n" if system else ""
@@ -60,7 +61,7 @@ def test_an_encoded_request_is_json_with_the_prompt_in_it(prompt: str, system: s
 
 def test_a_prompt_without_a_schema_is_sent_as_it_is() -> None:
     """Character for character."""
-    item = json.loads(HolySheepFormat(RequestForm("m")).encode("run-1-1", " \n🙂\x00\u2028 "))
+    item = json.loads(HolySheepCodec(RequestForm("m")).encode("run-1-1", " \n🙂\x00\u2028 "))
     assert item["prompt"] == " \n🙂\x00\u2028 "
 
 
@@ -90,7 +91,7 @@ def test_an_acceptance_without_an_id_is_unknown(batch: EncodedBatch, said: Any) 
 def test_a_quota_that_is_used_up_is_not_waited_for(batch: EncodedBatch) -> None:
     """Other refusals of that status pass."""
     said = {"error": {"code": "insufficient_quota", "message": "the quota is used up"}}
-    with connected(Say(429, said)) as (provider, server), pytest.raises(SpendLimitReached, match="used up"):
+    with connected(Say(429, said)) as (provider, server), pytest.raises(SpendLimitAccessed, match="used up"):
         provider.submit(batch, FORM)
     assert len(server.asked) == 1
     throttled = {"error": {"code": "rate_limited", "message": "again in 1 s"}}
@@ -282,13 +283,13 @@ def failed(code: str) -> dict[str, Any]:
         ({"usage": {"input_tokens": -7, "output_tokens": 3}}, ("x", None, None)),
         ({"usage": {"input_tokens": 1e300, "output_tokens": 3}}, ("x", None, None)),
         ({"usage": {"input_tokens": 0, "output_tokens": 0}}, ("x", Usage(0, 0), None)),
-        (failed("expired"), (None, USAGE, Failure(FailureKind.EXCUSED, "expired", "why"))),
-        (failed("queue_full"), (None, USAGE, Failure(FailureKind.EXCUSED, "queue_full", "why"))),
+        (failed("expired"), (None, USAGE, Failure(FailureKind.NOT_RUN, "expired", "why"))),
+        (failed("queue_full"), (None, USAGE, Failure(FailureKind.NOT_RUN, "queue_full", "why"))),
         (failed("content_policy"), (None, USAGE, Failure(FailureKind.FILTERED, "content_policy", "why"))),
-        (failed("new"), (None, USAGE, Failure(FailureKind.PASSING, "new", "why"))),
-        ({"status": "error", "error": "broken"}, (None, USAGE, Failure(FailureKind.PASSING, "unknown", "broken"))),
-        ({"status": "error"}, (None, USAGE, Failure(FailureKind.PASSING, "unknown", "the provider gave no reason"))),
-        ({"status": None}, (None, USAGE, Failure(FailureKind.PASSING, "unknown", "the provider gave no reason"))),
+        (failed("new"), (None, USAGE, Failure(FailureKind.TRANSIENT, "new", "why"))),
+        ({"status": "error", "error": "broken"}, (None, USAGE, Failure(FailureKind.TRANSIENT, "unknown", "broken"))),
+        ({"status": "error"}, (None, USAGE, Failure(FailureKind.TRANSIENT, "unknown", "the provider gave no reason"))),
+        ({"status": None}, (None, USAGE, Failure(FailureKind.TRANSIENT, "unknown", "the provider gave no reason"))),
     ],
 )  # fmt: skip
 def test_each_item_is_an_answer(changes: dict[str, Any], expected: tuple[Any, ...]) -> None:
@@ -364,4 +365,4 @@ def test_an_address_that_is_none_is_a_wrong_call(url: str, monkeypatch: pytest.M
 def test_a_temperature_can_not_be_said() -> None:
     """The dialect has no word for it, and it is not left out in silence."""
     with pytest.raises(UsageError, match="temperature"):
-        HolySheepFormat(RequestForm("m", temperature=0.0))
+        HolySheepCodec(RequestForm("m", temperature=0.0))

@@ -43,7 +43,7 @@ class Telling:
 
     def results(self, batch_id: str, form: RequestForm) -> Iterator[Answer]:
         yield Answer("1", f"an answer about {KEY}", None, None)
-        yield Answer("2", None, None, Failure(FailureKind.FINAL, KEY, f"the key {KEY} is wrong"))
+        yield Answer("2", None, None, Failure(FailureKind.TERMINAL, KEY, f"the key {KEY} is wrong"))
 
 
 def masked() -> Masked:
@@ -54,7 +54,7 @@ def test_reasons_of_rows_lose_the_key_and_answers_keep_what_they_say() -> None:
     """A model's answer is the user's own; it is passed on to the letter."""
     answer, failed = masked().results("b", FORM)
     assert answer == Answer("1", f"an answer about {KEY}", None, None)
-    assert failed.failure == Failure(FailureKind.FINAL, "…", "the key … is wrong")
+    assert failed.failure == Failure(FailureKind.TERMINAL, "…", "the key … is wrong")
 
 
 @pytest.mark.parametrize("ask", [Masked.poll, Masked.cancel])

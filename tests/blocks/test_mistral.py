@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 
 from blocks.batch import (
     LONGER,
-    PORTABLE_ID,
     Answer,
     BatchPhase,
     BatchStatus,
@@ -36,22 +35,13 @@ from blocks.errors import (
     BatchTooLarge,
     NotFound,
     ProviderError,
-    SpendLimitReached,
+    SpendLimitAccessed,
     Transient,
     UnknownOutcome,
 )
-from blocks.providers.mistral import (
-    INLINE_BYTES,
-    INLINE_REQUESTS,
-    LIMITS,
-    NEVER,
-    PAGE,
-    Mistral,
-    MistralFormat,
-    read_error,
-    read_line,
-    read_status,
-)
+from blocks.providers.mistral import LIMITS
+from blocks.providers.mistral.batches import INLINE_BYTES, INLINE_REQUESTS, NEVER, PAGE, Mistral
+from blocks.providers.mistral.codec import MistralCodec, read_error, read_line, read_status
 from tests.blocks.scripted import Asked, Drop, Say, Server, Step, serving
 
 SCHEMA: dict[str, Any] = {"type": "object", "properties": {"label": {"type": "string"}}}
@@ -84,7 +74,7 @@ def connected(*script: Step, now: float = SENT + 10_000, **options: Any) -> Iter
 
 @pytest.fixture
 def batch(tmp_path: Path) -> EncodedBatch:
-    form = MistralFormat(FORM)
+    form = MistralCodec(FORM)
     prompts = ["text 0", 'two\nlines, "quoted"', "ü \u2028"]
     content = form.head + form.separator.join(form.encode(f"{TAG}-{n}-1", p) for n, p in enumerate(prompts)) + form.tail
     (tmp_path / "body").write_bytes(content)
@@ -120,7 +110,7 @@ def test_an_encoded_request_is_one_line_of_json(
     prompt: str, system: str | None, correction: str | None, longer: bool
 ) -> None:
     """Put together from pieces, it is what an encoder would have made of the whole."""
-    line = MistralFormat(RequestForm("m", system, SCHEMA, 9)).encode("run-1-1", prompt, correction, longer=longer)
+    line = MistralCodec(RequestForm("m", system, SCHEMA, 9)).encode("run-1-1", prompt, correction, longer=longer)
     assert b"\n" not in line
     request = json.loads(line)
     assert list(request) == ["custom_id", "body"]
@@ -137,7 +127,7 @@ def test_an_encoded_request_is_one_line_of_json(
 def test_a_body_is_as_documented() -> None:
     """Messages, temperature, limit, schema; the model is the job's."""
     form = RequestForm("m", "Be brief.", SCHEMA, 200, 0.0)
-    assert json.loads(MistralFormat(form).encode("run-1-1", "Hi"))["body"] == {
+    assert json.loads(MistralCodec(form).encode("run-1-1", "Hi"))["body"] == {
         "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}],
         "temperature": 0.0,
         "max_tokens": 200,
@@ -150,7 +140,7 @@ def test_a_body_is_as_documented() -> None:
 
 def test_what_is_not_asked_for_is_not_sent() -> None:
     """No system text, no schema, no limit, also for a longer answer."""
-    form = MistralFormat(RequestForm("m"))
+    form = MistralCodec(RequestForm("m"))
     for longer in (False, True):
         body = json.loads(form.encode("run-1-1", "Hi", longer=longer))["body"]
         assert body == {"messages": [{"role": "user", "content": "Hi"}]}
@@ -160,7 +150,7 @@ def test_what_is_not_asked_for_is_not_sent() -> None:
 def test_a_schema_that_can_not_be_said_strictly_is_said_in_words(system: str | None) -> None:
     """In the system text, whole; JSON is asked for all the same."""
     schema = {"type": "object", "additionalProperties": {"type": "string"}}
-    body = json.loads(MistralFormat(RequestForm("m", system, schema)).encode("a", "Hi"))["body"]
+    body = json.loads(MistralCodec(RequestForm("m", system, schema)).encode("a", "Hi"))["body"]
     assert body["response_format"] == {"type": "json_object"}
     said = body["messages"][0]
     assert said["role"] == "system"
@@ -170,7 +160,7 @@ def test_a_schema_that_can_not_be_said_strictly_is_said_in_words(system: str | N
 
 def test_encoding_costs_microseconds() -> None:
     """Far from what would be felt: a hundred thousand requests a second and more."""
-    form, prompt = MistralFormat(FORM), "This is a review of a product. " * 8
+    form, prompt = MistralCodec(FORM), "This is a review of a product. " * 8
     started = time.perf_counter()
     for _ in range(10_000):
         form.encode("abcd2345-1234567-1", prompt)
@@ -311,8 +301,8 @@ EXTRA = {"type": "extra_forbidden", "loc": ["body", "requests", 0, "x"], "msg": 
     [
         (Say(401, {"message": "Unauthorized", "request_id": "r"}), AuthenticationFailed, "Unauthorized"),
         (Say(401, {"detail": "Unauthorized"}), AuthenticationFailed, "Unauthorized"),
-        (refusal(402), SpendLimitReached, "no"),
-        (refusal(429, "spent", "insufficient_quota", "429"), SpendLimitReached, "spent"),
+        (refusal(402), SpendLimitAccessed, "no"),
+        (refusal(429, "spent", "insufficient_quota", "429"), SpendLimitAccessed, "spent"),
         (refusal(413), BatchTooLarge, "no"),
         (refusal(400, "Invalid model: x", "invalid_model", "1500"), BatchRefused, "(invalid_model): Invalid model: x"),
         (Say(422, {"detail": [MISSING]}), BatchRefused, "(missing): body.model: Field required"),
@@ -617,8 +607,7 @@ def test_a_job_is_looked_after_for_as_long_as_it_may_take() -> None:
     """A day, and some; a portable key; a file's number of requests."""
     with connected() as (provider, _):
         assert provider.polling == PollPlan(60, 1.5, 300, 26 * 3600)
-        assert provider.limits is LIMITS
-        assert (LIMITS.max_queued_requests, LIMITS.custom_id) == (1_000_000, PORTABLE_ID)
+        assert LIMITS.max_queued_requests == 1_000_000
     with connected(polling=PollPlan(1)) as (provider, _):
         assert provider.polling == PollPlan(1)
 
@@ -744,12 +733,12 @@ def test_memory_does_not_grow_with_the_file() -> None:
 USAGE = Usage(7, 3)
 
 
-def passing(code: str, message: str) -> Failure:
-    return Failure(FailureKind.PASSING, code, message)
+def transient(code: str, message: str) -> Failure:
+    return Failure(FailureKind.TRANSIENT, code, message)
 
 
 def final(code: str, message: str) -> Failure:
-    return Failure(FailureKind.FINAL, code, message)
+    return Failure(FailureKind.TERMINAL, code, message)
 
 
 CUT = Failure(FailureKind.CUT_OFF, "length", "the answer was cut off at the limit of output tokens")
@@ -781,19 +770,19 @@ def said_no(kind: str = "invalid_request_error", code: Any = None, message: Any 
         (row(1, chat("half", "length")), (None, USAGE, CUT)),
         (row(1, chat("half", "model_length")),
          (None, USAGE, final("length", "the answer was cut off at the model's own limit"))),
-        (row(1, chat("half", "error")), (None, USAGE, passing("error", "the model failed while it answered"))),
+        (row(1, chat("half", "error")), (None, USAGE, transient("error", "the model failed while it answered"))),
         (row(1, chat("", "content_filter")),
          (None, USAGE, Failure(FailureKind.FILTERED, "content_filter", "the provider's filter stopped the answer"))),
-        (row(1, {"choices": []}), (None, None, passing("no_answer", "the answer has no message"))),
-        (row(1, {"choices": None}), (None, None, passing("no_answer", "the answer has no message"))),
-        (row(1, {"choices": [5]}), (None, None, passing("no_answer", "the answer has no message"))),
-        (row(1, "{broken"), (None, None, passing("no_answer", MUTE))),
-        ({"custom_id": "run-1-1"}, (None, None, passing("no_answer", MUTE))),
-        (row(1, {"id": "x"}), (None, None, passing("unknown", "the provider gave no reason"))),
-        (row(1, {}, 0), (None, None, passing("http_0", "the provider answered 0 and gave no reason"))),
-        (row(1, said_no("rate_limited", "1300"), 429), (None, None, passing("rate_limited", "why"))),
-        (row(1, said_no("internal_error", 3000), 500), (None, None, passing("internal_error", "why"))),
-        (row(1, {}, 503), (None, None, passing("http_503", "the provider answered 503 and gave no reason"))),
+        (row(1, {"choices": []}), (None, None, transient("no_answer", "the answer has no message"))),
+        (row(1, {"choices": None}), (None, None, transient("no_answer", "the answer has no message"))),
+        (row(1, {"choices": [5]}), (None, None, transient("no_answer", "the answer has no message"))),
+        (row(1, "{broken"), (None, None, transient("no_answer", MUTE))),
+        ({"custom_id": "run-1-1"}, (None, None, transient("no_answer", MUTE))),
+        (row(1, {"id": "x"}), (None, None, transient("unknown", "the provider gave no reason"))),
+        (row(1, {}, 0), (None, None, transient("http_0", "the provider answered 0 and gave no reason"))),
+        (row(1, said_no("rate_limited", "1300"), 429), (None, None, transient("rate_limited", "why"))),
+        (row(1, said_no("internal_error", 3000), 500), (None, None, transient("internal_error", "why"))),
+        (row(1, {}, 503), (None, None, transient("http_503", "the provider answered 503 and gave no reason"))),
         (row(1, said_no("new"), 400), (None, None, final("new", "why"))),
         (row(1, said_no("invalid_model", "1500")), (None, None, final("invalid_model", "why"))),
         (row(1, json.dumps(said_no()), 400), (None, None, final("invalid_request_error", "why"))),
@@ -802,23 +791,23 @@ def said_no(kind: str = "invalid_request_error", code: Any = None, message: Any 
          (None, None, final("invalid_request_error", "body.model: Field required"))),
         (row(1, {}, 422, {"message": "why"}), (None, None, final("http_422", "why"))),
         (row(1, {}, 503, {"message": "why", "type": "invalid_request_error"}),
-         (None, None, passing("invalid_request_error", "why"))),
+         (None, None, transient("invalid_request_error", "why"))),
         (row(1, {}, 400, {"message": "why", "code": "cancelled"}),
-         (None, None, Failure(FailureKind.EXCUSED, "cancelled", "why"))),
+         (None, None, Failure(FailureKind.NOT_RUN, "cancelled", "why"))),
         (row(1, said_no("content_filter"), 403),
          (None, None, Failure(FailureKind.FILTERED, "content_filter", "why"))),
         (unrun(1, {"code": "batch_expired", "message": "why"}),
-         (None, None, Failure(FailureKind.EXCUSED, "batch_expired", "why"))),
+         (None, None, Failure(FailureKind.NOT_RUN, "batch_expired", "why"))),
         (unrun(1, {"type": "cancelled", "message": "why"}),
-         (None, None, Failure(FailureKind.EXCUSED, "cancelled", "why"))),
+         (None, None, Failure(FailureKind.NOT_RUN, "cancelled", "why"))),
         (unrun(1, {"code": "timeout_exceeded"}),
-         (None, None, Failure(FailureKind.EXCUSED, "timeout_exceeded", "the provider gave no reason"))),
-        (unrun(1, {"code": "new", "message": "why"}), (None, None, passing("new", "why"))),
-        (unrun(1, {"error": {"code": "new", "message": "why"}}), (None, None, passing("new", "why"))),
-        (unrun(1, {"code": 429}), (None, None, passing("429", "the provider gave no reason"))),
-        (unrun(1, "broken"), (None, None, passing("unknown", "broken"))),
-        (unrun(1, [None]), (None, None, passing("unknown", "the provider gave no reason"))),
-        (unrun(1, 5), (None, None, passing("unknown", "the provider gave no reason"))),
+         (None, None, Failure(FailureKind.NOT_RUN, "timeout_exceeded", "the provider gave no reason"))),
+        (unrun(1, {"code": "new", "message": "why"}), (None, None, transient("new", "why"))),
+        (unrun(1, {"error": {"code": "new", "message": "why"}}), (None, None, transient("new", "why"))),
+        (unrun(1, {"code": 429}), (None, None, transient("429", "the provider gave no reason"))),
+        (unrun(1, "broken"), (None, None, transient("unknown", "broken"))),
+        (unrun(1, [None]), (None, None, transient("unknown", "the provider gave no reason"))),
+        (unrun(1, 5), (None, None, transient("unknown", "the provider gave no reason"))),
     ],
     ids=lambda value: str(value)[:60],
 )  # fmt: skip

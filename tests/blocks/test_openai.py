@@ -35,20 +35,13 @@ from blocks.errors import (
     BatchTooLarge,
     NotFound,
     ProviderError,
-    SpendLimitReached,
+    SpendLimitAccessed,
     Transient,
     UnknownOutcome,
 )
-from blocks.providers.openai import (
-    BATCHES_PAGE,
-    CHAT,
-    RESPONSES,
-    STRICT,
-    OpenAI,
-    OpenAIFormat,
-    read_line,
-    read_status,
-)
+from blocks.providers.openai import ENTRY
+from blocks.providers.openai.batches import BATCHES_PAGE, OpenAI
+from blocks.providers.openai.codec import CHAT, RESPONSES, STRICT, OpenAICodec, read_line, read_status
 from blocks.providers.schemas import NotStrict, narrowed
 from tests.blocks.scripted import Asked, Drop, Say, Server, Step, serving
 
@@ -81,7 +74,7 @@ def connected(*script: Step, now: float = SENT + 10_000, **options: Any) -> Iter
 
 @pytest.fixture
 def batch(tmp_path: Path) -> EncodedBatch:
-    form = OpenAIFormat(FORM)
+    form = OpenAICodec(FORM)
     content = form.head + form.separator.join(form.encode(f"run-{n}-1", f"text {n}") for n in range(3)) + form.tail
     (tmp_path / "body").write_bytes(content)
     return EncodedBatch(tmp_path / "body", 3, len(content), "hash", TAG, sent_at=SENT)
@@ -105,22 +98,22 @@ def form_of(asked: Asked) -> dict[str, tuple[str | None, bytes]]:
 def test_an_answer_that_was_cut_off_may_be_longer_the_next_time() -> None:
     """Four times; where the job sets no limit, the model's own was reached and there is nothing to raise."""
     for endpoint, name in ((CHAT, "max_completion_tokens"), (RESPONSES, "max_output_tokens")):
-        body = json.loads(OpenAIFormat(FORM, endpoint).encode("run-1-2", "Hi", longer=True))["body"]
+        body = json.loads(OpenAICodec(FORM, endpoint).encode("run-1-2", "Hi", longer=True))["body"]
         assert body[name] == 800
-        free = OpenAIFormat(RequestForm("m"), endpoint)
+        free = OpenAICodec(RequestForm("m"), endpoint)
         assert free.encode("run-1-2", "Hi", longer=True) == free.encode("run-1-2", "Hi")
     answer = read_line(json.dumps(row(1, chat("half", "length"))).encode(), RequestForm("m"))
     assert answer is not None
     assert answer.failure is not None
-    assert answer.failure.kind is FailureKind.FINAL
+    assert answer.failure.kind is FailureKind.TERMINAL
 
 
 @pytest.mark.parametrize("endpoint", [CHAT, RESPONSES])
 def test_a_temperature_is_sent_where_the_job_has_one(endpoint: str) -> None:
     """Also 0, which is not the default."""
-    body = json.loads(OpenAIFormat(RequestForm("m", temperature=0.0), endpoint).encode("run-1-1", "Hi"))["body"]
+    body = json.loads(OpenAICodec(RequestForm("m", temperature=0.0), endpoint).encode("run-1-1", "Hi"))["body"]
     assert body["temperature"] == 0
-    assert "temperature" not in json.loads(OpenAIFormat(FORM, endpoint).encode("run-1-1", "Hi"))["body"]
+    assert "temperature" not in json.loads(OpenAICodec(FORM, endpoint).encode("run-1-1", "Hi"))["body"]
 
 
 @given(st.text(), st.none() | st.text(min_size=1), st.none() | st.text(min_size=1), st.sampled_from([CHAT, RESPONSES]))
@@ -128,7 +121,7 @@ def test_an_encoded_request_is_one_line_of_json(
     prompt: str, system: str | None, correction: str | None, endpoint: str
 ) -> None:
     """Put together from pieces, it is what an encoder would have made of the whole."""
-    form = OpenAIFormat(RequestForm("m", system, SCHEMA, 9), endpoint)
+    form = OpenAICodec(RequestForm("m", system, SCHEMA, 9), endpoint)
     line = form.encode("run-1-1", prompt, correction)
     assert b"\n" not in line
     request = json.loads(line)
@@ -146,7 +139,7 @@ def test_an_encoded_request_is_one_line_of_json(
 
 def test_a_chat_body_is_as_documented() -> None:
     """Model, messages, limit, schema; nothing else."""
-    body = json.loads(OpenAIFormat(FORM).encode("run-1-1", "Hi"))["body"]
+    body = json.loads(OpenAICodec(FORM).encode("run-1-1", "Hi"))["body"]
     strict = {**SCHEMA, "required": ["label"], "additionalProperties": False}
     assert body == {
         "model": "gpt-4.1-mini",
@@ -161,7 +154,7 @@ def test_a_chat_body_is_as_documented() -> None:
 
 def test_a_body_of_responses_is_as_documented() -> None:
     """The same words in other places; the service is asked to keep nothing."""
-    body = json.loads(OpenAIFormat(FORM, RESPONSES).encode("run-1-1", "Hi"))["body"]
+    body = json.loads(OpenAICodec(FORM, RESPONSES).encode("run-1-1", "Hi"))["body"]
     strict = {**SCHEMA, "required": ["label"], "additionalProperties": False}
     assert body == {
         "model": "gpt-4.1-mini",
@@ -176,13 +169,13 @@ def test_a_body_of_responses_is_as_documented() -> None:
 @pytest.mark.parametrize("endpoint", [CHAT, RESPONSES])
 def test_what_is_not_asked_for_is_not_sent(endpoint: str) -> None:
     """No system text, no schema, no limit."""
-    body = json.loads(OpenAIFormat(RequestForm("m"), endpoint).encode("run-1-1", "Hi"))["body"]
+    body = json.loads(OpenAICodec(RequestForm("m"), endpoint).encode("run-1-1", "Hi"))["body"]
     assert set(body) <= {"model", "messages", "input", "store"}
 
 
 def test_encoding_costs_microseconds() -> None:
     """Far from what would be felt: a hundred thousand requests a second and more."""
-    form, prompt = OpenAIFormat(FORM), "This is a review of a product. " * 8
+    form, prompt = OpenAICodec(FORM), "This is a review of a product. " * 8
     started = time.perf_counter()
     for _ in range(10_000):
         form.encode("abcd2345-1234567-1", prompt)
@@ -270,7 +263,7 @@ def test_what_can_not_be_said_strictly_is_sent_as_it_is(part: Any) -> None:
     schema = asked_for(part)
     with pytest.raises(NotStrict):
         narrowed(schema, STRICT)
-    body = json.loads(OpenAIFormat(RequestForm("m", schema=schema)).encode("a", "Hi"))["body"]
+    body = json.loads(OpenAICodec(RequestForm("m", schema=schema)).encode("a", "Hi"))["body"]
     sent = body["response_format"]["json_schema"]
     assert (sent["strict"], sent["schema"]) == (False, schema)
 
@@ -334,7 +327,7 @@ def test_a_batch_is_a_file_and_an_order(batch: EncodedBatch) -> None:
 def test_the_endpoint_of_the_lines_is_the_batchs(batch: EncodedBatch) -> None:
     """The service refuses a batch whose lines call something else."""
     with connected(UPLOADED, CREATED, endpoint=RESPONSES) as (provider, server):
-        line = json.loads(provider.format(FORM).encode("run-1-1", "Hi"))
+        line = json.loads(ENTRY.codec_for(FORM, {"endpoint": RESPONSES}).encode("run-1-1", "Hi"))
         provider.submit(batch, FORM)
     assert json.loads(server.asked[1].body)["endpoint"] == line["url"] == RESPONSES
 
@@ -396,9 +389,9 @@ def refusal(status: int, code: str | None, kind: str = "invalid_request_error", 
     [
         (refusal(401, "invalid_api_key"), AuthenticationFailed),
         (refusal(403, "unsupported_country_region_territory"), AuthenticationFailed),
-        (refusal(429, "insufficient_quota"), SpendLimitReached),
-        (refusal(429, None, "insufficient_quota"), SpendLimitReached),
-        (refusal(400, "billing_hard_limit_reached"), SpendLimitReached),
+        (refusal(429, "insufficient_quota"), SpendLimitAccessed),
+        (refusal(429, None, "insufficient_quota"), SpendLimitAccessed),
+        (refusal(400, "billing_hard_limit_reached"), SpendLimitAccessed),
         (refusal(413, None), BatchTooLarge),
         (refusal(400, None), BatchRefused),
         (refusal(404, None), NotFound),
@@ -866,12 +859,12 @@ def test_memory_does_not_grow_with_the_file() -> None:
 USAGE = Usage(7, 3, 2)
 
 
-def passing(code: str, message: str) -> Failure:
-    return Failure(FailureKind.PASSING, code, message)
+def transient(code: str, message: str) -> Failure:
+    return Failure(FailureKind.TRANSIENT, code, message)
 
 
 def final(code: str, message: str) -> Failure:
-    return Failure(FailureKind.FINAL, code, message)
+    return Failure(FailureKind.TERMINAL, code, message)
 
 
 CUT = Failure(FailureKind.CUT_OFF, "length", "the answer was cut off at the limit of output tokens")
@@ -900,29 +893,29 @@ def said_no(code: str | None, kind: str = "invalid_request_error") -> dict[str, 
         (row(1, chat(None, refusal="I can't.")), (None, USAGE, REFUSED)),
         (row(1, chat("half", "length")), (None, USAGE, CUT)),
         (row(1, chat("half", "content_filter")), (None, USAGE, FILTERED)),
-        (row(1, {"choices": []}), (None, None, passing("no_answer", "the answer has no message"))),
-        (row(1, {"choices": [None]}), (None, None, passing("no_answer", "the answer has no message"))),
+        (row(1, {"choices": []}), (None, None, transient("no_answer", "the answer has no message"))),
+        (row(1, {"choices": [None]}), (None, None, transient("no_answer", "the answer has no message"))),
         (row(1, "{broken"),
-         (None, None, passing("no_answer", "the provider gave neither an answer nor a reason"))),
-        (row(1, {}, 0), (None, None, passing("http_0", "the provider answered 0 and gave no reason"))),
-        (row(1, said_no("rate_limit_exceeded"), 429), (None, None, passing("rate_limit_exceeded", "why"))),
-        (row(1, said_no(None, "server_error"), 500), (None, None, passing("server_error", "why"))),
-        (row(1, {}, 503), (None, None, passing("http_503", "the provider answered 503 and gave no reason"))),
+         (None, None, transient("no_answer", "the provider gave neither an answer nor a reason"))),
+        (row(1, {}, 0), (None, None, transient("http_0", "the provider answered 0 and gave no reason"))),
+        (row(1, said_no("rate_limit_exceeded"), 429), (None, None, transient("rate_limit_exceeded", "why"))),
+        (row(1, said_no(None, "server_error"), 500), (None, None, transient("server_error", "why"))),
+        (row(1, {}, 503), (None, None, transient("http_503", "the provider answered 503 and gave no reason"))),
         (row(1, said_no(None), 400), (None, None, final("invalid_request_error", "why"))),
         (row(1, json.dumps(said_no("context_length_exceeded")), 400),
          (None, None, final("context_length_exceeded", "why"))),
         (row(1, said_no("model_not_found"), 404), (None, None, final("model_not_found", "why"))),
-        (row(1, said_no(None), 408), (None, None, passing("invalid_request_error", "why"))),
+        (row(1, said_no(None), 408), (None, None, transient("invalid_request_error", "why"))),
         (row(1, said_no("content_policy_violation")),
          (None, None, Failure(FailureKind.FILTERED, "content_policy_violation", "why"))),
-        (ended(1, "batch_expired"), (None, None, Failure(FailureKind.EXCUSED, "batch_expired", "why"))),
-        (ended(1, "batch_cancelled"), (None, None, Failure(FailureKind.EXCUSED, "batch_cancelled", "why"))),
-        (ended(1, "request_timeout"), (None, None, passing("request_timeout", "why"))),
-        (ended(1, "new"), (None, None, passing("new", "why"))),
-        (row(1, error="broken"), (None, USAGE, passing("unknown", "broken"))),
-        (row(1, error={"code": 429}), (None, USAGE, passing("429", "the provider gave no reason"))),
+        (ended(1, "batch_expired"), (None, None, Failure(FailureKind.NOT_RUN, "batch_expired", "why"))),
+        (ended(1, "batch_cancelled"), (None, None, Failure(FailureKind.NOT_RUN, "batch_cancelled", "why"))),
+        (ended(1, "request_timeout"), (None, None, transient("request_timeout", "why"))),
+        (ended(1, "new"), (None, None, transient("new", "why"))),
+        (row(1, error="broken"), (None, USAGE, transient("unknown", "broken"))),
+        (row(1, error={"code": 429}), (None, USAGE, transient("429", "the provider gave no reason"))),
         ({"custom_id": "run-1-1"},
-         (None, None, passing("no_answer", "the provider gave neither an answer nor a reason"))),
+         (None, None, transient("no_answer", "the provider gave neither an answer nor a reason"))),
     ],
     ids=lambda value: str(value)[:60],
 )  # fmt: skip
@@ -954,9 +947,9 @@ A, B = {"type": "output_text", "text": "a"}, {"type": "output_text", "text": "b"
         (response({"type": "refusal", "refusal": "I can't."}), (None, USAGE, REFUSED)),
         (response(A, status="incomplete", reason="max_output_tokens"), (None, USAGE, CUT)),
         (response(A, status="incomplete", reason="content_filter"), (None, USAGE, FILTERED)),
-        (response(A, status="incomplete"), (None, USAGE, passing("incomplete", ""))),
+        (response(A, status="incomplete"), (None, USAGE, transient("incomplete", ""))),
         (response(status="failed", error={"code": "server_error", "message": "why"}),
-         (None, USAGE, passing("server_error", "why"))),
+         (None, USAGE, transient("server_error", "why"))),
         (response(status="failed", error={"code": "invalid_prompt", "message": "why"}),
          (None, USAGE, final("invalid_prompt", "why"))),
         ({"output": None}, ("", None, None)),

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from blocks.batch import BatchPhase, RequestForm
-from blocks.providers.openai import CHAT, OpenAI, id_of, read_line, read_page, read_status
+from blocks.providers.lenient import id_of
+from blocks.providers.openai.batches import OpenAI
+from blocks.providers.openai.codec import CHAT, read_line, read_page, read_status
 from tests.blocks.scripted import Say, serving
 from tests.shared import require_shared
 

@@ -18,7 +18,7 @@ import pytest
 import stamina
 
 from blocks.batch import LONGER
-from blocks.catalog import ENTRIES
+from blocks.catalog import PROVIDERS
 from blocks.emulator import EmulatorOptions, running_emulator
 from blocks.errors import BatchRefused, UnknownOutcome
 from blocks.transport import ATTEMPTS, Transport
@@ -210,7 +210,7 @@ def test_trouble_with_calls_costs_nothing(tmp_path: Path, dialect: str, faults: 
 def test_a_lost_batch_that_shows_up_late_is_waited_for(tmp_path: Path, dialect: str) -> None:
     """For as long as a batch may stay invisible an empty list proves nothing."""
     switches: dict[str, Any] = {"drop_every": 1, "visible_after": 0.7}
-    if "settle" in ENTRIES[dialect].options:
+    if PROVIDERS[dialect].takes("settle"):
         switches["settle"] = 2
     figures = enrich(**call(tmp_path, dialect, 4, **switches))
     assert (figures.rows, figures.batches) == ({"ok": 4}, 1)
@@ -249,7 +249,7 @@ def test_a_copy_that_was_made_by_accident_is_counted_as_money(
 @contextmanager
 def serving(folder: Path, monkeypatch: pytest.MonkeyPatch, dialect: str, **switches: Any) -> Iterator[dict[str, Any]]:
     """An emulator of its own, whose limits the client does not know; yields the parameters that lead to it."""
-    monkeypatch.setenv(ENTRIES[dialect].key_variable, KEY)
+    monkeypatch.setenv(PROVIDERS[dialect].key_variable, KEY)
     options = EmulatorOptions(dialect=dialect, key=KEY, state=folder / "service.sqlite", **{"latency": 0.0, **switches})
     with running_emulator(options) as emulator:
         yield {

@@ -24,7 +24,7 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.traceback import Traceback
 
-from blocks.catalog import ENTRIES
+from blocks.catalog import PROVIDERS
 from blocks.emulator import EmulatorOptions, running_emulator
 from blocks.errors import BatchwerkError, UsageError
 from flows.report.verdict import Exit
@@ -43,7 +43,7 @@ KEYS = {  # in the form of each provider's
     "mistral": f"{TOKEN}0aB1",
     "gemini": f"AIzaSy{TOKEN}-_3",
 }
-PROVIDERS = list(KEYS)
+KEYED = list(KEYS)
 BLOCKS = {
     "holysheep": "HolySheepCredentials",
     "openai": "OpenAICredentials",
@@ -188,7 +188,7 @@ FIRST = {"401", "400", "not JSON", "another JSON", "broken line"}  # what every 
     ("provider", "trouble"),
     [
         pytest.param(provider, trouble, marks=() if provider == "openai" or trouble in FIRST else pytest.mark.slow)
-        for provider in PROVIDERS
+        for provider in KEYED
         for trouble in troubles("")
     ],
 )
@@ -201,7 +201,7 @@ def test_a_server_that_repeats_the_key_is_quoted_without_it(
 ) -> None:
     """Neither the error, nor its traceback with the variables of all frames, nor any log or file has the key."""
     key = KEYS[provider]
-    monkeypatch.setenv(ENTRIES[provider].key_variable, key)
+    monkeypatch.setenv(PROVIDERS[provider].key_variable, key)
     tellings: list[str] = []
     with serving(troubles(key)[trouble]) as server, everything_logged() as logged:
         try:
@@ -216,7 +216,7 @@ def test_a_server_that_repeats_the_key_is_quoted_without_it(
     assert not files_that_give_away(tmp_path, key)
 
 
-@pytest.mark.parametrize(("provider", "helpers"), [*((provider, 0) for provider in PROVIDERS), ("openai", 2)])
+@pytest.mark.parametrize(("provider", "helpers"), [*((provider, 0) for provider in KEYED), ("openai", 2)])
 def test_what_rows_and_batches_failed_of_is_kept_without_the_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], provider: str, helpers: int
 ) -> None:
@@ -226,7 +226,7 @@ def test_what_rows_and_batches_failed_of_is_kept_without_the_key(
     """
     monkeypatch.setattr("flows.batches.loop.collectors_for", lambda _: helpers)
     key = KEYS[provider]
-    monkeypatch.setenv(ENTRIES[provider].key_variable, key)
+    monkeypatch.setenv(PROVIDERS[provider].key_variable, key)
     options = EmulatorOptions(dialect=provider, key=key, **TROUBLED)  # type: ignore[arg-type]
     with running_emulator(options) as emulator, echoing(emulator.base_url) as gateway, everything_logged() as logged:
         figures = enrich(**call(tmp_path, provider, gateway.url, give_up_after=None))
@@ -240,7 +240,7 @@ def test_what_rows_and_batches_failed_of_is_kept_without_the_key(
     assert not files_that_give_away(tmp_path, key)
 
 
-@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("provider", KEYED)
 @pytest.mark.parametrize("spoilt", ["{}\nmore", "{} more…", "{}\x00"])
 def test_a_key_that_can_be_none_is_refused_and_not_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, provider: str, spoilt: str
@@ -248,10 +248,10 @@ def test_a_key_that_can_be_none_is_refused_and_not_shown(
     """It was copied wrongly, but most of it is right."""
     key = KEYS[provider]
     if "\x00" in spoilt:
-        monkeypatch.setattr("blocks.catalog._key", lambda _: SecretStr(spoilt.format(key)))
-        monkeypatch.setenv(ENTRIES[provider].key_variable, "x")
+        monkeypatch.setattr("blocks.clients._key", lambda _: SecretStr(spoilt.format(key)))
+        monkeypatch.setenv(PROVIDERS[provider].key_variable, "x")
     else:
-        monkeypatch.setenv(ENTRIES[provider].key_variable, spoilt.format(key))
+        monkeypatch.setenv(PROVIDERS[provider].key_variable, spoilt.format(key))
     with pytest.raises(UsageError, match="has a character that no key has") as caught:
         enrich(**call(tmp_path, provider, "http://127.0.0.1:9"))
     assert not lines_that_give_away(tellings_of(caught.value), key)
@@ -271,7 +271,7 @@ def test_a_key_in_the_address_is_refused_and_not_shown(
     assert not files_that_give_away(tmp_path, key)
 
 
-@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("provider", KEYED)
 def test_an_emulator_with_a_key_tells_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, provider: str) -> None:
     """`batchwerk emulator --key` as a service of its own: neither the right key nor a wrong one is said by anybody."""
     key, wrong = KEYS[provider], f"wrong-{KEYS[provider]}"
@@ -285,10 +285,10 @@ def test_an_emulator_with_a_key_tells_nobody(tmp_path: Path, monkeypatch: pytest
         announced = service.stdout.readline()
         url = announced.split()[4].rstrip(",")
         with everything_logged() as logged:
-            monkeypatch.setenv(ENTRIES[provider].key_variable, wrong)
+            monkeypatch.setenv(PROVIDERS[provider].key_variable, wrong)
             with pytest.raises(UsageError, match=r"answered 40[01]") as caught:
                 enrich(**call(tmp_path, provider, url))
-            monkeypatch.setenv(ENTRIES[provider].key_variable, key)
+            monkeypatch.setenv(PROVIDERS[provider].key_variable, key)
             figures = enrich(**call(tmp_path, provider, url))
         service.terminate()
         said = announced + service.stdout.read()
@@ -346,7 +346,7 @@ def nothing_given_away(env: dict[str, str], folder: Path, called: Called, key: s
 
 @pytest.mark.parametrize(
     "provider",
-    [pytest.param(name, marks=with_prefect + ([] if name == "gemini" else [pytest.mark.slow])) for name in PROVIDERS],
+    [pytest.param(name, marks=with_prefect + ([] if name == "gemini" else [pytest.mark.slow])) for name in KEYED],
 )
 def test_the_command_at_debug_level_gives_nothing_away(env: dict[str, str], tmp_path: Path, provider: str) -> None:
     """`batchwerk run` with the key in the environment, against a gateway that repeats it; Prefect keeps every log."""
@@ -357,12 +357,12 @@ def test_the_command_at_debug_level_gives_nothing_away(env: dict[str, str], tmp_
         arguments = ["run", given["input"], given["output"], "--job", given["job"], "--provider", provider]
         arguments += ["--model", given["model"], "--base-url", gateway.url, "--batch-size", "4"]
         arguments += ["--poll-interval", "0.05", "--max-attempts", "2"]
-        called = batchwerk(*arguments, env={**env, **LOUD, ENTRIES[provider].key_variable: key})
+        called = batchwerk(*arguments, env={**env, **LOUD, PROVIDERS[provider].key_variable: key})
         assert called.status == int(Exit.ROWS_FAILED), called.err
         assert gateway.echoed
     with serving(troubles(key)["401"]) as server:
         arguments[2], arguments[arguments.index("--base-url") + 1] = str(tmp_path / "other.parquet"), server.url
-        refused = batchwerk(*arguments, env={**env, **LOUD, ENTRIES[provider].key_variable: key})
+        refused = batchwerk(*arguments, env={**env, **LOUD, PROVIDERS[provider].key_variable: key})
     assert (refused.status, "401" in refused.err) == (2, True), refused.err
     assert "NoneType" not in refused.err  # a traceback of nothing
     nothing_given_away(env, tmp_path, called, key)
@@ -371,7 +371,7 @@ def test_the_command_at_debug_level_gives_nothing_away(env: dict[str, str], tmp_
 
 @pytest.mark.parametrize(
     "provider",
-    [pytest.param(name, marks=with_prefect + ([] if name == "openai" else [pytest.mark.slow])) for name in PROVIDERS],
+    [pytest.param(name, marks=with_prefect + ([] if name == "openai" else [pytest.mark.slow])) for name in KEYED],
 )
 def test_a_flow_with_a_saved_block_gives_nothing_away(env: dict[str, str], tmp_path: Path, provider: str) -> None:
     """The flow in a program that logs all there is and shows tracebacks with their variables; well, and refused."""

@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from blocks.batch import Answer, BatchPhase, BatchStatus, Connection, RequestForm, Usage
-from blocks.catalog import Reach
+from blocks.clients import Access
 from flows.batches.answers import Order, collect_answers
 from flows.domain.batches import Batch, State
 from flows.domain.events import Slice
@@ -45,7 +45,7 @@ def order_of(folder: Path, gone: str | None = None, **batch: Any) -> Order:
     connection = Connection("openai", "", "openai")
     spec = Spec(parse_job(JOB, "job.yaml"), "gpt-4.1", connection)
     ended = Batch(7, [Slice(0, 4)], State.ENDED, tag="run-1", **{"id": "original", **batch})
-    return Order(Reach(connection, SecretStr("a-key"), ""), spec, ended, folder / "out.parquet", 3, gone)
+    return Order(Access(connection, SecretStr("a-key"), ""), spec, ended, folder / "out.parquet", 3, gone)
 
 
 def collect(order: Order, provider: Provider) -> Any:

@@ -23,7 +23,7 @@ from pydantic import SecretStr
 
 from blocks import errors
 from blocks.batch import Connection
-from blocks.catalog import Reach
+from blocks.clients import Access
 from blocks.errors import AuthenticationFailed, BatchwerkError, NotFound, ProviderError, StateError, UsageError
 from flows.batches.answers import Order
 from flows.batches.collector_pool import CollectorPool, _Collector
@@ -79,12 +79,12 @@ def order_of(folder: Path, url: str = "http://127.0.0.1:9", key: str = "a-key", 
     connection = Connection("openai", url, f"openai {url}")
     spec = Spec(parse_job(JOB, "job.yaml"), "gpt-4.1", connection)
     ended = Batch(1, [Slice(0, 10)], State.ENDED, tag="run-1", id="batch_1", **batch)
-    return Order(Reach(connection, SecretStr(key), url), spec, ended, folder / "out.parquet", max_attempts=3)
+    return Order(Access(connection, SecretStr(key), url), spec, ended, folder / "out.parquet", max_attempts=3)
 
 
 def collect(pool: CollectorPool, order: Order) -> BatchResult:
     """Collect, with a client in case that it is done here."""
-    with closing(order._replace(reach=order.reach._replace(key=SecretStr("here"))).reach.client()) as client:
+    with closing(order._replace(access=order.access._replace(key=SecretStr("here"))).access.client()) as client:
         return pool.collect(order, client)
 
 
@@ -164,7 +164,7 @@ def test_errors_of_a_collector_are_raised_here(
     assert (error.provider, error.status, error.code, bool(error.next_step)) == ("openai", 401, "invalid_api_key", True)
 
     with pytest.raises(UsageError, match="has a character that no key has"):
-        pool.collect(order_of(tmp_path, key="a\nkey"), order_of(tmp_path).reach.client())
+        pool.collect(order_of(tmp_path, key="a\nkey"), order_of(tmp_path).access.client())
 
     blocked = tmp_path / "_out.parquet.batchwerk"
     blocked.touch()

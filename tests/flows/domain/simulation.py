@@ -182,7 +182,7 @@ class Simulation:
                     self.answered.add(request)
                     good += 1
                     continue
-                kind = FailureKind.EXCUSED if batch.failed else self.chance.choice(list(FailureKind))
+                kind = FailureKind.NOT_RUN if batch.failed else self.chance.choice(list(FailureKind))
                 goes_again, after = after_failure(part, kind, self.max_attempts)
                 (again if goes_again else final).append((request, after))
                 if not goes_again:

@@ -81,9 +81,9 @@ def test_each_failure_goes_its_way() -> None:
     answers = [
         answer(0, GOOD),
         answer(1, "no json"),
-        failure(3, FailureKind.EXCUSED),
-        failure(4, FailureKind.FINAL),
-        failure(5, FailureKind.PASSING),
+        failure(3, FailureKind.NOT_RUN),
+        failure(4, FailureKind.TERMINAL),
+        failure(5, FailureKind.TRANSIENT),
     ]
     rows, result = judge([Slice(0, 6)], answers)
     assert [row["outcome"] for row in rows] == ["ok", "rejected", "missing", "expired", "failed", "failed"]
@@ -125,8 +125,8 @@ def test_a_copy_of_a_batch_is_paid_and_fills_in_for_what_failed() -> None:
     """The same requests were accepted twice: both answers are money, the better one counts."""
     ledger = replay([histories.submitting(7, Slice(0, 4))])
     taken = BatchAnswers(ledger.batches[7], Judge(OutputSchema(LABEL), PRICE, max_attempts=3))
-    taken.take([answer(0, GOOD), answer(1, "bad"), failure(2, FailureKind.PASSING)])
-    copy = [answer(0, "bad"), answer(1, '{"label": "copy"}'), failure(2, FailureKind.EXCUSED), answer(3, GOOD)]
+    taken.take([answer(0, GOOD), answer(1, "bad"), failure(2, FailureKind.TRANSIENT)])
+    copy = [answer(0, "bad"), answer(1, '{"label": "copy"}'), failure(2, FailureKind.NOT_RUN), answer(3, GOOD)]
     taken.take_copy([*copy, answer(9, GOOD)])
     judged = taken.finish()
     rows, result = rows_of(judged), judged.result
@@ -169,8 +169,8 @@ def test_money_is_summed_request_by_request() -> None:
     answers = [
         answer(0, GOOD, usage=Usage(100, 10)),
         answer(1, "bad", usage=Usage(200, 20)),
-        failure(2, FailureKind.PASSING, Usage(50, 0)),
-        failure(3, FailureKind.FINAL),
+        failure(2, FailureKind.TRANSIENT, Usage(50, 0)),
+        failure(3, FailureKind.TERMINAL),
     ]
     rows, result = judge([Slice(0, 5)], answers)
     costs = [100 * 10 + 10 * 40, 200 * 10 + 20 * 40, 50 * 10]

@@ -12,18 +12,18 @@ from flows.domain.outcomes import MAX_EXCUSES, after_failure, merge_slices
 @pytest.mark.parametrize(
     ("kind", "part", "expected"),
     [
-        (FailureKind.PASSING, Slice(0, 1), (True, Slice(0, 1, attempt=2, used=1))),
-        (FailureKind.PASSING, Slice(0, 1, 2, 1), (True, Slice(0, 1, attempt=3, used=2))),
-        (FailureKind.PASSING, Slice(0, 1, 3, 2), (False, Slice(0, 1, attempt=3, used=3))),
-        (FailureKind.FINAL, Slice(0, 1), (False, Slice(0, 1, attempt=1, used=1))),
-        (FailureKind.EXCUSED, Slice(0, 1), (True, Slice(0, 1, attempt=2, used=0, excused=1))),
-        (FailureKind.EXCUSED, Slice(0, 1, 3, 2), (True, Slice(0, 1, attempt=4, used=2, excused=1))),
+        (FailureKind.TRANSIENT, Slice(0, 1), (True, Slice(0, 1, attempt=2, used=1))),
+        (FailureKind.TRANSIENT, Slice(0, 1, 2, 1), (True, Slice(0, 1, attempt=3, used=2))),
+        (FailureKind.TRANSIENT, Slice(0, 1, 3, 2), (False, Slice(0, 1, attempt=3, used=3))),
+        (FailureKind.TERMINAL, Slice(0, 1), (False, Slice(0, 1, attempt=1, used=1))),
+        (FailureKind.NOT_RUN, Slice(0, 1), (True, Slice(0, 1, attempt=2, used=0, excused=1))),
+        (FailureKind.NOT_RUN, Slice(0, 1, 3, 2), (True, Slice(0, 1, attempt=4, used=2, excused=1))),
         (FailureKind.REFUSED, Slice(0, 1), (False, Slice(0, 1, attempt=1, used=1))),
         (FailureKind.FILTERED, Slice(0, 1), (False, Slice(0, 1, attempt=1, used=1))),
         (FailureKind.CUT_OFF, Slice(0, 1), (True, Slice(0, 1, attempt=2, used=1, longer=True))),
         (FailureKind.CUT_OFF, Slice(0, 1, 2, 1, longer=True), (False, Slice(0, 1, 2, 2, longer=True))),
-        (FailureKind.PASSING, Slice(0, 1, 2, 1, longer=True), (True, Slice(0, 1, 3, 2, longer=True))),
-        (FailureKind.PASSING, Slice(0, 1, 4, 2, None, 1), (False, Slice(0, 1, attempt=4, used=3, excused=1))),
+        (FailureKind.TRANSIENT, Slice(0, 1, 2, 1, longer=True), (True, Slice(0, 1, 3, 2, longer=True))),
+        (FailureKind.TRANSIENT, Slice(0, 1, 4, 2, None, 1), (False, Slice(0, 1, attempt=4, used=3, excused=1))),
     ],
 )
 def test_an_attempt_is_used_up_by_what_says_something_of_the_row(
@@ -35,15 +35,15 @@ def test_an_attempt_is_used_up_by_what_says_something_of_the_row(
 
 def test_one_attempt_means_one() -> None:
     """With a single attempt a failure is final, unless it is excused."""
-    assert not after_failure(Slice(0, 1), FailureKind.PASSING, max_attempts=1)[0]
-    assert after_failure(Slice(0, 1), FailureKind.EXCUSED, max_attempts=1)[0]
+    assert not after_failure(Slice(0, 1), FailureKind.TRANSIENT, max_attempts=1)[0]
+    assert after_failure(Slice(0, 1), FailureKind.NOT_RUN, max_attempts=1)[0]
 
 
-@given(st.lists(st.sampled_from([FailureKind.PASSING, FailureKind.EXCUSED])), st.integers(1, 5))
+@given(st.lists(st.sampled_from([FailureKind.TRANSIENT, FailureKind.NOT_RUN])), st.integers(1, 5))
 def test_nothing_goes_on_for_ever(failures: list[FailureKind], max_attempts: int) -> None:
     """However a request fails, it is final after its attempts and the excuses that it has."""
     part, sent = Slice(0, 1), 0
-    for kind in [*failures, *[FailureKind.EXCUSED] * (MAX_EXCUSES + max_attempts)]:
+    for kind in [*failures, *[FailureKind.NOT_RUN] * (MAX_EXCUSES + max_attempts)]:
         sent += 1
         again, after = after_failure(part, kind, max_attempts)
         assert part.used <= after.used <= part.used + 1
@@ -59,7 +59,7 @@ def test_nothing_goes_on_for_ever(failures: list[FailureKind], max_attempts: int
 
 def test_a_new_allowance_has_its_own_excuses() -> None:
     """A request that was given a new allowance on its twelfth sending is excused like any other."""
-    assert after_failure(Slice(0, 1, attempt=12), FailureKind.EXCUSED, max_attempts=3)[1].used == 0
+    assert after_failure(Slice(0, 1, attempt=12), FailureKind.NOT_RUN, max_attempts=3)[1].used == 0
 
 
 def test_neighbours_on_the_same_terms_share_a_slice() -> None:

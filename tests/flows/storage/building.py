@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from blocks.batch import Answer, RequestForm
-from blocks.providers.holysheep import HolySheepFormat
+from blocks.providers.holysheep.codec import HolySheepCodec
 from flows.domain.events import BatchResult, Slice
 from flows.domain.judging import BatchAnswers, Judge
 from flows.domain.keys import form_digest
@@ -47,7 +47,7 @@ def question(path: Path, prompt: str = "{{ text }}", **changes: Any) -> Question
         source=source,
         prompt=Prompt(prompt, source.schema.names),
         digest=form_digest({"prompt": prompt}),
-        codec=HolySheepFormat(form),
+        codec=HolySheepCodec(form),
         **{**usual, **changes},
     )
 

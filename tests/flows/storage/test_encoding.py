@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from blocks.batch import EncodedBatch, RequestForm
-from blocks.providers.holysheep import HolySheepFormat
+from blocks.providers.holysheep.codec import HolySheepCodec
 from flows.domain.events import Slice
 from flows.storage.encoding import BatchWriter
 from flows.storage.plan import generations
@@ -15,7 +15,7 @@ from flows.storage.tables import NumberedTable
 from tests.flows.domain.answers import RUN, answer
 from tests.flows.storage.building import Collecting, Work, known, parquet
 
-FORM = HolySheepFormat(RequestForm("m", "Be brief.", {"type": "object"}))
+FORM = HolySheepCodec(RequestForm("m", "Be brief.", {"type": "object"}))
 
 
 @pytest.fixture

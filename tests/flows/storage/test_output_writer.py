@@ -39,7 +39,7 @@ def label(number: int, text: str, attempt: int = 1, usage: Usage | None = Usage(
 
 def final(number: int, attempt: int = 1, usage: Usage | None = None) -> Answer:
     return Answer(
-        f"{histories.TAG}-{number}-{attempt}", None, usage, Failure(FailureKind.FINAL, "content_policy", "refused")
+        f"{histories.TAG}-{number}-{attempt}", None, usage, Failure(FailureKind.TERMINAL, "content_policy", "refused")
     )
 
 

@@ -63,7 +63,7 @@ def test_a_part_holds_typed_values_and_is_read_back(tmp_path: Path, text: str, v
 def test_corrections_are_the_reasons_of_rejected_answers(tmp_path: Path) -> None:
     """And of no others."""
     collecting = Collecting(StateDirectory(tmp_path / "out.parquet"))
-    collecting.batch([Slice(0, 4)], [answer(0, GOOD), answer(1, "{}"), failure(2, FailureKind.PASSING)])
+    collecting.batch([Slice(0, 4)], [answer(0, GOOD), answer(1, "{}"), failure(2, FailureKind.TRANSIENT)])
     assert list(collecting.store.corrections(collecting.ledger.batches[1])) == [1]
 
 

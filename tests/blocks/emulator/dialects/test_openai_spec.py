@@ -131,7 +131,7 @@ def test_everything_that_the_client_and_the_emulator_say_to_each_other_fits(
     options = EmulatorOptions(dialect="openai", latency=1.0, failure_rate=0.3)
     with running_emulator(options) as emulator, wired(emulator) as wire:
         provider = client_of(way, wire.base_url)
-        batches = [encode_prompts(provider.format(FORM), tmp_path, PROMPTS) for _ in range(2)]
+        batches = [encode_prompts(way.codec(FORM), tmp_path, PROMPTS) for _ in range(2)]
         sent = provider.submit(batches[0], FORM)
         wire.after = breaking(CREATE)
         with pytest.raises(UnknownOutcome):

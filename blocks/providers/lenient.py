@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeGuard
 
+from blocks.errors import Transient
+
 _NOTHING: Mapping[str, Any] = {}
 MOST_TOKENS = 2**40  # no request has more: a number beyond is not a count of tokens
 
@@ -41,6 +43,11 @@ def string(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
+def id_of(body: Any) -> str:
+    """The `id` of an object; empty if it has none."""
+    return string(mapping(body).get("id"))
+
+
 def is_count(value: Any) -> TypeGuard[int]:
     """A whole number that may count something, such as tokens."""
     return type(value) is int and 0 <= value < MOST_TOKENS
@@ -51,3 +58,12 @@ def count_of(value: Any) -> int | None:
     if isinstance(value, str) and len(value) < 16 and value.isascii() and value.isdigit():
         value = int(value)
     return value if is_count(value) else None
+
+
+def unexpected(provider: str, what: str) -> Transient:
+    """The error for an answer that has not what it has to have."""
+    return Transient(
+        f"{provider} answered with {what}",
+        next_step="run the same command again: it goes on from here",
+        provider=provider,
+    )

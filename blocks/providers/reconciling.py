@@ -1,6 +1,6 @@
 """A batch whose creation had no answer: when an empty list counts as proof, and which of several batches is kept.
 
-PROTOCOLS §1.1: no provider takes an idempotency key, and new batches can stay invisible for minutes.
+docs/wire-protocols.md §1.1: no provider takes an idempotency key, and new batches can stay invisible for minutes.
 """
 
 from __future__ import annotations

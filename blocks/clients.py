@@ -1,0 +1,88 @@
+"""From a connection to a client: the key, the emulator's server, the address."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import SecretStr
+
+from blocks.batch import BatchProvider, Connection, PollPlan
+from blocks.catalog import PROVIDERS
+from blocks.connections import emulator_options
+from blocks.emulator import EmulatorOptions, RunningEmulator, running_emulator
+from blocks.entries import SETTLE, ProviderEntry
+from blocks.errors import StateError, UsageError
+from blocks.masking import Masked, hiding
+
+EMULATOR_KEY = "emulated"
+EMULATOR_POLLING = PollPlan(first=0.1, factor=1.5, longest=1.0)
+
+
+class Access(NamedTuple):
+    """A connection with all that a client is made of. It holds the key: it is never written down or shown."""
+
+    connection: Connection
+    key: SecretStr
+    base_url: str
+
+    def client(self) -> BatchProvider:
+        """A client; whoever has it closes it."""
+        entry, options = PROVIDERS[self.connection.provider], self.connection.options
+        known = _emulated(entry, emulator_options(options)) if self.connection.emulated else {}
+        chosen = entry.client_options(options)
+        if SETTLE.name in options:
+            known.pop(SETTLE.name, None)
+        key = self.key.get_secret_value().strip()
+        try:
+            client = entry.client(key, self.base_url, **{**chosen, **known})
+        except UsageError as error:
+            raise error.with_traceback(None)  # noqa: B904  # the same error, without the frames that hold the key
+        return Masked(client, hiding(key))
+
+
+@contextmanager
+def open_access(connection: Connection, state: Path | None = None) -> Iterator[Access]:
+    """What is needed to call the provider. The emulator's server is started first and stopped after.
+
+    `state`: the folder where the emulator keeps what it has done, in one file per dialect; without it that is
+    forgotten.
+    """
+    if not connection.emulated:
+        yield Access(connection, _key(connection), connection.base_url)
+        return
+    options = emulator_options(connection.options)
+    place = state and state / f"emulator-{options.dialect}.sqlite"
+    with _started(replace(options, state=place, key=EMULATOR_KEY)) as emulator:
+        yield Access(connection, SecretStr(EMULATOR_KEY), emulator.base_url)
+
+
+def _emulated(entry: ProviderEntry, options: EmulatorOptions) -> dict[str, object]:
+    """What is known of the emulator: it is near, and shows a batch at once unless it is told to hide it."""
+    known: dict[str, object] = {"polling": EMULATOR_POLLING, **entry.emulated}
+    if entry.takes(SETTLE.name):
+        known[SETTLE.name] = options.visible_after + 1 if options.visible_after else 0.0
+    return known
+
+
+def _key(connection: Connection) -> SecretStr:
+    if connection.block is None:
+        return SecretStr(os.environ.get(PROVIDERS[connection.provider].key_variable, ""))
+    from blocks.credentials import load_block  # noqa: PLC0415  # Prefect takes seconds to import; only blocks need it
+
+    return load_block(connection.block).api_key
+
+
+@contextmanager
+def _started(options: EmulatorOptions) -> Iterator[RunningEmulator]:
+    with ExitStack() as stack:
+        try:
+            emulator = stack.enter_context(running_emulator(options))
+        except RuntimeError as error:
+            step = "its own words stand above; a --option port that is in use is the usual reason"
+            raise StateError(str(error), next_step=step) from error
+        yield emulator

@@ -1,0 +1,103 @@
+"""From a provider's name to a connection, and what depends on a connection without calling anybody."""
+
+from __future__ import annotations
+
+import os
+from urllib.parse import urlsplit
+
+from blocks.batch import BatchCodec, Connection, Limits, RequestForm
+from blocks.catalog import LOCAL, PROVIDERS
+from blocks.emulator import EmulatorOptions
+from blocks.entries import LIMIT_OPTIONS, Options, ProviderEntry
+from blocks.errors import UsageError
+
+
+def connection_for(provider: str, base_url: str | None, options: Options) -> Connection:
+    """How to reach a provider by its name. Raises UsageError for an unknown name, a missing key, a wrong option.
+
+    A saved Prefect block is named as Prefect names it, `type/name`; it is looked up when it is opened.
+    """
+    if provider == LOCAL:
+        return _emulated_connection(base_url, options)
+    if "/" in provider:
+        return _block_connection(provider, base_url, options)
+    entry = PROVIDERS.get(provider)
+    if entry is None:
+        raise UsageError(
+            f"there is no provider {provider!r}",
+            next_step=f"use {LOCAL}, {', '.join(PROVIDERS)}, or a saved block such as holysheep-credentials/NAME",
+        )
+    _check_options(entry, options)
+    if not os.environ.get(entry.key_variable, "").strip():
+        raise UsageError(
+            f"there is no key for {provider}: {entry.key_variable} is not set",
+            next_step=f"export {entry.key_variable}=…, or try it without a key: --provider {LOCAL}",
+        )
+    url = _web_address(base_url or entry.base_url)
+    return Connection(provider, url, f"{provider} {url}", options=dict(options))
+
+
+def _emulated_connection(base_url: str | None, options: Options) -> Connection:
+    if base_url is not None:
+        raise UsageError("--base-url goes with a real provider; the emulator chooses its own address")
+    dialect = emulator_options(options).dialect
+    PROVIDERS[dialect].check_values(options)
+    return Connection(dialect, "", f"emulator {dialect}", options=dict(options))
+
+
+def _block_connection(slug: str, base_url: str | None, options: Options) -> Connection:
+    from blocks.credentials import load_block  # noqa: PLC0415  # Prefect takes seconds to import; only blocks need it
+
+    block = load_block(slug)
+    provider = slug.partition("/")[0].removesuffix("-credentials")
+    chosen = {**block.options(), **options}
+    _check_options(PROVIDERS[provider], chosen)
+    url = _web_address(base_url or block.base_url)
+    return Connection(provider, url, f"{provider} {url}", block=slug, options=chosen)
+
+
+def _web_address(url: str) -> str:
+    if "@" in url or "?" in url or "#" in url:
+        raise UsageError(
+            "--base-url may have no user, no password and no parameters: it is written down with each batch",
+            next_step="give the address alone; the key has its own place",
+        )
+    try:
+        parts = urlsplit(url)
+        right = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0 and url.isprintable()
+    except ValueError:  # a port that is no number
+        right = False
+    if not right or " " in url:
+        raise UsageError(f"--base-url {url!r} is not a web address", next_step="it begins with https://")
+    return url.rstrip("/")
+
+
+def _check_options(entry: ProviderEntry, options: Options) -> None:
+    known = [option.name for option in entry.all_options()]
+    for name in options:
+        if name not in known:
+            raise UsageError(f"--option {name} is not known", next_step=f"known are {', '.join(known)}")
+    entry.check_values(options)
+
+
+def codec_for(connection: Connection, form: RequestForm) -> BatchCodec:
+    """How requests are encoded for the provider; needs neither key nor network."""
+    return PROVIDERS[connection.provider].codec_for(form, connection.options)
+
+
+def limits_for(connection: Connection) -> Limits:
+    """The provider's limits, as the options change them."""
+    return PROVIDERS[connection.provider].limits_with(connection.options)
+
+
+def emulator_options(options: Options) -> EmulatorOptions:
+    """The emulator's switches, out of options that are for the client as well."""
+    shared = {option.name for option in LIMIT_OPTIONS}
+    own = {option.name for entry in PROVIDERS.values() for option in entry.options}
+    switches = {name: value for name, value in options.items() if name not in shared | own}
+    try:
+        return EmulatorOptions.from_mapping(switches)
+    except ValueError as error:
+        raise UsageError(
+            f"--option: {error}", next_step="`batchwerk emulator --help` lists the emulator's switches"
+        ) from error

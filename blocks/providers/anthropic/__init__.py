@@ -1,0 +1,45 @@
+"""What the catalog knows of the provider anthropic."""
+
+from __future__ import annotations
+
+from blocks.batch import Limits
+from blocks.entries import SETTLE, Option, ProviderEntry
+from blocks.providers.anthropic.batches import BASE_URL, Anthropic
+from blocks.providers.anthropic.codec import AUTH, CACHE, EFFORT, VERSION, AnthropicCodec
+
+LIMITS = Limits(  # §2.6, tier "Start"
+    max_requests=100_000,
+    max_bytes=256_000_000,
+    max_queued_requests=200_000,
+    submissions_at_once=1,  # of two creates whose answers are lost, each could be taken for the other (§1.1)
+)
+
+ENTRY = ProviderEntry(
+    name="anthropic",
+    title="Anthropic",
+    service="Anthropic's Message Batches",
+    key_variable="ANTHROPIC_API_KEY",
+    base_url=BASE_URL,
+    base_url_help="Where the API is, without /v1.",
+    limits=LIMITS,
+    client=Anthropic,
+    codec=AnthropicCodec,
+    options=(
+        Option("version", "The API version.", (VERSION, "2023-06-01"), in_codec=True),
+        Option("auth", "The header that carries the key.", (AUTH, "bearer")),
+        Option(
+            "cache",
+            "How long a system text that is long enough stays in the prompt cache.",
+            (CACHE, "off", "1h"),
+            in_codec=True,
+        ),
+        Option(
+            "effort",
+            "How much the model thinks before it answers.",
+            (EFFORT, "low", "medium", "high", "xhigh", "max"),
+            in_codec=True,
+            in_client=False,
+        ),
+        SETTLE,
+    ),
+)

@@ -1,0 +1,158 @@
+"""Mistral's calls: small jobs carry their requests with them, large ones refer to a file that was uploaded.
+
+The section numbers are those of docs/wire-protocols.md, §4 and §1.1 (a create whose answer was lost).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from itertools import count
+from typing import Any
+
+from blocks.batch import (
+    Answer,
+    BatchStatus,
+    EncodedBatch,
+    Found,
+    PollPlan,
+    RequestForm,
+)
+from blocks.providers.calls import Calls, Dialect, answers_then_errors, filename_of
+from blocks.providers.lenient import array, id_of, mapping, string, time_of, unexpected
+from blocks.providers.mistral.codec import (
+    inline_order,
+    read_error,
+    read_line,
+    read_page,
+    read_row,
+    read_status,
+)
+from blocks.providers.reconciling import CLOCK_SLACK, SETTLE, keep_one
+
+log = logging.getLogger("batchwerk.mistral")
+BASE_URL = "https://api.mistral.ai"
+CHAT = "/v1/chat/completions"  # what a job's requests call
+PATHS = {
+    "files": "/v1/files",
+    "content": "/v1/files/{id}/content",
+    "jobs": "/v1/batch/jobs",
+    "batch": "/v1/batch/jobs/{id}",
+    "cancel": "/v1/batch/jobs/{id}/cancel",
+}
+METADATA_KEY = "batchwerk"  # under which a job carries our tag
+TIMEOUT_HOURS = 24
+PAGE = 100  # items of a list
+AUTO, NEVER = "auto", "never"  # when requests are sent within the order for a job
+INLINE_REQUESTS = 9_999  # §4: fewer than 10,000
+INLINE_BYTES = 8_000_000  # [ours]; such an order is put together in memory
+SPEND_CODES = {"insufficient_quota"}  # of calls, as OpenAI says it [?]: waiting is of no use
+
+
+DIALECT = Dialect("mistral", PATHS, read_status, read_error, spend_codes=SPEND_CODES)
+
+
+class Mistral(Calls):
+    """Mistral's calls. A job carries its tag as metadata, so that it can be found again.
+
+    `inline`: `auto` sends small batches within the order for the job, `never` always by file. `settle`: seconds for
+    which a job that no list shows may still appear (§1.1).
+    """
+
+    dialect = DIALECT
+
+    def __init__(
+        self,
+        api_key: str,
+        base_url: str = BASE_URL,
+        *,
+        polling: PollPlan | None = None,
+        inline: str = AUTO,
+        settle: float = SETTLE,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._inline = inline == AUTO
+        headers = {"authorization": f"Bearer {api_key}"}
+        # Our paths name the version; an address that is copied from elsewhere may name it as well.
+        address = base_url.rstrip("/").removesuffix("/v1")
+        super().__init__(headers, address, api_key, polling=polling, settle=settle, clock=clock)
+
+    def submit(self, batch: EncodedBatch, form: RequestForm) -> str:
+        """Order a job, the requests within the order or, where they are many, in a file that is uploaded before.
+
+        The file may be uploaded twice; the order may not be made twice.
+        """
+        order = {
+            "endpoint": CHAT,
+            "model": form.model,
+            "metadata": {METADATA_KEY: batch.tag},
+            "timeout_hours": TIMEOUT_HOURS,
+        }
+        if self._inline and batch.requests <= INLINE_REQUESTS and batch.bytes < INLINE_BYTES:
+            return self._create(self._path("jobs"), inline_order(order, batch.path.read_bytes()), batch.tag)
+        return self._create(self._path("jobs"), {**order, "input_files": [self._upload(batch)]}, batch.tag)
+
+    def find(self, batch: EncodedBatch, form: RequestForm) -> Found | None:  # noqa: ARG002  # the tag is enough
+        """Look the tag up in the list of jobs; None once it can't appear there any more (§1.1)."""
+        since = batch.sent_at - CLOCK_SLACK
+        # An empty answer to a filter may be the filter's fault: the whole list is looked through as well.
+        found = self._tagged(batch.tag, since, {METADATA_KEY: batch.tag}) or self._tagged(batch.tag, since, {})
+        if found:
+            return keep_one(self.name, found.values(), batch.tag, self.cancel)
+        self._settling.check(batch, self._uploads(batch.tag), where=f": its metadata says {METADATA_KEY}={batch.tag}")
+        return None
+
+    def _tagged(self, tag: str, since: float, filters: Mapping[str, str]) -> dict[str, BatchStatus]:
+        """The jobs with our tag, which is looked at here too: a server may ignore a filter that it does not know."""
+        if since > 0:
+            filters = {**filters, "created_after": datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
+        listed = self._listed("jobs", since, {**filters, "order_by": "-created"})
+        return {id_of(job): read_status(job) for job in listed if mapping(job.get("metadata")).get(METADATA_KEY) == tag}
+
+    def _uploads(self, tag: str) -> list[float]:
+        """When files of a batch with this tag were uploaded, in seconds since the epoch."""
+        listed = self._listed("files", float("-inf"), {"purpose": "batch", "search": filename_of(tag)})
+        times = [time_of(file.get("created_at")) for file in listed if file.get("filename") == filename_of(tag)]
+        return [at.timestamp() for at in times if at is not None]
+
+    def _listed(self, kind: str, since: float, filters: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
+        """Jobs or files, each once, back to a time where the list is newest first."""
+        seen: set[str] = set()
+        for page in count():
+            items, total = read_page(self._http.get(self._path(kind), page=page, page_size=PAGE, **filters))
+            new = [item for item in items if id_of(item) and id_of(item) not in seen]
+            yield from new
+            seen.update(map(id_of, new))
+            times = [at.timestamp() for item in items if (at := time_of(item.get("created_at")))]
+            complete = len(items) < PAGE and total is not None and len(seen) >= total
+            if not new or complete or (times and max(times) < since):
+                return
+
+    def results(self, batch_id: str, form: RequestForm) -> Iterator[Answer]:
+        """What was answered, then the errors that are about other requests.
+
+        Answers stand in a file or, of a job that has none, within it. Which requests are in neither is for whoever
+        sent them to count. Of a job the ids alone are kept in memory, and only where there are errors.
+        """
+        job = mapping(self._http.get(self._path("batch", batch_id)))
+        if not id_of(job):
+            raise unexpected(self.name, "a job without its id")
+        errors = string(job.get("error_file"))
+        failed = self._file(errors, form) if errors else None
+        yield from answers_then_errors(self._answered(job, batch_id, form), failed)
+
+    def _answered(self, job: Mapping[str, Any], batch_id: str, form: RequestForm) -> Iterator[Answer]:
+        if output := string(job.get("output_file")):
+            yield from self._file(output, form)
+            return
+        job = mapping(self._http.get(self._path("batch", batch_id), inline="true"))
+        rows = array(job.get("outputs"))
+        if not rows and not string(job.get("error_file")):
+            log.warning("mistral: the job %s has neither files nor outputs", batch_id)
+        yield from self._readable((read_row(row, form) for row in rows), batch_id)
+
+    def _file(self, file_id: str, form: RequestForm) -> Iterator[Answer]:
+        lines = self._http.lines(self._path("content", file_id))
+        yield from self._readable((read_line(line, form) for line in lines if line.strip()), file_id)
