@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 
 from blocks.emulator import launch
+from tests.flows.server import prefect, prefect_server
 from tests.forking import ADDRESS, ForkServer, fork_servers, start_emulator
 
 # Once a test has imported Prefect, its handler would complain about each line that is logged outside of a flow.
@@ -45,3 +46,14 @@ def _quick_emulators(request: pytest.FixtureRequest, _fork_servers: tuple[ForkSe
         patch.setenv(ADDRESS, emulators.address)
         patch.setattr(launch, "start_process", start_emulator)
         yield
+
+
+@pytest.fixture(scope="session")
+def shared_prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment that leads to a Prefect server with a work pool. One for all tests of the group `prefect`.
+
+    The group keeps them in one process of pytest-xdist; starting a server takes as long as several of them.
+    """
+    with prefect_server(tmp_path_factory.mktemp("prefect")) as env:
+        prefect("work-pool", "create", "batchwerk", "--type", "process", env=env)
+        yield env

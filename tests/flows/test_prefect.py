@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -19,7 +19,7 @@ from blocks.emulator import EmulatorOptions, running_emulator
 from flows.storage.journal import read_events
 from flows.storage.state import StateDirectory
 from tests.flows.command import ROOT, batchwerk
-from tests.flows.server import prefect, prefect_server
+from tests.flows.server import prefect
 from tests.flows.undecorated import emulator_ledger, reviews, write_job, write_texts
 
 pytestmark = [pytest.mark.prefect, pytest.mark.xdist_group("prefect")]
@@ -28,10 +28,8 @@ Env = dict[str, str]
 
 
 @pytest.fixture(scope="module")
-def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Env]:
-    with prefect_server(tmp_path_factory.mktemp("prefect")) as found:
-        prefect("work-pool", "create", "batchwerk", "--type", "process", env=found)
-        yield found
+def env(shared_prefect: Env) -> Env:
+    return shared_prefect
 
 
 def limit(env: Env, name: str) -> dict[str, float]:

@@ -32,7 +32,6 @@ from flows.storage.state import StateDirectory
 from tests.blocks.scripted import Drop, Say, Step, serving
 from tests.flows.command import ROOT, Called, batchwerk
 from tests.flows.echoing import echoing
-from tests.flows.server import prefect_server
 from tests.flows.undecorated import enrich, reviews, write_job, write_texts
 
 TOKEN = "q7Zr3PlantedKeyW9xV2bN5mT8"  # noqa: S105  # planted: whatever holds it gives the key away
@@ -321,9 +320,8 @@ state.result(raise_on_failure=True)
 
 
 @pytest.fixture(scope="module")
-def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    with prefect_server(tmp_path_factory.mktemp("prefect")) as found:
-        yield found
+def env(shared_prefect: dict[str, str]) -> dict[str, str]:
+    return shared_prefect
 
 
 def save_block(env: dict[str, str], provider: str, base_url: str) -> str:
