@@ -96,13 +96,11 @@ class Obstacle(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BatchStatus:
-    """What the provider says of a batch. Its counters are for the eye: completeness is decided by the results."""
+    """What the provider says of a batch. Counters are left out: what is complete is decided by the results."""
 
     id: str
     phase: BatchPhase
     wording: str  # the provider's own word for the state
-    total: int | None = None
-    done: int | None = None
     error: str | None = None
     created_at: datetime | None = None
     obstacle: Obstacle | None = None
