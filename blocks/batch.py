@@ -96,13 +96,11 @@ class Obstacle(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BatchStatus:
-    """The provider's status of a batch. Counters are informational: the results decide completeness."""
+    """The provider's status of a batch, without its counters: the results decide completeness."""
 
     id: str
     phase: BatchPhase
     wording: str  # the provider's own word for the state
-    total: int | None = None
-    done: int | None = None
     error: str | None = None
     created_at: datetime | None = None
     obstacle: Obstacle | None = None

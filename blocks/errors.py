@@ -16,6 +16,8 @@ BatchwerkError                  one sentence and a next step; never shown as a t
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 
 class BatchwerkError(Exception):
     """An error that a user can act on: what happened, and what to do now."""
@@ -98,3 +100,11 @@ class NotFound(Terminal):
 
 class BatchRefused(Terminal):
     """The provider refused the call as a whole."""
+
+
+class Complaint(NamedTuple):
+    """What a provider says of an error: its code, its sentence, seconds to wait where the body names them."""
+
+    code: str | None
+    message: str
+    retry_after: float | None = None

@@ -1,26 +1,24 @@
-"""HTTP for the providers: one table from answer to error, and retries of the calls that are safe to repeat."""
+"""HTTP for the providers: authenticated calls, and one table from answer to error."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 import httpx
 import orjson
-import stamina
 
 from blocks.errors import (
     AuthenticationFailed,
     BatchRefused,
     BatchTooLarge,
+    Complaint,
     NotFound,
     ProviderError,
     SpendLimitAccessed,
@@ -29,29 +27,15 @@ from blocks.errors import (
     UsageError,
 )
 from blocks.masking import Mask, MaskingFilter, hiding
+from blocks.retries import retry_after_seconds, with_retries
 
 log = logging.getLogger("batchwerk.transport")
-
-T = TypeVar("T")
-
-
-class Complaint(NamedTuple):
-    """What a provider says of an error: its code, its sentence, seconds to wait where the body names them."""
-
-    code: str | None
-    message: str
-    retry_after: float | None = None
 
 
 ErrorReader = Callable[[Any], Complaint]  # of a parsed body
 OutOfMoney = Callable[[int, str | None, float | None], bool]  # (HTTP status, code, retry_after)
 
 UPLOAD_CHUNK = DOWNLOAD_CHUNK = 256 * 1024  # bytes; large enough to be cheap, small enough to keep memory flat
-LONGEST_RETRY_AFTER = 900.0  # seconds that a provider may ask us to wait before the call is given up
-
-# Five retries from 1 s to 60 s are what HolySheep's tutorial asks for; they are sound for every service.
-ATTEMPTS, FIRST_PAUSE, LONGEST_PAUSE, JITTER = 6, 1.0, 60.0, 1.0
-
 KEY_HEADERS = ("authorization", "x-api-key", "x-goog-api-key")  # one of them carries the key
 CHATTY = ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.proxy")  # loggers that tell what servers send
 
@@ -313,31 +297,6 @@ def _key_in(headers: Mapping[str, str]) -> str:
     return next((headers[name].removeprefix("Bearer ") for name in KEY_HEADERS if name in headers), "")
 
 
-def retry_after_seconds(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """The delay that an answer asks for, from `retry-after-ms` or `retry-after` (seconds or an HTTP date)."""
-    if (milliseconds := headers.get("retry-after-ms")) is not None:
-        return _seconds(milliseconds, per_second=1000)
-    if (value := headers.get("retry-after")) is None:
-        return None
-    if (seconds := _seconds(value)) is not None:
-        return seconds
-    try:
-        at = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    if at.tzinfo is None:  # HTTP dates are in GMT, also where they don't say so
-        at = at.replace(tzinfo=UTC)
-    return max(0.0, (at - (now or datetime.now(UTC))).total_seconds())
-
-
-def _seconds(text: str, per_second: int = 1) -> float | None:
-    try:
-        value = float(text) / per_second
-    except ValueError:
-        return None
-    return value if 0 <= value < float("inf") else None
-
-
 @contextmanager
 def _connection_errors(provider: str, mask: Mask, *, creating: bool) -> Iterator[None]:
     """Turns httpx's exceptions into ours; a connection that never stood is transient even while creating.
@@ -365,39 +324,6 @@ def _quoted(error: Exception, mask: Mask) -> str:
     """What an exception says, now without the key, also to those who look at the exception itself."""
     error.args = (mask(str(error)),)
     return str(error) or type(error).__name__
-
-
-def with_retries(call: Callable[[], T]) -> T:
-    """Repeat `call` while it raises `Transient`: growing, jittered, capped pauses, or as long as the provider asks."""
-
-    def pause(error: Exception) -> bool | float:
-        if not isinstance(error, Transient) or not error.worth_repeating:
-            return False
-        log.warning("%s; trying again", error.message)
-        if error.retry_after is None:
-            return True
-        # stamina takes 0.0 for "no": a provider that asks for no pause gets a short one.
-        return error.retry_after <= LONGEST_RETRY_AFTER and max(error.retry_after, 0.05)
-
-    tries = 0
-
-    def counted() -> T:
-        nonlocal tries
-        tries += 1
-        try:
-            return call()
-        except Transient as error:
-            error.tries = tries
-            raise
-
-    return stamina.retry(
-        on=pause,
-        attempts=ATTEMPTS,
-        timeout=None,
-        wait_initial=FIRST_PAUSE,
-        wait_max=LONGEST_PAUSE,
-        wait_jitter=JITTER,
-    )(counted)()
 
 
 def _chunks(path: Path) -> Iterator[bytes]:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from blocks.batch import Answer, BatchPhase, BatchStatus, EncodedBatch, PollPlan
-from blocks.errors import BatchRefused, UnknownOutcome
+from blocks.errors import BatchRefused, Complaint, UnknownOutcome
 from blocks.providers.lenient import id_of, unexpected
 from blocks.providers.reconciling import SETTLE, Settling
-from blocks.transport import Complaint, ErrorReader, OutOfMoney, Transport
+from blocks.transport import ErrorReader, OutOfMoney, Transport
 
 log = logging.getLogger("batchwerk.providers")
 

@@ -3,7 +3,6 @@
 import json
 import logging
 import threading
-import time
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -186,15 +185,6 @@ def test_an_answer_without_a_limit_may_be_longer_as_well() -> None:
     """The default is multiplied."""
     request = json.loads(AnthropicCodec(RequestForm("m")).encode("a", "Hi", longer=True))
     assert request["params"]["max_tokens"] == MAX_TOKENS * LONGER
-
-
-def test_encoding_costs_microseconds() -> None:
-    """Far from what would be felt: a hundred thousand requests a second and more."""
-    form, prompt = AnthropicCodec(FORM), "This is a review of a product. " * 8
-    started = time.perf_counter()
-    for _ in range(10_000):
-        form.encode("abcd2345-1234567-1", prompt)
-    assert time.perf_counter() - started < 0.1
 
 
 def test_a_temperature_goes_with_the_old_version_only() -> None:
@@ -801,7 +791,7 @@ def test_each_state_is_a_phase(wording: str | None, phase: BatchPhase) -> None:
     with connected(Say(body=a_batch(1, processing_status=wording, request_counts=counts))) as (provider, server):
         status = provider.poll("msgbatch_1")
     created_at = datetime.fromtimestamp(SENT + 60, UTC)
-    assert status == BatchStatus("msgbatch_1", phase, wording or "unknown", 200, 150, created_at=created_at)
+    assert status == BatchStatus("msgbatch_1", phase, wording or "unknown", created_at=created_at)
     assert (server.asked[0].method, server.asked[0].path) == ("GET", f"{BATCHES}/msgbatch_1")
 
 
@@ -815,9 +805,9 @@ def test_each_state_is_a_phase(wording: str | None, phase: BatchPhase) -> None:
     ids=str,
 )  # fmt: skip
 def test_a_batch_may_say_little(extra: dict[str, Any]) -> None:
-    """Counters are for the eye; without them a batch is running."""
+    """Without a word that is known it is running."""
     status = read_status({"id": "b", **extra})
-    assert (status.phase, status.total, status.done, status.error) == (BatchPhase.RUNNING, None, None, None)
+    assert (status.phase, status.error) == (BatchPhase.RUNNING, None)
     assert status.created_at is None
 
 
@@ -1184,16 +1174,6 @@ def test_what_is_right_or_can_not_be_told_stays_as_it_was(part: Any, said: Any) 
 def test_what_is_no_json_object_stays_as_it_was(words: str) -> None:
     """The check that follows judges it."""
     assert read(message(text(words)), schema_of(MOOD)).text == words
-
-
-def test_reading_costs_microseconds() -> None:
-    """Also where capitals are looked at: tens of thousands of answers a second."""
-    reader = AnswerReader(schema_of(MOOD))
-    line = json.dumps({"custom_id": f"{TAG}-1-1", "result": message(text('{"a":"Positive"}'))}).encode()
-    started = time.perf_counter()
-    for _ in range(10_000):
-        reader.read(line)
-    assert time.perf_counter() - started < 0.4
 
 
 # --- whatever comes

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import time
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -224,16 +223,6 @@ def test_named_parts_are_kept_unless_they_go_in_a_circle() -> None:
     assert (sent["properties"]["a"], sent["$defs"]) == ({"$ref": "#/$defs/x"}, {"x": TEXT})
     circle = {"type": "object", "properties": {"a": {"$ref": "#"}}}
     assert "responseJsonSchema" not in encoded(RequestForm("m", schema=circle), "Hi")["generationConfig"]
-
-
-@pytest.mark.parametrize("form", [FORM, RequestForm("m", schema=open_schema), PLAIN], ids=["strict", "words", "plain"])
-def test_encoding_costs_microseconds(form: RequestForm) -> None:
-    """Far from what would be felt: a hundred thousand requests a second and more."""
-    format_of, prompt = GeminiCodec(form), "This is a review of a product. " * 8
-    started = time.perf_counter()
-    for _ in range(10_000):
-        format_of.encode("abcd2345-1234567-1", prompt)
-    assert time.perf_counter() - started < 0.1
 
 
 # --- submit
@@ -635,7 +624,7 @@ def test_each_state_is_a_phase(prefix: str, state: str, phase: BatchPhase) -> No
     with connected(Say(body=said)) as (provider, server):
         status = provider.poll("b1")
     at = datetime.fromtimestamp(SENT + 60, UTC).replace(microsecond=123_456)
-    assert status == BatchStatus("b1", phase, state, 200, 100, created_at=at)
+    assert status == BatchStatus("b1", phase, state, created_at=at)
     assert (server.asked[0].method, server.asked[0].path) == ("GET", "/v1beta/batches/b1")
 
 
@@ -703,9 +692,9 @@ def test_a_failed_batch_says_why(error: Any, said: str | None, obstacle: Obstacl
     ids=lambda extra: str(extra)[:60],
 )  # fmt: skip
 def test_a_batch_may_say_little(extra: dict[str, Any]) -> None:
-    """Counters are for the eye; without them a batch is running."""
+    """Without a word that is known it is running."""
     status = read_status({"name": "batches/b", **extra})
-    assert (status.phase, status.wording, status.total, status.done) == (BatchPhase.RUNNING, "unknown", None, None)
+    assert (status.phase, status.wording) == (BatchPhase.RUNNING, "unknown")
     assert (status.created_at, status.error) == (None, None)
 
 

@@ -16,23 +16,22 @@ from blocks.batch import (
     BatchStatus,
     Failure,
     FailureKind,
-    Limits,
     PollPlan,
     RequestForm,
 )
+from blocks.errors import Complaint
 from blocks.masking import Masked, MaskingFilter, hiding
-from blocks.transport import CHATTY, Complaint, Transport
+from blocks.transport import CHATTY, Transport
 
 KEY = "sk-planted-1234"
 FORM = RequestForm("m")
-STATUS = BatchStatus("b", BatchPhase.ENDED, "completed", 3, 2)
+STATUS = BatchStatus("b", BatchPhase.ENDED, "completed")
 
 
 class Telling:
     """A provider that repeats the key."""
 
     name = "someone"
-    limits = Limits(max_requests=1)
     polling = PollPlan()
     verified_lookup = True
 

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import time
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -156,15 +155,6 @@ def test_a_schema_that_can_not_be_said_strictly_is_said_in_words(system: str | N
     assert said["role"] == "system"
     assert said["content"].startswith("Be brief.\n\n") is (system is not None)
     assert json.loads(said["content"].splitlines()[-1]) == schema
-
-
-def test_encoding_costs_microseconds() -> None:
-    """Far from what would be felt: a hundred thousand requests a second and more."""
-    form, prompt = MistralCodec(FORM), "This is a review of a product. " * 8
-    started = time.perf_counter()
-    for _ in range(10_000):
-        form.encode("abcd2345-1234567-1", prompt)
-    assert time.perf_counter() - started < 0.1
 
 
 # --- submit
@@ -517,7 +507,7 @@ def test_each_state_is_a_phase(wording: str, phase: BatchPhase) -> None:
     with connected(Say(body=said)) as (provider, server):
         status = provider.poll("job-1")
     created_at, early = datetime.fromtimestamp(SENT + 60, UTC), wording in {"TIMEOUT_EXCEEDED", "CANCELLED"}
-    assert status == BatchStatus("job-1", phase, wording or "unknown", 200, 100, created_at=created_at, early=early)
+    assert status == BatchStatus("job-1", phase, wording or "unknown", created_at=created_at, early=early)
     assert (server.asked[0].method, server.asked[0].path) == ("GET", "/v1/batch/jobs/job-1")
 
 
@@ -531,9 +521,9 @@ def test_each_state_is_a_phase(wording: str, phase: BatchPhase) -> None:
     ids=str,
 )  # fmt: skip
 def test_a_job_may_say_little(extra: dict[str, Any]) -> None:
-    """Counters are for the eye; without them a job is running."""
+    """Without a word that is known it is running."""
     status = read_status({"id": "b", **extra})
-    assert (status.phase, status.total, status.done) == (BatchPhase.RUNNING, None, None)
+    assert status.phase is BatchPhase.RUNNING
     assert status.created_at is None
 
 

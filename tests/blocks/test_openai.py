@@ -2,7 +2,6 @@
 
 import json
 import logging
-import time
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -171,15 +170,6 @@ def test_what_is_not_asked_for_is_not_sent(endpoint: str) -> None:
     """No system text, no schema, no limit."""
     body = json.loads(OpenAICodec(RequestForm("m"), endpoint).encode("run-1-1", "Hi"))["body"]
     assert set(body) <= {"model", "messages", "input", "store"}
-
-
-def test_encoding_costs_microseconds() -> None:
-    """Far from what would be felt: a hundred thousand requests a second and more."""
-    form, prompt = OpenAICodec(FORM), "This is a review of a product. " * 8
-    started = time.perf_counter()
-    for _ in range(10_000):
-        form.encode("abcd2345-1234567-1", prompt)
-    assert time.perf_counter() - started < 0.1
 
 
 # --- schemas
@@ -615,7 +605,7 @@ def test_each_state_is_a_phase(wording: str, phase: BatchPhase) -> None:
     with connected(Say(body=said)) as (provider, server):
         status = provider.poll("batch_1")
     assert status == BatchStatus(
-        "batch_1", phase, wording or "unknown", 200, 100, created_at=datetime.fromtimestamp(SENT + 60, UTC)
+        "batch_1", phase, wording or "unknown", created_at=datetime.fromtimestamp(SENT + 60, UTC)
     )
     assert (server.asked[0].method, server.asked[0].path) == ("GET", "/v1/batches/batch_1")
 
@@ -631,9 +621,9 @@ def test_each_state_is_a_phase(wording: str, phase: BatchPhase) -> None:
     ids=str,
 )  # fmt: skip
 def test_a_batch_may_say_little(extra: dict[str, Any]) -> None:
-    """Counters are for the eye; without them a batch is running."""
+    """Without a word that is known it is running."""
     status = read_status({"id": "b", **extra})
-    assert (status.phase, status.total, status.done, status.error) == (BatchPhase.RUNNING, None, None, None)
+    assert (status.phase, status.error) == (BatchPhase.RUNNING, None)
     assert status.created_at is None
 
 

@@ -56,7 +56,6 @@ def test_every_recorded_batch_is_read() -> None:
         assert status.created_at is not None
         assert status.created_at.timestamp() == batch["created_at"]
         assert (status.phase is BatchPhase.RUNNING) == (status.wording in {"validating", "in_progress", "cancelling"})
-        assert status.total == (batch["request_counts"]["total"] or None)
         seen.add(status.wording)
     assert {"validating", "cancelling", "cancelled", "completed"} <= seen
 
@@ -102,7 +101,7 @@ def test_recorded_results_are_answers(name: str) -> None:
     """Chat completions of Groq and responses of OpenAI, with `{}` where the service said null."""
     recorded = state(name)
     status = read_status(recorded["batch"])
-    assert (status.phase, status.total, status.done, status.error) == (BatchPhase.ENDED, 4, 4, None)
+    assert (status.phase, status.error) == (BatchPhase.ENDED, None)
     tokens = [0, 0]
     for number, (result, capital) in enumerate(zip(recorded["results"], CAPITALS, strict=True)):
         line = {"id": "batch_req_1", "custom_id": f"run-{number}-1", "response": result, "error": {}}

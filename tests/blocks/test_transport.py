@@ -13,11 +13,12 @@ import httpx
 import pytest
 import stamina
 
-from blocks import transport
+from blocks import retries
 from blocks.errors import (
     AuthenticationFailed,
     BatchRefused,
     BatchTooLarge,
+    Complaint,
     NotFound,
     ProviderError,
     SpendLimitAccessed,
@@ -25,7 +26,8 @@ from blocks.errors import (
     UnknownOutcome,
     UsageError,
 )
-from blocks.transport import ATTEMPTS, Complaint, Transport, retry_after_seconds
+from blocks.retries import ATTEMPTS, retry_after_seconds
+from blocks.transport import Transport
 from tests.blocks.scripted import Drop, Say, Server, Step, free_port, serving
 
 SECRET = "sk-very-secret-1234"  # noqa: S105  # a key that no error may show
@@ -317,7 +319,7 @@ def test_a_delay_that_is_too_long_is_given_up() -> None:
 def test_pauses_grow(monkeypatch: pytest.MonkeyPatch) -> None:
     """From one to the next, up to the longest."""
     for name, value in {"FIRST_PAUSE": 0.05, "LONGEST_PAUSE": 0.2, "JITTER": 0.0}.items():
-        monkeypatch.setattr(transport, name, value)
+        monkeypatch.setattr(retries, name, value)
     with stamina.set_testing(False), connected(*[Say(503)] * 4, GOOD) as (client, server):
         client.get("/x")
     times = [asked.at for asked in server.asked]

@@ -21,7 +21,8 @@ from blocks.batch import LONGER
 from blocks.catalog import PROVIDERS
 from blocks.emulator import EmulatorOptions, running_emulator
 from blocks.errors import BatchRefused, UnknownOutcome
-from blocks.transport import ATTEMPTS, Transport
+from blocks.retries import ATTEMPTS
+from blocks.transport import Transport
 from flows.cancel import cancel_output
 from flows.domain.batches import State
 from flows.domain.events import Collected, Event, Refused, Submitting

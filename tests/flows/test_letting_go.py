@@ -149,8 +149,8 @@ def test_the_command_cancels(tmp_path: Path) -> None:
 def test_an_outage_is_waited_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The provider goes away while batches are with it and comes back: the run has lost nothing and goes on."""
     monkeypatch.setenv("HOLYSHEEP_API_KEY", "k")
-    monkeypatch.setattr("blocks.transport.FIRST_PAUSE", 0.05)
-    monkeypatch.setattr("blocks.transport.LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr("blocks.retries.FIRST_PAUSE", 0.05)
+    monkeypatch.setattr("blocks.retries.LONGEST_PAUSE", 0.1)
     monkeypatch.setattr("flows.domain.breaker.FIRST_PAUSE", 1.0)
     store = tmp_path / "emulator.sqlite"
     with running_emulator(EmulatorOptions(state=store, latency=1.0)) as emulator:

@@ -22,7 +22,7 @@ from blocks.batch import (
     PollPlan,
     RequestForm,
 )
-from blocks.errors import NotFound, UnknownOutcome
+from blocks.errors import Complaint, NotFound, UnknownOutcome
 from blocks.providers.anthropic.codec import (
     AUTH,
     CACHE,
@@ -38,7 +38,6 @@ from blocks.providers.anthropic.codec import (
 from blocks.providers.calls import Calls, Dialect
 from blocks.providers.lenient import id_of, mapping, string, time_of, unexpected
 from blocks.providers.reconciling import CLOCK_SLACK, SETTLE, keep_one
-from blocks.transport import Complaint
 
 log = logging.getLogger("batchwerk.anthropic")
 BASE_URL = "https://api.anthropic.com"

@@ -186,14 +186,10 @@ def read_status(body: Any) -> BatchStatus:
     if not named:
         raise unexpected("anthropic", "a batch without its id")
     wording = string(batch.get("processing_status")) or "unknown"
-    counts = mapping(batch.get("request_counts"))
-    known = [counts[name] for name in OUTCOMES if is_count(counts.get(name))]
     return BatchStatus(
         id=named,
         phase=BatchPhase.ENDED if wording == "ended" else BatchPhase.RUNNING,
         wording=wording,
-        total=size_of(batch),
-        done=sum(known) if known else None,  # 0 until the whole batch has ended
         created_at=time_of(batch.get("created_at")),
     )
 

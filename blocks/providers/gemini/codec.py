@@ -26,7 +26,7 @@ from blocks.batch import (
     RequestForm,
 )
 from blocks.providers.gemini.errors import complaint_of
-from blocks.providers.lenient import array, count_of, mapping, string, time_of, unexpected
+from blocks.providers.lenient import array, mapping, string, time_of, unexpected
 from blocks.providers.schemas import NotStrict, Subset, as_words, narrowed
 
 # The words that the reference of `GenerationConfig.responseJsonSchema` names (read November 2026). It knows `maxItems`
@@ -161,16 +161,11 @@ def read_status(body: Any) -> BatchStatus:
     wording = re.sub(r"^(BATCH|JOB)_STATE_", "", string(batch.get("state"))) or "unknown"
     code, error = _error_of(operation)
     phase = _phase_of(operation, wording.upper(), failed=error is not None)
-    stats = mapping(batch.get("batchStats"))
-    ended = [count_of(stats.get(name)) for name in ("successfulRequestCount", "failedRequestCount")]
-    known = [number for number in ended if number is not None]
     full = phase is BatchPhase.FAILED and code == "RESOURCE_EXHAUSTED"
     return BatchStatus(
         id=named,
         phase=phase,
         wording=wording,
-        total=count_of(stats.get("requestCount")) or None,
-        done=sum(known) if known else None,
         error=error,
         created_at=time_of(batch.get("createTime")),
         obstacle=Obstacle.QUEUE_FULL if full else None,

@@ -10,8 +10,8 @@ from blocks.batch import (
     Failure,
     FailureKind,
 )
+from blocks.errors import Complaint
 from blocks.providers.lenient import array, count_of, mapping, string
-from blocks.transport import Complaint
 
 # The numbers of google.rpc.Code: rows have these where calls have the HTTP statuses beside them.
 _RPC = {

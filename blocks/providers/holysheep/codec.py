@@ -21,9 +21,8 @@ from blocks.batch import (
     RequestForm,
     Usage,
 )
-from blocks.errors import UsageError
+from blocks.errors import Complaint, UsageError
 from blocks.providers.lenient import is_count, mapping, unexpected
-from blocks.transport import Complaint
 
 # Codes of the items are ours except for the split itself; one that is not listed may pass.
 NOT_RUN_CODES = {"expired", "cancelled", "canceled", "queue_full"}
@@ -85,15 +84,11 @@ def read_status(body: Any) -> BatchStatus:
         "expired": BatchPhase.ENDED,
         "failed": BatchPhase.FAILED,
     }
-    total, progress = body.get("total_items"), body.get("progress")
-    done = round(total * progress / 100) if isinstance(total, int) and isinstance(progress, int | float) else None
     error = body.get("error")
     return BatchStatus(
         id=batch_id_of(body),
         phase=phases.get(wording, BatchPhase.RUNNING),
         wording=wording,
-        total=total if isinstance(total, int) else None,
-        done=done,
         error=_message_of(error) if error else None,
     )
 

@@ -19,6 +19,7 @@ from blocks.batch import (
     FailureKind,
     RequestForm,
 )
+from blocks.errors import Complaint
 from blocks.providers.chat import (
     Codes,
     Outcome,
@@ -36,7 +37,6 @@ from blocks.providers.chat import (
 )
 from blocks.providers.lenient import array, id_of, is_count, mapping, string, time_of, unexpected
 from blocks.providers.schemas import NotStrict, Subset, as_words, narrowed
-from blocks.transport import Complaint
 
 CODES = Codes(  # of rows; the documentation names none of them [?]
     not_run={"batch_cancelled", "batch_expired", "cancelled", "canceled", "expired", "timeout_exceeded"},
@@ -127,13 +127,10 @@ def read_status(body: Any) -> BatchStatus:
     phase = _PHASES.get(wording.upper(), BatchPhase.RUNNING)
     if phase is BatchPhase.FAILED and _has_answers(job):
         phase = BatchPhase.ENDED
-    total, done = job.get("total_requests"), job.get("completed_requests")
     return BatchStatus(
         id=named,
         phase=phase,
         wording=wording,
-        total=total if is_count(total) and total else None,  # 0 while it is validated
-        done=done if is_count(done) else None,
         error=_errors_of(job),
         created_at=time_of(job.get("created_at")),
         early=phase is BatchPhase.ENDED and wording.upper() != "SUCCESS",  # the rest stands in neither file

@@ -22,6 +22,7 @@ from blocks.batch import (
     RequestForm,
     Usage,
 )
+from blocks.errors import Complaint
 from blocks.providers.chat import (
     Codes,
     Outcome,
@@ -40,7 +41,6 @@ from blocks.providers.chat import (
 )
 from blocks.providers.lenient import array, id_of, is_count, mapping, string, time_of, unexpected
 from blocks.providers.schemas import ANY_NUMBER, NotStrict, Subset, narrowed
-from blocks.transport import Complaint
 
 CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"  # what a batch's requests call
 
@@ -147,16 +147,11 @@ def read_status(body: Any) -> BatchStatus:
     phase = _PHASES.get(wording.lower(), BatchPhase.RUNNING)
     if phase is BatchPhase.FAILED and string(batch.get("output_file_id")):
         phase = BatchPhase.ENDED  # not OpenAI's way; but what was answered was paid
-    counts = mapping(batch.get("request_counts"))
-    total, parts = counts.get("total"), [counts.get("completed"), counts.get("failed")]
-    known = [part for part in parts if is_count(part)]
     code, error = _errors_of(batch)
     return BatchStatus(
         id=named,
         phase=phase,
         wording=wording,
-        total=total if is_count(total) and total else None,  # 0 while it is validated
-        done=sum(known) if known else None,
         error=error,
         created_at=time_of(batch.get("created_at")),
         obstacle=OBSTACLES.get(code or ""),

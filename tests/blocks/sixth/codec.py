@@ -6,6 +6,7 @@ from typing import Any
 import orjson
 
 from blocks.batch import Answer, BatchPhase, BatchStatus, Obstacle, RequestForm
+from blocks.errors import Complaint
 from blocks.providers.chat import (
     Codes,
     Outcome,
@@ -21,7 +22,6 @@ from blocks.providers.chat import (
     with_more_tokens,
 )
 from blocks.providers.lenient import array, id_of, mapping, string, time_of, unexpected
-from blocks.transport import Complaint
 
 CHAT = "/v1/chat/completions"
 VERBOSE, BRIEF = "verbose", "brief"
