@@ -155,7 +155,7 @@ class Loop:
             collectors=self._pool.most or COLLECTORS,
             retry_linger=self._agenda.polling.longest,
             queue_pause=self._agenda.polling.longest,
-            let_go_at=None if settings.wait is None else self._began + settings.wait,
+            stop_waiting_at=None if settings.wait is None else self._began + settings.wait,
             give_up_after=settings.give_up_after,
         )
 

@@ -68,7 +68,7 @@ class Rules:
     collectors: int  # batches whose answers are read at the same time
     retry_linger: float  # seconds that retries wait for more before they go in a partial batch
     queue_pause: float = 30.0  # seconds until the next try if the provider's queue is full and no batch of ours ends
-    let_go_at: float | None = None  # when to stop waiting; whatever can be done at once is done first
+    stop_waiting_at: float | None = None  # when to stop waiting; whatever can be done at once is done first
     give_up_after: float | None = None  # seconds that the provider may keep failing
     max_pause: float = 30.0  # seconds between two looks at the ledger
 
@@ -160,7 +160,7 @@ def _pause(
         if not open_batches and not has_unsent:
             return Finish()
         return Finish("the provider is taking longer than expected" if open_batches else "nothing more can be sent")
-    if not agenda.busy and rules.let_go_at is not None and now >= rules.let_go_at:
+    if not agenda.busy and rules.stop_waiting_at is not None and now >= rules.stop_waiting_at:
         return Finish("stopped waiting while batches are still with the provider")
     idle = (batch.number for batch in waited_for if batch.number not in agenda.busy)
     looks = [agenda.due.get(number, now) for number in idle]

@@ -71,7 +71,7 @@ class Agenda:
 
 
 def patience(requests: int, polling: PollPlan) -> float:
-    """Seconds to wait for a batch before the run lets go of it: set by the provider, else by the batch size."""
+    """Seconds to wait for a batch: set by the provider, else by the batch size."""
     if polling.patience is not None:
         return polling.patience
     return max(MIN_PATIENCE, 2 * SECONDS_PER_REQUEST * requests)
