@@ -8,7 +8,7 @@ BatchwerkError                  one sentence and a next step; never shown as a t
     ├── UnknownOutcome          a batch was sent and the response was lost: ask the provider before sending again
     └── Terminal                the same call will fail again
         ├── AuthenticationFailed    the key is missing, wrong or not allowed to do this: stop the run
-        ├── SpendLimitAccessed       the account can't pay: stop the run
+        ├── SpendLimitReached       the account can't pay: stop the run
         ├── BatchTooLarge           send fewer requests at once
         ├── NotFound                no such batch, no longer or not yet
         └── BatchRefused            any other refusal of a whole call
@@ -86,7 +86,7 @@ class AuthenticationFailed(Terminal):
     """The key is missing, wrong, or not allowed to do this."""
 
 
-class SpendLimitAccessed(Terminal):
+class SpendLimitReached(Terminal):
     """The account can't pay for more."""
 
 

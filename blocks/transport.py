@@ -21,7 +21,7 @@ from blocks.errors import (
     Complaint,
     NotFound,
     ProviderError,
-    SpendLimitAccessed,
+    SpendLimitReached,
     Transient,
     UnknownOutcome,
     UsageError,
@@ -267,7 +267,7 @@ def _kind_of(status: int, *, creating: bool) -> tuple[type[ProviderError], str]:
         case 401 | 403:
             return AuthenticationFailed, "check the API key and what it may do; what was collected is kept"
         case 402:
-            return SpendLimitAccessed, "raise the spend limit at the provider, then run the same command again"
+            return SpendLimitReached, "raise the spend limit at the provider, then run the same command again"
         case 404:
             return NotFound, "if it is the address: check --base-url, most end in /v1"
         case 413:

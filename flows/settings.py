@@ -94,7 +94,7 @@ class Settings(BaseModel):
     )
     wait: Annotated[Seconds | None, Cli("SECONDS")] = Field(
         default=None,
-        description="Seconds to wait for batches, which stay with the provider; 0 does not wait. Default: wait for all.",
+        description="Seconds to wait for batches, which stay with the provider; 0: do not wait. Default: wait for all.",
     )
     give_up_after: Annotated[Seconds | None, Cli("SECONDS")] = Field(
         default=None,

@@ -207,9 +207,9 @@ def test_every_path_that_a_page_names_exists(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_no_line_is_longer_than_120_characters(page: Path) -> None:
-    """Pages can be read in an editor as they are, apart from the table that the code writes."""
-    lines = [] if page == PAGE else text_of(page).splitlines()
-    assert [number for number, line in enumerate(lines, 1) if len(line) > 120] == []
+    """Pages can be read in an editor as they are, apart from the rows of tables."""
+    lines = enumerate(text_of(page).splitlines(), 1)
+    assert [number for number, line in lines if len(line) > 120 and not line.startswith("|")] == []
 
 
 def test_the_readme_is_a_page() -> None:

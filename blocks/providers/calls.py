@@ -62,7 +62,7 @@ class Calls:
 
     dialect: ClassVar[Dialect]
     name: str
-    polling: PollPlan = WITHIN_A_DAY
+    polling: PollPlan
     verified_lookup: bool = True
 
     def __init__(

@@ -37,7 +37,7 @@ from blocks.errors import (
     BatchTooLarge,
     NotFound,
     ProviderError,
-    SpendLimitAccessed,
+    SpendLimitReached,
     Transient,
     UnknownOutcome,
     UsageError,
@@ -445,11 +445,11 @@ def test_a_throttled_create_is_made_again(header: str, batch: EncodedBatch) -> N
     [
         (refusal(401, "authentication_error"), AuthenticationFailed),
         (refusal(403, "permission_error"), AuthenticationFailed),
-        (refusal(402, "billing_error"), SpendLimitAccessed),
-        (refusal(429, "rate_limit_error"), SpendLimitAccessed),
-        (refusal(429, "rate_limit_error", "enforced_spend_limit_reached", retry_after="9"), SpendLimitAccessed),
-        (refusal(400, "invalid_request_error", "contract_spend_limit_reached"), SpendLimitAccessed),
-        (Say(429, b"<html>"), SpendLimitAccessed),
+        (refusal(402, "billing_error"), SpendLimitReached),
+        (refusal(429, "rate_limit_error"), SpendLimitReached),
+        (refusal(429, "rate_limit_error", "enforced_spend_limit_reached", retry_after="9"), SpendLimitReached),
+        (refusal(400, "invalid_request_error", "contract_spend_limit_reached"), SpendLimitReached),
+        (Say(429, b"<html>"), SpendLimitReached),
         (refusal(413, "request_too_large"), BatchTooLarge),
         (Say(413, b"<html>too large"), BatchTooLarge),
         (refusal(400, "invalid_request_error", words="requests.12.custom_id: String should match"), BatchRefused),
@@ -486,7 +486,7 @@ def test_a_server_error_with_the_words_of_an_empty_account_stays_unknown(batch: 
 @pytest.mark.parametrize("code", [None, "enforced_spend_limit_reached"])
 def test_an_error_is_told_by_its_code(code: str | None, batch: EncodedBatch) -> None:
     """Or by its type where it has none."""
-    with connected(refusal(402, "billing_error", code)) as (provider, _), pytest.raises(SpendLimitAccessed) as caught:
+    with connected(refusal(402, "billing_error", code)) as (provider, _), pytest.raises(SpendLimitReached) as caught:
         provider.submit(batch, FORM)
     assert caught.value.code == (code or "billing_error")
 

@@ -33,7 +33,7 @@ from blocks.errors import (
     BatchTooLarge,
     NotFound,
     ProviderError,
-    SpendLimitAccessed,
+    SpendLimitReached,
     Transient,
     UnknownOutcome,
 )
@@ -562,7 +562,7 @@ def test_the_pause_that_a_throttled_create_asks_for_is_told(header: str, way: Wa
     """In whatever way it is asked for. Anthropic asks for none where waiting is of no use."""
     ends = start(rate_limit_every=1, retry_after=7.0, retry_header=header)
     spent = way.provider == "anthropic" and header == "none"
-    with pytest.raises(SpendLimitAccessed if spent else Transient) as caught:
+    with pytest.raises(SpendLimitReached if spent else Transient) as caught:
         ends.submit()
     assert (caught.value.status, caught.value.tries) == (429, 1 if spent else 3)
     assert caught.value.retry_after == (None if header == "none" else 7.0)
@@ -578,7 +578,7 @@ def test_a_pause_that_is_too_long_is_not_waited_for(way: Way, start: Start) -> N
 
 
 # Gemini says RESOURCE_EXHAUSTED of every limit: nothing that is documented tells one that does not pass.
-SPENT = {**dict.fromkeys(REGISTERED, (SpendLimitAccessed, 1)), "gemini": (Transient, 3)}
+SPENT = {**dict.fromkeys(REGISTERED, (SpendLimitReached, 1)), "gemini": (Transient, 3)}
 
 
 def test_a_quota_that_is_used_up_stops_the_run(way: Way, start: Start) -> None:

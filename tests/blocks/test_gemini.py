@@ -35,7 +35,7 @@ from blocks.errors import (
     BatchTooLarge,
     NotFound,
     ProviderError,
-    SpendLimitAccessed,
+    SpendLimitReached,
     Transient,
     UnknownOutcome,
 )
@@ -417,7 +417,7 @@ def test_a_delay_is_a_number_of_seconds(delay: Any, seconds: float | None) -> No
         (refusal(400, "INVALID_ARGUMENT", "API key not valid.", RETRY, BAD_KEY), AuthenticationFailed),
         (refusal(403, "PERMISSION_DENIED"), AuthenticationFailed),
         (refusal(401, "UNAUTHENTICATED"), AuthenticationFailed),
-        (refusal(403, "PERMISSION_DENIED", "no", {"reason": "BILLING_DISABLED"}), SpendLimitAccessed),
+        (refusal(403, "PERMISSION_DENIED", "no", {"reason": "BILLING_DISABLED"}), SpendLimitReached),
         (refusal(413), BatchTooLarge),
         (refusal(400, "INVALID_ARGUMENT"), BatchRefused),
         (refusal(400, "FAILED_PRECONDITION", "no", {"reason": ["odd"]}), BatchRefused),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from blocks.batch import Answer, BatchPhase, EncodedBatch, Failure, FailureKind, Found, RequestForm, Usage
 from blocks.connections import connection_for
-from blocks.errors import BatchRefused, ProviderError, SpendLimitAccessed, Transient, UnknownOutcome, UsageError
+from blocks.errors import BatchRefused, ProviderError, SpendLimitReached, Transient, UnknownOutcome, UsageError
 from blocks.providers.holysheep.batches import RESULTS_PAGE, HolySheep
 from blocks.providers.holysheep.codec import HolySheepCodec, read_item, read_status
 from tests.blocks.scripted import Drop, Say, Server, Step, serving
@@ -91,7 +91,7 @@ def test_an_acceptance_without_an_id_is_unknown(batch: EncodedBatch, said: Any) 
 def test_a_quota_that_is_used_up_is_not_waited_for(batch: EncodedBatch) -> None:
     """Other refusals of that status pass."""
     said = {"error": {"code": "insufficient_quota", "message": "the quota is used up"}}
-    with connected(Say(429, said)) as (provider, server), pytest.raises(SpendLimitAccessed, match="used up"):
+    with connected(Say(429, said)) as (provider, server), pytest.raises(SpendLimitReached, match="used up"):
         provider.submit(batch, FORM)
     assert len(server.asked) == 1
     throttled = {"error": {"code": "rate_limited", "message": "again in 1 s"}}

@@ -34,7 +34,7 @@ from blocks.errors import (
     BatchTooLarge,
     NotFound,
     ProviderError,
-    SpendLimitAccessed,
+    SpendLimitReached,
     Transient,
     UnknownOutcome,
 )
@@ -291,8 +291,8 @@ EXTRA = {"type": "extra_forbidden", "loc": ["body", "requests", 0, "x"], "msg": 
     [
         (Say(401, {"message": "Unauthorized", "request_id": "r"}), AuthenticationFailed, "Unauthorized"),
         (Say(401, {"detail": "Unauthorized"}), AuthenticationFailed, "Unauthorized"),
-        (refusal(402), SpendLimitAccessed, "no"),
-        (refusal(429, "spent", "insufficient_quota", "429"), SpendLimitAccessed, "spent"),
+        (refusal(402), SpendLimitReached, "no"),
+        (refusal(429, "spent", "insufficient_quota", "429"), SpendLimitReached, "spent"),
         (refusal(413), BatchTooLarge, "no"),
         (refusal(400, "Invalid model: x", "invalid_model", "1500"), BatchRefused, "(invalid_model): Invalid model: x"),
         (Say(422, {"detail": [MISSING]}), BatchRefused, "(missing): body.model: Field required"),

@@ -21,7 +21,7 @@ from blocks.errors import (
     Complaint,
     NotFound,
     ProviderError,
-    SpendLimitAccessed,
+    SpendLimitReached,
     Transient,
     UnknownOutcome,
     UsageError,
@@ -199,7 +199,7 @@ def test_each_refusal_has_its_error(status: int, body: Path, *, creating: bool) 
     """What will not change is not tried again, and says what to do where there is something to do."""
     expected: dict[int, type[ProviderError]] = {
         401: AuthenticationFailed,
-        402: SpendLimitAccessed,
+        402: SpendLimitReached,
         403: AuthenticationFailed,
         404: NotFound,
         413: BatchTooLarge,

@@ -35,7 +35,7 @@ from blocks.providers.anthropic.codec import (
     row_of,
     size_of,
 )
-from blocks.providers.calls import Calls, Dialect
+from blocks.providers.calls import WITHIN_A_DAY, Calls, Dialect
 from blocks.providers.lenient import id_of, mapping, string, time_of, unexpected
 from blocks.providers.reconciling import CLOCK_SLACK, SETTLE, keep_one
 
@@ -69,6 +69,7 @@ class Anthropic(Calls):
     """
 
     dialect = DIALECT
+    polling = WITHIN_A_DAY
 
     def __init__(
         self,

@@ -20,7 +20,7 @@ from blocks.batch import (
     PollPlan,
     RequestForm,
 )
-from blocks.providers.calls import Calls, Dialect, answers_then_errors, filename_of
+from blocks.providers.calls import WITHIN_A_DAY, Calls, Dialect, answers_then_errors, filename_of
 from blocks.providers.lenient import array, id_of, mapping, string, time_of, unexpected
 from blocks.providers.mistral.codec import (
     inline_order,
@@ -62,6 +62,7 @@ class Mistral(Calls):
     """
 
     dialect = DIALECT
+    polling = WITHIN_A_DAY
 
     def __init__(
         self,

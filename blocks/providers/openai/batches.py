@@ -18,7 +18,7 @@ from blocks.batch import (
     PollPlan,
     RequestForm,
 )
-from blocks.providers.calls import Calls, Dialect, answers_then_errors, filename_of
+from blocks.providers.calls import WITHIN_A_DAY, Calls, Dialect, answers_then_errors, filename_of
 from blocks.providers.lenient import id_of, mapping, string, time_of, unexpected
 from blocks.providers.openai.codec import (
     CHAT,
@@ -64,6 +64,7 @@ class OpenAI(Calls):
     """
 
     dialect = DIALECT
+    polling = WITHIN_A_DAY
 
     def __init__(
         self,
