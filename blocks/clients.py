@@ -37,12 +37,11 @@ class Access(NamedTuple):
         chosen = entry.client_options(options)
         if SETTLE.name in options:
             known.pop(SETTLE.name, None)
-        key = self.key.get_secret_value().strip()
-        try:
-            client = entry.client(key, self.base_url, **{**chosen, **known})
+        try:  # without a variable for the key: tracebacks may be shown with those of this frame
+            client = entry.client(self.key.get_secret_value().strip(), self.base_url, **{**chosen, **known})
         except UsageError as error:
             raise error.with_traceback(None)  # noqa: B904  # the same error, without the frames that hold the key
-        return Masked(client, hiding(key))
+        return Masked(client, hiding(self.key.get_secret_value().strip()))
 
 
 @contextmanager

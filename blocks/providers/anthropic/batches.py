@@ -40,6 +40,7 @@ from blocks.providers.lenient import id_of, mapping, string, time_of, unexpected
 from blocks.providers.reconciling import CLOCK_SLACK, SETTLE, keep_one
 
 log = logging.getLogger("batchwerk.anthropic")
+
 BASE_URL = "https://api.anthropic.com"
 PATHS = {
     "batches": "/v1/messages/batches",

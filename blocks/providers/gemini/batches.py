@@ -41,6 +41,7 @@ from blocks.providers.lenient import mapping, string, time_of, unexpected
 from blocks.providers.reconciling import CLOCK_SLACK, SETTLE, keep_one
 
 log = logging.getLogger("batchwerk.gemini")
+
 BASE_URL = "https://generativelanguage.googleapis.com"
 V1BETA, V1 = "v1beta", "v1"  # the documentation's version, and the SDK's
 PATHS = {
@@ -57,7 +58,6 @@ INLINE_BYTES = 15_000_000  # of the body with which a batch is created; the serv
 INLINE_REQUESTS = 5_000
 SLOWEST_UPLOAD = 1_000_000  # [ours]; bytes a second of a file, to tell until when a batch may have been created
 _INLINED_MORE = len(b'"metadata":{},')  # bytes by which a line grows, and the comma after it
-
 
 DIALECT = Dialect(
     "gemini",

@@ -23,10 +23,8 @@ _RPC = {
 _STATUSES = dict(_RPC.values())
 _NAMES = {status: name for name, status in reversed(_RPC.values())}
 TRANSIENT_STATUSES = {408, 409, 425, 429}
-BAD_KEY, NO_BILLING = (
-    "API_KEY_INVALID",
-    "BILLING_DISABLED",
-)  # reasons that say more than the status: a wrong key is a 400
+# Reasons that say more than the status: a wrong key is a 400.
+BAD_KEY, NO_BILLING = "API_KEY_INVALID", "BILLING_DISABLED"
 
 
 def complaint_of(error: Any) -> tuple[str, int | None, str]:

@@ -28,7 +28,6 @@ RESULTS_PAGE = 1000  # results a call
 UNVERIFIED, VERIFIED = "unverified", "verified"  # whether the server is known to honour the idempotency key
 SPEND_CODES = {"insufficient_quota"}  # [ours]; of a call: waiting is of no use
 
-
 DIALECT = Dialect("holysheep", PATHS, read_status, read_error, read_id=batch_id_of, spend_codes=SPEND_CODES)
 
 

@@ -33,6 +33,7 @@ from blocks.providers.mistral.codec import (
 from blocks.providers.reconciling import CLOCK_SLACK, SETTLE, keep_one
 
 log = logging.getLogger("batchwerk.mistral")
+
 BASE_URL = "https://api.mistral.ai"
 CHAT = "/v1/chat/completions"  # what a job's requests call
 PATHS = {
@@ -49,7 +50,6 @@ AUTO, NEVER = "auto", "never"  # when requests are sent within the order for a j
 INLINE_REQUESTS = 9_999  # §4: fewer than 10,000
 INLINE_BYTES = 8_000_000  # [ours]; such an order is put together in memory
 SPEND_CODES = {"insufficient_quota"}  # of calls, as OpenAI says it [?]: waiting is of no use
-
 
 DIALECT = Dialect("mistral", PATHS, read_status, read_error, spend_codes=SPEND_CODES)
 

@@ -31,6 +31,7 @@ from blocks.providers.openai.codec import (
 from blocks.providers.reconciling import CLOCK_SLACK, SETTLE, keep_one
 
 log = logging.getLogger("batchwerk.openai")
+
 BASE_URL = "https://api.openai.com/v1"
 PATHS = {
     "files": "/files",
@@ -43,7 +44,6 @@ METADATA_KEY = "batchwerk"  # under which a batch carries our tag
 WINDOW = "24h"
 FILES_PAGE, BATCHES_PAGE = 1000, 100  # of at most 10,000 and 100 (§3.2, §3.4)
 SPEND_CODES = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"}
-
 
 DIALECT = Dialect(
     "openai",
