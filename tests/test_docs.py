@@ -18,7 +18,7 @@ import pytest
 
 from blocks.emulator import EmulatorOptions
 from flows.cli import call
-from tests.options_page import PAGE, options_page
+from tests.pages import OPTIONS, options_page, providers_page
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
@@ -283,5 +283,10 @@ def test_the_table_of_options_has_the_values(provider: str, option: str, refused
 
 
 def test_the_page_of_options_is_what_the_parameters_declare() -> None:
-    """Whoever adds a parameter writes the page anew: `python -m tests.options_page`."""
-    assert PAGE.read_text(encoding="utf-8") == options_page()
+    """Whoever adds a parameter writes the page anew: `python -m tests.pages`."""
+    assert text_of(OPTIONS) == options_page()
+
+
+def test_the_tables_of_provider_options_are_what_the_catalog_declares() -> None:
+    """Whoever adds an option or a provider writes the page anew: `python -m tests.pages`."""
+    assert text_of(PROVIDERS) == providers_page(text_of(PROVIDERS))

@@ -1,0 +1,61 @@
+"""The tables of the documents that the code declares: `python -m tests.pages` writes them."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from blocks.catalog import option_table
+from blocks.entries import LIMIT_OPTIONS
+from flows.settings import parameter_table
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+OPTIONS, PROVIDERS = DOCS / "options.md", DOCS / "providers.md"
+
+HEAD = """\
+# Options of run
+
+`plan` accepts the same options as `run`, so that the same command line shows what would happen. It prints the number of
+requests and batches, the estimated cost and the first rendered prompt, and sends nothing. The form in the Prefect UI
+and the parameters of a deployment are these too, with underscores: `batch_size`.
+
+| option | values | default | meaning |
+| --- | --- | --- | --- |
+"""
+
+TAIL = """
+`--json` prints one JSON object as the last line, `--help` prints all of this.
+
+The other commands: `status` shows where an output stands, `report` prints the report of its last run, `cancel`
+[stops its batches](when-things-break.md#cancelling), `setup` [prepares Prefect](prefect.md), and `emulator`
+[runs the emulator](emulator.md) as a server of its own.
+"""
+
+
+def options_page() -> str:
+    """The whole page of options."""
+    rows = (f"| `{row.option}` | {row.values} | {row.default} | {row.help} |\n" for row in parameter_table())
+    return HEAD + "".join(rows) + TAIL
+
+
+def providers_page(text: str) -> str:
+    """The page of providers with the tables of options as the catalog has them."""
+    shared = {option.name for option in LIMIT_OPTIONS}
+    own = (row for row in option_table() if row.option not in shared)
+    options = (f"| `{row.provider}` | `{row.option}` | {_marked(row.values)} | {row.help} |" for row in own)
+    limits = (f"| `{option.name}` | {option.help} |" for option in LIMIT_OPTIONS)
+    text = _with_rows(text, "| provider | option | values | meaning |", options)
+    return _with_rows(text, "| option | limit |", limits)
+
+
+def _marked(values: str) -> str:
+    return values if " " in values.replace(", ", "") else ", ".join(f"`{value}`" for value in values.split(", "))
+
+
+def _with_rows(text: str, head: str, rows: Iterable[str]) -> str:
+    table = re.compile(rf"({re.escape(head)}\n\|[- :|]+\n)(?:\|.*\n)*")
+    return table.sub(lambda found: found[1] + "".join(f"{row}\n" for row in rows), text)
+
+
+if __name__ == "__main__":
+    OPTIONS.write_text(options_page(), encoding="utf-8")
+    PROVIDERS.write_text(providers_page(PROVIDERS.read_text(encoding="utf-8")), encoding="utf-8")
