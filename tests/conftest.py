@@ -19,6 +19,12 @@ os.environ["PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW"] = "ignore"
 settings.register_profile("steady", derandomize=True, deadline=None)
 settings.load_profile("steady")
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share the Prefect server run one after another: they begin first, beside all others."""
+    items.sort(key=lambda item: item.get_closest_marker("prefect") is None)
+
+
 STARTS_ITSELF = "test_processes"  # the module that tests how an emulator is started and ended
 
 

@@ -9,7 +9,7 @@ from flows.report.figures import Money
 from flows.report.markdown import MAX_BATCHES, headline, markdown
 from tests.flows.report.reports import Reported, figures_with, line, run_reported
 
-EMULATED = "The embedded emulator answered: it is no model, its answers mean nothing, and nothing was billed."
+EMULATED = "The embedded emulator answered: it is not a model, its answers mean nothing, and nothing was billed."
 UNPRICED = Money(None, None, None, None, None, 0, None, None)
 
 
@@ -38,10 +38,10 @@ def test_the_report_of_a_run_has_its_figures(faulty: Reported) -> None:
         assert cells(text, status) == [status, str(figures.rows[status])]
     assert cells(text, "pending") == ["pending", "0"]
     assert cells(text, "all") == ["all", "68"]
-    assert f"**Not all done:** {figures.rows['failed']} of 68 rows failed" in text
-    assert "60 distinct requests (5 rows share another row's, 0 were answered before this call)" in text
+    assert f"**Not complete:** {figures.rows['failed']} of 68 rows failed" in text
+    assert "60 distinct requests (5 rows share another row's, 0 were answered before this run)" in text
     tokens_in, tokens_out = faulty.emulator("SELECT sum(input_tokens), sum(output_tokens) FROM billed")
-    assert f"Tokens of this call: {tokens_in:,} in, {tokens_out:,} out." in text
+    assert f"Tokens of this run: {tokens_in:,} in, {tokens_out:,} out." in text
     assert cells(text, "this output, ever")[1] == show_usd(figures.money.total)
     assert cells(text, "spent on useless answers")[1] == show_usd(figures.money.rejected)
 
@@ -57,7 +57,7 @@ def test_the_report_has_a_line_for_each_batch(faulty: Reported) -> None:
 
 def test_the_headline_says_rows_requests_and_money() -> None:
     """Statuses that do not occur are left out."""
-    assert headline(figures_with()) == "10 of 10 rows ok; this call sent 10 requests, its answers cost $1.00"
+    assert headline(figures_with()) == "10 of 10 rows ok; this run sent 10 requests, its answers cost $1.00"
     mixed = figures_with(rows={"ok": 1000, "failed": 20, "skipped": 3, "pending": 4})
     assert headline(mixed).startswith("1,000 of 1,027 rows ok, 20 failed, 3 skipped, 4 pending; ")
 
@@ -119,8 +119,8 @@ def test_savings_are_differences_of_the_sums() -> None:
 def test_cached_tokens_and_missing_usage_have_their_words() -> None:
     """Only where there are any."""
     text = markdown(figures_with(cached_tokens=400, unmetered=3))
-    assert "Tokens of this call: 1,000 in (400 of them from a cache), 200 out." in text
-    assert "3 answers came without usage; their cost is not known and not in these sums." in text
+    assert "Tokens of this run: 1,000 in (400 of them from a cache), 200 out." in text
+    assert "3 answers came without usage; their cost is unknown and not included in these sums." in text
     assert "cache" not in markdown(figures_with())
     assert "without usage" not in markdown(figures_with())
 

@@ -68,7 +68,7 @@ def test_rows_that_can_not_be_sent_are_counted_and_the_first_is_explained() -> N
 
 def test_an_emulator_is_named() -> None:
     """Its costs are never taken for a bill."""
-    assert "           the emulator answers, nothing is billed" in shown(emulated=True)
+    assert "           the emulator answers; nothing is billed" in shown(emulated=True)
     assert not any("emulator" in line for line in shown())
 
 

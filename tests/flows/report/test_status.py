@@ -49,7 +49,7 @@ def test_the_words_have_the_figures(faulty: Reported) -> None:
     assert lines["input"] == figures.input
     assert f"{figures.rows['ok']} ok" in lines["rows"]
     assert f"{figures.rows['failed']} failed" in lines["rows"]
-    assert lines["requests"] == "60 ever, 0 with the provider now"
+    assert lines["requests"] == "60 in total, 0 with the provider now"
     assert lines["batches"] == f"{figures.batches} collected"
     assert lines["cost"] == f"{show_usd(figures.money.total)} so far"
 
