@@ -66,9 +66,10 @@ class Case:
         return dict(json.loads(line, parse_float=Decimal))
 
     def submitted(self) -> list[int]:
-        """Requests of each batch that was ever sent, as the journal has it from before it was."""
+        """Requests of each batch that was ever sent, by its number, as the journal has it from before it was."""
         events = read_events(StateDirectory(self.output).journal)
-        return [sum(s.requests for s in event.slices) for event in events if isinstance(event, Submitting)]
+        intents = sorted((each for each in events if isinstance(each, Submitting)), key=lambda intent: intent.batch)
+        return [sum(piece.requests for piece in intent.slices) for intent in intents]
 
     def files(self) -> dict[str, tuple[int, int]]:
         """Size and time of change of everything in the folder."""
