@@ -209,7 +209,7 @@ def test_results_that_nobody_has_any_more_are_named_as_lost(tmp_path: Path) -> N
     figures = enrich(**parameters)
     assert (figures.exit, figures.attempts, figures.rows) == (Exit.ROWS_FAILED, 0, {"ok": 10, "failed": 10})
     errors = set(pq.read_table(parameters["output"]).column("_error").to_pylist())
-    assert errors == {None, "its answer was lost; --retry-failed asks for it again"}
+    assert errors == {None, "its answer was lost; --retry-failed requests it again"}
     assert enrich(**parameters, retry_failed=True).rows == {"ok": 20}
 
 

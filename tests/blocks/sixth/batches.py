@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from blocks.batch import Answer, EncodedBatch, Found, PollPlan, RequestForm
-from blocks.providers.calls import Calls, Dialect, answers_then_errors
+from blocks.providers.calls import WITHIN_A_DAY, Calls, Dialect, answers_then_errors
 from blocks.providers.lenient import id_of, mapping, string
 from blocks.providers.reconciling import SETTLE, keep_one
 from tests.blocks.sixth.codec import CHAT, read_error, read_line, read_page, read_status
@@ -26,6 +26,7 @@ class Sixth(Calls):
     """A batch carries its tag as metadata."""
 
     dialect = DIALECT
+    polling = WITHIN_A_DAY
 
     def __init__(
         self,
