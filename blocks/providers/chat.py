@@ -44,6 +44,30 @@ def correction_note(correction: str, form: RequestForm) -> str:
     return f"Your previous answer was rejected: {correction}\n{again}"
 
 
+class ChatCodec:
+    """JSONL of requests whose bodies end in a list of messages.
+
+    `between`: the bytes from the custom_id to the prompt; `after`: the members of the body behind its messages.
+    """
+
+    head = b""
+    separator = b"\n"
+    tail = b"\n"
+
+    def __init__(self, form: RequestForm, between: bytes, after: Mapping[str, Any]) -> None:
+        self._form = form
+        self._between = between
+        self._end = b"}]" + following(after) + b"}}"
+        self._longer_end = b"}]" + following(with_more_tokens(after)) + b"}}"
+
+    def encode(self, custom_id: str, prompt: str, correction: str | None = None, *, longer: bool = False) -> bytes:
+        """One request; only the prompt itself is escaped anew, all else was when the codec was made."""
+        line = b'{"custom_id":"' + custom_id.encode() + self._between + orjson.dumps(prompt)
+        if correction:
+            line += b'},{"role":"user","content":' + orjson.dumps(correction_note(correction, self._form))
+        return line + (self._longer_end if longer else self._end)
+
+
 # --- answers --------------------------------------------------------------------------------------------------------
 
 

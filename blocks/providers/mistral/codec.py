@@ -21,19 +21,17 @@ from blocks.batch import (
 )
 from blocks.errors import Complaint
 from blocks.providers.chat import (
+    ChatCodec,
     Codes,
     Outcome,
     body_of,
-    correction_note,
     error_failure,
-    following,
     read_chat,
     status_failure,
     stopped,
     transient,
     up_to_prompt,
     usage_of,
-    with_more_tokens,
 )
 from blocks.providers.lenient import array, id_of, is_count, mapping, string, time_of, unexpected
 from blocks.providers.schemas import NotStrict, Subset, as_words, narrowed
@@ -57,12 +55,8 @@ STRICT = Subset()
 # --- requests -------------------------------------------------------------------------------------------------------
 
 
-class MistralCodec:
+class MistralCodec(ChatCodec):
     """JSONL of `{"custom_id", "body"}`, bodies of chat completions without the model, which the job names (§4)."""
-
-    head = b""
-    separator = b"\n"
-    tail = b"\n"
 
     def __init__(self, form: RequestForm) -> None:
         system, answer = _spoken(form)
@@ -72,17 +66,7 @@ class MistralCodec:
             after["max_tokens"] = form.max_output_tokens
         if answer is not None:
             after["response_format"] = answer
-        self._form = form
-        self._between = b'","body":' + up_to_prompt({}, "messages", first)
-        self._end = b"}]" + following(after) + b"}}"
-        self._longer_end = b"}]" + following(with_more_tokens(after)) + b"}}"
-
-    def encode(self, custom_id: str, prompt: str, correction: str | None = None, *, longer: bool = False) -> bytes:
-        """One request; only the prompt itself is escaped anew, all else was when the format was made."""
-        line = b'{"custom_id":"' + custom_id.encode() + self._between + orjson.dumps(prompt)
-        if correction:
-            line += b'},{"role":"user","content":' + orjson.dumps(correction_note(correction, self._form))
-        return line + (self._longer_end if longer else self._end)
+        super().__init__(form, b'","body":' + up_to_prompt({}, "messages", first), after)
 
 
 def _spoken(form: RequestForm) -> tuple[str | None, dict[str, Any] | None]:

@@ -24,12 +24,11 @@ from blocks.batch import (
 )
 from blocks.errors import Complaint
 from blocks.providers.chat import (
+    ChatCodec,
     Codes,
     Outcome,
     body_of,
-    correction_note,
     error_failure,
-    following,
     joined,
     read_chat,
     status_failure,
@@ -37,7 +36,6 @@ from blocks.providers.chat import (
     transient,
     up_to_prompt,
     usage_of,
-    with_more_tokens,
 )
 from blocks.providers.lenient import array, id_of, is_count, mapping, string, time_of, unexpected
 from blocks.providers.schemas import ANY_NUMBER, NotStrict, Subset, narrowed
@@ -72,26 +70,12 @@ STRICT = Subset(
 # --- requests -------------------------------------------------------------------------------------------------------
 
 
-class OpenAICodec:
+class OpenAICodec(ChatCodec):
     """JSONL of `{"custom_id", "method", "url", "body"}`, bodies of chat completions or of responses (§3.3)."""
-
-    head = b""
-    separator = b"\n"
-    tail = b"\n"
 
     def __init__(self, form: RequestForm, endpoint: str = CHAT) -> None:
         before, after = _chat_body(form) if endpoint == CHAT else _responses_body(form)
-        self._between = b'","method":"POST","url":%b,"body":%b' % (orjson.dumps(endpoint), before)
-        self._end = b"}]" + following(after) + b"}}"
-        self._longer_end = b"}]" + following(with_more_tokens(after)) + b"}}"
-        self._form = form
-
-    def encode(self, custom_id: str, prompt: str, correction: str | None = None, *, longer: bool = False) -> bytes:
-        """One request; only the prompt itself is escaped anew, all else was when the format was made."""
-        line = b'{"custom_id":"' + custom_id.encode() + self._between + orjson.dumps(prompt)
-        if correction:
-            line += b'},{"role":"user","content":' + orjson.dumps(correction_note(correction, self._form))
-        return line + (self._longer_end if longer else self._end)
+        super().__init__(form, b'","method":"POST","url":%b,"body":%b' % (orjson.dumps(endpoint), before), after)
 
 
 def _chat_body(form: RequestForm) -> tuple[bytes, dict[str, Any]]:
