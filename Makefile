@@ -10,11 +10,11 @@ demo: .venv/ready  ## enrich 500 reviews with the embedded emulator
 	$(BIN)/batchwerk report $(DEMO)
 	$(BIN)/python data/show.py $(DEMO)
 
-test: .venv/ready  ## run the tests except slow ones: about ten minutes on two cores
-	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow"
+test: .venv/ready  ## run the tests except slow ones: about five minutes on two cores
+	$(BIN)/pytest -n 4 --dist loadgroup -m "not slow"
 
 test-all: .venv/ready  ## run all tests, including slow ones
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n 4 --dist loadgroup
 
 check: .venv/ready  ## run the linter and the type checker
 	$(BIN)/ruff check .

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import settings
 
 from blocks.emulator import launch
+from tests.flows.command import CONNECTED, servers
 from tests.flows.server import prefect, prefect_server
-from tests.forking import ADDRESS, ForkServer, fork_servers, start_emulator
+from tests.forking import ADDRESS, PREFECT_RUNS, ForkServer, fork_servers, start_emulator
 
 # Once a test has imported Prefect, its handler would complain about each line that is logged outside of a flow.
 os.environ["PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW"] = "ignore"
@@ -30,8 +31,9 @@ STARTS_ITSELF = "test_processes"  # the module that tests how an emulator is sta
 
 @pytest.fixture(scope="session")
 def _fork_servers() -> Iterator[tuple[ForkServer, ForkServer]]:
-    with fork_servers() as servers:
-        yield servers
+    with fork_servers() as started:
+        servers[""] = started[1]
+        yield started
 
 
 @pytest.fixture(scope="session")
@@ -60,6 +62,8 @@ def shared_prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[st
 
     The group keeps them in one process of pytest-xdist; starting a server takes as long as several of them.
     """
-    with prefect_server(tmp_path_factory.mktemp("prefect")) as env:
+    home = tmp_path_factory.mktemp("prefect")
+    with prefect_server(home) as env, ForkServer(home, PREFECT_RUNS, env) as server:
+        servers[env[CONNECTED]] = server
         prefect("work-pool", "create", "batchwerk", "--type", "process", env=env)
         yield env

@@ -6,6 +6,7 @@ second of imports a process, which is most of the time that a test of a killed r
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import io
 import os
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,13 +30,23 @@ from blocks.emulator.dialects import DIALECTS
 ROOT = Path(__file__).resolve().parents[1]
 ADDRESS = "BATCHWERK_TESTS_EMULATORS"  # where a forked run finds the process that emulators are forked from
 EMULATORS = ["blocks.emulator.server", *(f"blocks.emulator.dialects.{name}.dialect" for name in DIALECTS)]
-RUNS = ["tests.flows.killed", "flows.cancel"]
+RUNS = ["tests.flows.killed", "tests.flows.command", "flows.cancel", "flows.cli"]
+PREFECT_RUNS = ["flows.enrich", *RUNS]  # the first names the socket
 
 
 class Forked:
     """A process that was forked, with as much of `subprocess.Popen` as its users need."""
 
-    def __init__(self, address: str, target: str, arguments: Sequence[str], *, capture: bool, env: Mapping[str, str]):
+    def __init__(
+        self,
+        address: str,
+        target: str,
+        arguments: Sequence[str],
+        *,
+        capture: bool,
+        env: Mapping[str, str],
+        cwd: Path | None = None,
+    ) -> None:
         self.args = [target, *arguments]
         self.returncode: int | None = None
         self._control = socket.socket(socket.AF_UNIX)
@@ -42,7 +54,10 @@ class Forked:
         stdin, to_child = os.pipe()
         from_child, stdout = os.pipe()
         errors, stderr = os.pipe() if capture else (None, os.dup(2))
-        request = orjson.dumps({"target": target, "arguments": list(map(str, arguments)), "env": dict(env)})
+        place = str(cwd or Path.cwd())
+        request = orjson.dumps(
+            {"target": target, "arguments": list(map(str, arguments)), "env": dict(env), "cwd": place}
+        )
         socket.send_fds(self._control, [len(request).to_bytes(4) + request], [stdin, stdout, stderr])
         for handle in (stdin, stdout, stderr):
             os.close(handle)
@@ -67,11 +82,13 @@ class Forked:
         return self.returncode
 
     def communicate(self, timeout: float = 120) -> tuple[str, str]:
-        """What it wrote, read to the end. Only for short texts: one pipe is read after the other."""
+        """What it wrote, read to the end: errors in a thread of their own, so that neither pipe fills up."""
         self.stdin.close()
-        self.wait(timeout)
-        with self.stdout as out, self.stderr or io.BytesIO() as errors:
-            return out.read().decode(), errors.read().decode()
+        with self.stdout as out, self.stderr or io.BytesIO() as errors, ThreadPoolExecutor(1) as reader:
+            said = reader.submit(errors.read)
+            told = out.read()
+            self.wait(timeout)
+            return told.decode(), said.result().decode()
 
     def send_signal(self, number: int) -> None:
         """Send a signal to it, if it has not ended."""
@@ -89,30 +106,46 @@ class Forked:
 class ForkServer:
     """A process with the modules imported, started when the first process is asked of it."""
 
-    def __init__(self, folder: Path, modules: Sequence[str]) -> None:
+    def __init__(self, folder: Path, modules: Sequence[str], env: Mapping[str, str] | None = None) -> None:
         self.address = str(folder / f"{modules[0]}.socket")
         self._modules = modules
+        self._env = env or {}  # what the modules read while they are imported
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it, unless it runs already."""
         if self._process is not None:
             return
-        env = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}  # no thread may be lost by a fork
+        single = {"PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}  # no thread may be lost by a fork
+        env = {**os.environ, **self._env, **single}
         command = [sys.executable, "-m", "tests.forking", self.address, *self._modules]
         self._process = subprocess.Popen(command, cwd=ROOT, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == b"ready\n", "it did not start; its own words are on standard error"
 
-    def fork(self, target: str, *arguments: str, capture: bool = False, env: Mapping[str, str] | None = None) -> Forked:
-        """A process that calls `module:function` with these texts, in this process's environment."""
+    def fork(
+        self,
+        target: str,
+        *arguments: str,
+        capture: bool = False,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> Forked:
+        """A process that calls `module:function` with these texts, in this process's environment and folder."""
         self.start()
-        return Forked(self.address, target, arguments, capture=capture, env={**os.environ, **(env or {})})
+        chosen = {**os.environ, **self._env, **(env or {})}
+        return Forked(self.address, target, arguments, capture=capture, env=chosen, cwd=cwd)
 
     def stop(self) -> None:
         """End it; what was forked from it goes on."""
         if self._process is not None:
             self._process.communicate()
+
+    def __enter__(self) -> ForkServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
 
 @contextmanager
@@ -194,6 +227,7 @@ def _become(request: dict[str, Any], handles: Sequence[int]) -> None:
         os.close(handle)
     os.environ.clear()
     os.environ.update(request["env"])
+    os.chdir(request["cwd"])
     module, _, name = request["target"].partition(":")
     if ADDRESS in os.environ:
         importlib.import_module("blocks.emulator.launch").start_process = start_emulator  # type: ignore[attr-defined]
@@ -207,6 +241,7 @@ def _become(request: dict[str, Any], handles: Sequence[int]) -> None:
     except BaseException:  # noqa: BLE001  # as the interpreter does
         traceback.print_exc()
         status = 1
+    atexit._run_exitfuncs()  # as the interpreter does: Prefect sends its last logs there
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os._exit(status)

@@ -8,16 +8,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.forking import ForkServer
 
-# Says on standard error whether Prefect was imported by the time that the command ended.
-TELLING = """
-import atexit, sys
-atexit.register(lambda: sys.stderr.write("\\nprefect imported: " + str("prefect" in sys.modules)))
-from flows.cli import main
-sys.argv[0] = "batchwerk"
-main()
-"""
+ROOT = Path(__file__).parents[2]
+WIDE = {"COLUMNS": "200"}  # no sentence is broken
+CONNECTED = "PREFECT_API_URL"
+
+servers: dict[str, ForkServer] = {}  # by the address of Prefect's server that they are connected to; "": none
 
 
 @dataclass(frozen=True)
@@ -30,16 +27,38 @@ class Called:
 
     @property
     def started_prefect(self) -> bool:
-        """Whether it got so far."""
+        """Whether it got so far. Only for commands that are called without Prefect's server."""
         return "prefect imported: True" in self.err
 
 
-def batchwerk(*arguments: str | Path, env: dict[str, str] | None = None, cwd: Path = ROOT) -> Called:
-    """Call the command and wait for its end."""
+def batchwerk(
+    *arguments: str | Path, env: dict[str, str] | None = None, cwd: Path = ROOT, function: str = "command:main"
+) -> Called:
+    """Call the command, or another function of a module of this folder, in a forked process and wait for its end."""
+    chosen = {**WIDE, **(env or {})}
+    server = servers[chosen.get(CONNECTED, "")]
+    process = server.fork(f"tests.flows.{function}", *map(str, arguments), capture=True, env=chosen, cwd=cwd)
+    out, err = process.communicate(timeout=240)
+    return Called(process.wait(), out, err)
+
+
+def main(*arguments: str) -> None:
+    """In the forked process: the command, which says at its end whether Prefect was imported."""
+    from flows.cli import main as command  # noqa: PLC0415  # the tests themselves don't need it
+
+    sys.argv = ["batchwerk", *arguments]
+    try:
+        command()
+    finally:
+        sys.stderr.write(f"\nprefect imported: {'prefect' in sys.modules}")
+
+
+def started_batchwerk(*arguments: str | Path, env: dict[str, str]) -> Called:
+    """The command started anew, for settings that Prefect reads while it is imported."""
     done = subprocess.run(
-        [sys.executable, "-c", TELLING, *map(str, arguments)],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **(env or {})},
+        [sys.executable, "-c", "from flows.cli import main; main()", *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, **WIDE, **env},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

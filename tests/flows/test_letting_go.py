@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,13 +20,9 @@ from flows.cancel import cancel_output
 from flows.report.verdict import Exit
 from flows.storage.journal import read_events
 from flows.storage.state import StateDirectory
-from tests.flows.command import ROOT, batchwerk
+from tests.flows.command import Called, batchwerk, servers
 from tests.flows.undecorated import emulator_ledger, enrich, reviews, write_job, write_texts
-
-PROGRAM = (
-    "import sys, orjson; from tests.flows.undecorated import enrich\n"
-    "print(int(enrich(**orjson.loads(sys.argv[1])).exit))"
-)
+from tests.forking import Forked
 
 
 def call(folder: Path, rows: int = 20, **more: Any) -> dict[str, Any]:
@@ -52,9 +47,10 @@ def wait_for(parameters: dict[str, Any], kind: str, count: int = 1) -> None:
     raise AssertionError(f"no {kind} within a minute")
 
 
-def start(parameters: dict[str, Any]) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", PROGRAM, orjson.dumps(parameters).decode()]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def start(parameters: dict[str, Any]) -> Forked:
+    """A run in a process of its own, which prints its exit status."""
+    text = orjson.dumps(parameters).decode()
+    return servers[""].fork("tests.flows.undecorated:main", text, capture=True)
 
 
 def test_wait_0_submits_lets_go_and_a_later_run_collects(tmp_path: Path) -> None:
@@ -260,9 +256,9 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, disk: Path) -> None:
     parameters = call(tmp_path, rows=4_000, batch_size=500, options={"latency": "0"})
     parameters["output"] = str(disk / "out.parquet")
     called = batchwerk_without_prefect(parameters)
-    assert called.returncode == 1
-    assert "Traceback" not in called.stderr
-    assert "no space left" in called.stderr.lower()
+    assert called.status == 1
+    assert "Traceback" not in called.err
+    assert "no space left" in called.err.lower()
     remount(disk, "size=60m")
     assert enrich(**parameters).rows == {"ok": 4_000}
     sql = "SELECT count(*), count(DISTINCT prompt_hash) FROM billed"
@@ -277,9 +273,9 @@ def test_a_read_only_folder_loses_nothing(tmp_path: Path, disk: Path) -> None:
     remount(disk, "ro")
     called = batchwerk_without_prefect(parameters)
     remount(disk, "rw")
-    assert called.returncode == 1
-    assert "is not a writable folder" in called.stderr
-    assert "Traceback" not in called.stderr
+    assert called.status == 1
+    assert "is not a writable folder" in called.err
+    assert "Traceback" not in called.err
     figures = enrich(**parameters)
     assert (figures.rows, figures.attempts) == ({"ok": 20}, 0)
 
@@ -299,14 +295,11 @@ def test_batches_stay_with_the_service_that_they_were_sent_to(tmp_path: Path, mo
     assert (back.rows, back.attempts) == ({"ok": 20}, 0)
 
 
-def batchwerk_without_prefect(parameters: dict[str, Any]) -> subprocess.CompletedProcess[str]:
-    code = (
-        "import sys, orjson; from tests.flows.undecorated import enrich; from blocks.errors import BatchwerkError\n"
-        "try: enrich(**orjson.loads(sys.argv[1]))\n"
-        "except BatchwerkError as error: sys.exit(str(error))"
-    )
-    command = [sys.executable, "-c", code, orjson.dumps(parameters).decode()]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+def batchwerk_without_prefect(parameters: dict[str, Any]) -> Called:
+    """A run in a process of its own, whose error is what it says last."""
+    process = start(parameters)
+    out, err = process.communicate()
+    return Called(process.wait(), out, err)
 
 
 def test_a_damaged_journal_is_refused_by_its_line(tmp_path: Path) -> None:
@@ -320,8 +313,8 @@ def test_a_damaged_journal_is_refused_by_its_line(tmp_path: Path) -> None:
     lines = good.splitlines(keepends=True)
     journal.write_bytes(b"".join([*lines[:2], b"#$%\n", *lines[3:]]))
     called = batchwerk_without_prefect(parameters)
-    assert called.returncode == 1
-    assert "damaged at line 3" in called.stderr
+    assert called.status == 1
+    assert "damaged at line 3" in called.err
 
 
 def test_a_lost_journal_is_refused(tmp_path: Path) -> None:
@@ -332,8 +325,8 @@ def test_a_lost_journal_is_refused(tmp_path: Path) -> None:
     for spoil in (journal.unlink, lambda: journal.write_bytes(b"")):
         spoil()
         called = batchwerk_without_prefect(parameters)
-        assert called.returncode == 1
-        assert "is missing or empty, but requests were made" in called.stderr
+        assert called.status == 1
+        assert "is missing or empty, but requests were made" in called.err
     assert emulator_ledger(Path(parameters["output"]), "SELECT count(*) FROM batches") == [(2,)]
 
 
@@ -375,8 +368,8 @@ def test_a_flipped_byte_in_the_results_is_noticed(tmp_path: Path) -> None:
     part.write_bytes(content)
     Path(parameters["output"]).unlink()
     called = batchwerk_without_prefect(parameters)
-    assert called.returncode == 1
-    assert "the results of batch 1 are damaged" in called.stderr
+    assert called.status == 1
+    assert "the results of batch 1 are damaged" in called.err
     part.unlink()
     enrich(**parameters)
     assert pq.read_table(parameters["output"]).equals(before)

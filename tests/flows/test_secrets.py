@@ -30,7 +30,7 @@ from blocks.errors import BatchwerkError, UsageError
 from flows.report.verdict import Exit
 from flows.storage.state import StateDirectory
 from tests.blocks.scripted import Drop, Say, Step, serving
-from tests.flows.command import ROOT, Called, batchwerk
+from tests.flows.command import ROOT, Called, started_batchwerk
 from tests.flows.echoing import echoing
 from tests.flows.undecorated import enrich, reviews, write_job, write_texts
 
@@ -355,12 +355,12 @@ def test_the_command_at_debug_level_gives_nothing_away(env: dict[str, str], tmp_
         arguments = ["run", given["input"], given["output"], "--job", given["job"], "--provider", provider]
         arguments += ["--model", given["model"], "--base-url", gateway.url, "--batch-size", "4"]
         arguments += ["--poll-interval", "0.05", "--max-attempts", "2"]
-        called = batchwerk(*arguments, env={**env, **LOUD, PROVIDERS[provider].key_variable: key})
+        called = started_batchwerk(*arguments, env={**env, **LOUD, PROVIDERS[provider].key_variable: key})
         assert called.status == int(Exit.ROWS_FAILED), called.err
         assert gateway.echoed
     with serving(troubles(key)["401"]) as server:
         arguments[2], arguments[arguments.index("--base-url") + 1] = str(tmp_path / "other.parquet"), server.url
-        refused = batchwerk(*arguments, env={**env, **LOUD, PROVIDERS[provider].key_variable: key})
+        refused = started_batchwerk(*arguments, env={**env, **LOUD, PROVIDERS[provider].key_variable: key})
     assert (refused.status, "401" in refused.err) == (2, True), refused.err
     assert "NoneType" not in refused.err  # a traceback of nothing
     nothing_given_away(env, tmp_path, called, key)
