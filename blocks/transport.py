@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import ssl
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -259,7 +261,14 @@ def _new_client(base_url: str, headers: Mapping[str, str], *, keep_alive: int) -
         # A provider may check a large batch before it answers: reading gets the longest time-out.
         timeout=httpx.Timeout(connect=10.0, read=120.0, write=60.0, pool=60.0),
         limits=httpx.Limits(max_connections=32, max_keepalive_connections=keep_alive),
+        verify=_trusted(),
     )
+
+
+@cache
+def _trusted() -> ssl.SSLContext:
+    """The certificates that are trusted, read once: they take longer to read than all else in a client."""
+    return httpx.create_ssl_context()
 
 
 def _kind_of(status: int, *, creating: bool) -> tuple[type[ProviderError], str]:

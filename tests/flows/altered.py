@@ -32,5 +32,5 @@ def with_a_bug(*arguments: str) -> None:
     def fail(*_: Any) -> None:
         raise ZeroDivisionError("a bug")
 
-    enrich.run_pipeline = fail  # type: ignore[assignment]  # it returns nothing
+    enrich.run_pipeline = fail  # type: ignore[assignment, attr-defined]  # it returns nothing
     main(*arguments)

@@ -28,6 +28,11 @@ PLACES = [
     *(f"{kind}:{number}" for kind in ("create", "results") for number in (1, 2, 3)),
     *(f"look:{number}" for number in (1, 2)),
 ]
+# In the quick tests: around each kind of event and call once.
+QUICK = [
+    *("before:1", "after:1", "before:2", "torn:2", "after:2", "after:3", "after:4", "torn:9", "after:14"),
+    *("create:1", "results:1", "look:1"),
+]
 DIALECTS = ["openai", "anthropic", "mistral", "gemini"]  # beside the default one
 CALLS = [*(f"{kind}:{number}" for kind in ("create", "results", "look") for number in (1, 2, 3)), "upload:1"]
 WITHOUT_CALLS = {  # calls that a dialect does not have: batches go inline, results come with the look
@@ -35,7 +40,7 @@ WITHOUT_CALLS = {  # calls that a dialect does not have: batches go inline, resu
     "mistral": ("upload",),
     "gemini": ("upload", "results"),
 }
-INTENTS = ["before:2", "after:2", "after:3"]  # around the intent of the first batch, and after the answer to it
+FIRST_CALLS = ["after:2", "create:1", "upload:1", "look:1", "results:1"]  # around the intent of the first batch
 
 
 def parameters_for(folder: Path, rows: int = ROWS, **more: Any) -> dict[str, Any]:
@@ -82,7 +87,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
     return pq.read_table(parameters["output"])
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(
+    "place", [pytest.param(place, marks=[] if place in QUICK else [pytest.mark.slow]) for place in PLACES]
+)
 def test_a_killed_run_goes_on_where_it_was(
     tmp_path: Path, undisturbed: pa.Table, run_until: RunUntil, place: str
 ) -> None:
@@ -143,14 +150,14 @@ def check_goes_on(run_until: RunUntil, dialect: str, folder: Path, place: str) -
     check_paid_once(Path(parameters["output"]), ROWS + 1)
 
 
-@pytest.mark.parametrize(("dialect", "place"), places_of([*INTENTS, *CALLS]))
+@pytest.mark.parametrize(("dialect", "place"), places_of(FIRST_CALLS))
 def test_every_dialect_goes_on_where_it_was(tmp_path: Path, run_until: RunUntil, dialect: str, place: str) -> None:
     """Also where the provider has to be asked what became of a batch."""
     check_goes_on(run_until, dialect, tmp_path, place)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("dialect", "place"), places_of(PLACES))
+@pytest.mark.parametrize(("dialect", "place"), places_of(sorted({*PLACES, *CALLS})))
 def test_every_dialect_goes_on_from_every_place(tmp_path: Path, run_until: RunUntil, dialect: str, place: str) -> None:
     """The whole matrix."""
     check_goes_on(run_until, dialect, tmp_path, place)
