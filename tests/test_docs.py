@@ -86,6 +86,7 @@ def help_texts() -> dict[str, str]:
 
 
 @pytest.mark.prefect
+@pytest.mark.xdist_group("prefect and secrets")  # its temporary server is not alone while it starts
 def test_the_commands_for_own_data_work_as_the_readme_prints_them(tmp_path: Path) -> None:
     """The README's job file and its three commands enrich all sample rows in an empty folder."""
     (job,) = blocks_of(README, "yaml")

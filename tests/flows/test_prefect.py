@@ -358,3 +358,8 @@ def test_no_more_permits_are_asked_for_than_an_operators_limit_has(env: Env, tmp
     job = str(write_job(tmp_path))
     called = batchwerk("run", str(source), str(output), "--job", job, "--provider", "local", *options, env=env)
     assert called.status == 0, called.err
+
+
+def test_all_that_share_a_server_run_in_one_process(request: pytest.FixtureRequest) -> None:
+    """A version of pytest-xdist that passes over groups would start a server in each of its processes."""
+    assert "PYTEST_XDIST_WORKER" not in os.environ or request.node.nodeid.endswith("@prefect")

@@ -298,7 +298,7 @@ def test_an_emulator_with_a_key_tells_nobody(tmp_path: Path, monkeypatch: pytest
 
 # --- with Prefect ---------------------------------------------------------------------------------------------------
 
-with_prefect = [pytest.mark.prefect, pytest.mark.xdist_group("prefect")]
+with_prefect = [pytest.mark.prefect, pytest.mark.xdist_group("prefect and secrets")]  # beside the other group
 LOUD = {
     "PREFECT_LOGGING_LEVEL": "DEBUG",
     "PREFECT_LOGGING_SERVER_LEVEL": "DEBUG",
