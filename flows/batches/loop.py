@@ -71,6 +71,8 @@ class Loop:
     def work(self) -> Ending:
         """Returns why it stopped. Raises the error that stopped the run, after all work under way has ended."""
         switch, progress = self._run.switch, ProgressReporter(self._run, self._orchestrator.watchers)
+        if (wait := self._run.config.settings.wait) is not None:
+            switch.patient_until = self._began + wait
         with ThreadPoolExecutor(POLLERS, thread_name_prefix="poll") as pollers:
             try:
                 reason = self._until_finished(pollers, progress)
