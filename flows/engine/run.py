@@ -22,7 +22,6 @@ from flows.storage.plan import Plan
 from flows.storage.requests import FrozenRequests
 from flows.storage.results import ResultsStore
 
-
 LONGEST_DELAY = 3600.0  # seconds that a provider may ask for between two looks at a batch
 
 

@@ -1,0 +1,95 @@
+"""Calls to Prefect's server, which may be away for a while: a restart, an upgrade, a failover."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Self, TypeVar
+
+import httpx
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+from blocks.errors import StateError
+from flows.engine.waits import Waits
+
+T = TypeVar("T")
+
+TIMEOUT = 20.0  # seconds for an answer
+BUSY = {408, 429, 502, 503, 504}
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds between two tries; SQLite refuses a write beside another one
+
+
+class ServerAway(StateError):
+    """Prefect's server can't be reached, or can't answer now. Nothing is wrong with the call."""
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether an error of Prefect's own says that its server can't be reached."""
+    return isinstance(error, httpx.TransportError | ServerAway) or "Failed to reach API" in str(error)
+
+
+class PrefectServer:
+    """A client without retries of its own, for any thread: what waits says so, and ends when it is told to."""
+
+    def __init__(self, waits: Waits) -> None:
+        self._waits = waits
+        self._stack = ExitStack()
+        self._client: SyncPrefectClient | None = None
+        self._lock = threading.Lock()
+
+    def ask(self, question: Callable[[SyncPrefectClient], T]) -> T:
+        """One try. Raises ServerAway."""
+        try:
+            with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+                return question(self._connected())
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code not in BUSY:
+                raise
+            raise ServerAway(f"it answers {error.response.status_code}") from error
+        except (httpx.TransportError, RuntimeError) as error:  # RuntimeError: the temporary one did not start
+            _revive()
+            raise ServerAway(str(error).partition("\n")[0] or type(error).__name__) from error
+
+    def insist(self, question: Callable[[SyncPrefectClient], T], halt: threading.Event, seconds: float = 1e9) -> T:
+        """Ask until there is an answer. Raises ServerAway once `halt` is set, or after so many seconds of absence."""
+        pause, waited = FIRST_PAUSE, 0.0
+        with self._waits.waiting("Prefect's server") as tell:
+            while True:
+                try:
+                    return self.ask(question)
+                except ServerAway as error:
+                    tell(error.message)
+                    if waited >= seconds or halt.wait(pause):
+                        raise
+                waited, pause = waited + pause, min(pause * 2, LONGEST_PAUSE)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _connected(self) -> SyncPrefectClient:
+        with self._lock:
+            if self._client is None:  # settings of its own: the flow's client closes before this one
+                client = get_client(httpx_settings={"timeout": TIMEOUT}, sync_client=True)
+                self._client = self._stack.enter_context(client)
+            return self._client
+
+
+_reviving = threading.Lock()
+
+
+def _revive() -> None:
+    """Start the temporary server again if it died: nobody else would."""
+    if PREFECT_API_URL.value():
+        return
+    from prefect.server.api.server import SubprocessASGIServer  # noqa: PLC0415  # imports the whole server
+
+    with _reviving:
+        server = SubprocessASGIServer()
+        if server.running and server.server_process is not None and server.server_process.poll() is not None:
+            server.running = False
+            server.start()
