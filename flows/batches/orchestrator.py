@@ -9,9 +9,9 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, Protocol, Self
 
 from blocks.errors import StateError
-from flows.engine.waits import Waits
 from flows.report.figures import Figures
 from flows.report.progress import Watcher
+from flows.report.waits import Waits
 
 MAX_LANES = 2  # concurrent submissions in a process; more would only wait for the interpreter
 MAX_PERMITS = 8  # permits requested at once

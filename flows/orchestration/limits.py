@@ -15,9 +15,9 @@ from blocks.catalog import LOCAL, PROVIDERS
 from blocks.emulator import EmulatorOptions
 from blocks.errors import UsageError
 from flows.batches.orchestrator import MAX_LANES, MAX_PERMITS, Allowance
-from flows.engine.waits import Waits
 from flows.orchestration.server import PrefectServer
 from flows.orchestration.slots import free, locked, read_holders
+from flows.report.waits import Waits
 
 UPLOADS = 4  # submissions at once, over all runs
 DEFAULT_SUBMISSIONS_PER_HOUR = 6_000

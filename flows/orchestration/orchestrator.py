@@ -14,7 +14,6 @@ import httpx
 from prefect.context import FlowRunContext, TaskRunContext
 
 from flows.batches.orchestrator import Allowance, Slot
-from flows.engine.waits import Waits
 from flows.orchestration.artifacts import progress_watcher, publish_artifacts
 from flows.orchestration.flow_run import FlowRunWatch
 from flows.orchestration.limits import ensure_limits, slots_of, tag_for, wait_for_permits
@@ -24,6 +23,7 @@ from flows.orchestration.tasks import start_task
 from flows.preflight import RunConfig
 from flows.report.figures import Figures
 from flows.report.progress import Watcher
+from flows.report.waits import Waits
 
 log = logging.getLogger("batchwerk")
 

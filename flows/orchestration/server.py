@@ -12,7 +12,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from blocks.errors import StateError
-from flows.engine.waits import Waits
+from flows.report.waits import Waits
 
 T = TypeVar("T")
 
@@ -37,12 +37,13 @@ class PrefectServer:
         self._waits = waits
         self._stack = ExitStack()
         self._client: SyncPrefectClient | None = None
-        self._lock = threading.Lock()
+        # SQLite refuses a write that begins beside another one, which then takes seconds to be tried again.
+        self._one_at_a_time = threading.Lock()
 
     def ask(self, question: Callable[[SyncPrefectClient], T]) -> T:
         """One try. Raises ServerAway."""
         try:
-            with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+            with self._one_at_a_time, temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
                 return question(self._connected())
         except httpx.HTTPStatusError as error:
             if error.response.status_code not in BUSY:
@@ -72,11 +73,10 @@ class PrefectServer:
         self._stack.close()
 
     def _connected(self) -> SyncPrefectClient:
-        with self._lock:
-            if self._client is None:  # settings of its own: the flow's client closes before this one
-                client = get_client(httpx_settings={"timeout": TIMEOUT}, sync_client=True)
-                self._client = self._stack.enter_context(client)
-            return self._client
+        if self._client is None:  # settings of its own: the flow's client closes before this one
+            client = get_client(httpx_settings={"timeout": TIMEOUT}, sync_client=True)
+            self._client = self._stack.enter_context(client)
+        return self._client
 
 
 _reviving = threading.Lock()

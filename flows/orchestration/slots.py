@@ -19,8 +19,8 @@ from prefect.client.schemas.objects import ConcurrencyLeaseHolder
 from prefect.exceptions import ObjectNotFound
 
 from flows.batches.orchestrator import Slot
-from flows.engine.waits import Waits
 from flows.orchestration.server import PrefectServer, ServerAway
+from flows.report.waits import Waits
 
 LEASE = 60.0  # seconds; the shortest that Prefect allows
 RENEW_EVERY = 15.0

@@ -15,9 +15,9 @@ from flows.domain.batches import State
 from flows.domain.ledger import Ledger
 from flows.domain.money import show_usd
 from flows.engine.run import Run
-from flows.engine.waits import Waiting, Waits
 from flows.report.figures import Figures
 from flows.report.thinning import Thinning
+from flows.report.waits import Waiting, Waits
 from flows.storage.output import PENDING
 
 log = logging.getLogger("batchwerk")
