@@ -13,12 +13,11 @@ from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
-import httpx
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
 
-from flows.orchestration.server import PrefectServer, ServerAway
+from flows.orchestration.server import CallFailed, PrefectServer
 
 LOOK_EVERY = 10.0  # seconds
 END_WAITS = 600.0  # seconds that a run waits in the end for a server that is away
@@ -57,7 +56,7 @@ class FlowRunWatch:
             self._note(self._server.ask(lambda client: client.read_flow_run(flow_run_id)))
         except ObjectNotFound:
             self.stop_reason = "its flow run was deleted in Prefect"
-        except (ServerAway, httpx.HTTPStatusError):
+        except CallFailed:
             return
 
     def settle(self) -> State[Any] | None:
@@ -73,7 +72,7 @@ class FlowRunWatch:
                 self._note(self._server.insist(lambda client: client.read_flow_run(flow_run_id), never, END_WAITS))
         except ObjectNotFound:
             self.stop_reason = "its flow run was deleted in Prefect"
-        except (ServerAway, httpx.HTTPStatusError) as error:
+        except CallFailed as error:
             log.warning("Prefect's server is not told how the run ended: %s", error)
         return self.state
 

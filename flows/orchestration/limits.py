@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 
-import httpx
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
@@ -16,7 +15,7 @@ from blocks.emulator import EmulatorOptions
 from blocks.errors import UsageError
 from flows.batches.orchestrator import MAX_LANES, MAX_PERMITS, Allowance
 from flows.orchestration.server import PrefectServer
-from flows.orchestration.slots import free, locked, read_holders
+from flows.orchestration.slots import free, read_holders, unless_locked
 from flows.report.waits import Waits
 
 UPLOADS = 4  # submissions at once, over all runs
@@ -66,13 +65,14 @@ def ensure_all_limits() -> list[str]:
 def wait_for_permits(server: PrefectServer, waits: Waits, name: str, count: int, halt: threading.Event) -> bool:
     """Wait until this many submissions may be made; False if it was not to be had before `halt`."""
 
-    def take(client: SyncPrefectClient) -> httpx.Response:
-        return client.increment_concurrency_slots([name], count, "rate_limit")
+    def take(client: SyncPrefectClient) -> bool:
+        client.increment_concurrency_slots([name], count, "rate_limit")
+        return True
 
     with waits.waiting(f"permits of the rate limit {name}"):
         while not halt.is_set():
-            answer = locked(lambda: server.insist(take, halt))
-            if isinstance(answer, httpx.Response):
+            answer = unless_locked(lambda: server.insist(take, halt))
+            if answer is True:
                 return True
             halt.wait(min(answer, LONGEST_PAUSE))
     return False

@@ -10,14 +10,13 @@ from contextlib import contextmanager
 from typing import Any, Self
 from uuid import UUID
 
-import httpx
 from prefect.context import FlowRunContext, TaskRunContext
 
 from flows.batches.orchestrator import Allowance, Slot
 from flows.orchestration.artifacts import progress_watcher, publish_artifacts
 from flows.orchestration.flow_run import FlowRunWatch
 from flows.orchestration.limits import ensure_limits, slots_of, tag_for, wait_for_permits
-from flows.orchestration.server import PrefectServer, ServerAway
+from flows.orchestration.server import CallFailed, PrefectServer, ServerAway
 from flows.orchestration.slots import Slots
 from flows.orchestration.tasks import start_task
 from flows.preflight import RunConfig
@@ -78,7 +77,7 @@ class PrefectOrchestrator:
         """Show the figures as artifacts; the same is in the report's files."""
         try:
             publish_artifacts(self._server, figures, self.flow_run.id)
-        except (ServerAway, httpx.HTTPStatusError) as error:
+        except CallFailed as error:
             log.warning("the report can't be shown in Prefect: %s", error)
 
     def __enter__(self) -> Self:
@@ -96,5 +95,5 @@ def show_cancelled(figures: Figures, flow_run: UUID) -> None:
     with PrefectServer(Waits()) as server:
         try:
             publish_artifacts(server, figures, flow_run)
-        except (ServerAway, httpx.HTTPStatusError) as error:
+        except CallFailed as error:
             log.warning("the report can't be shown in Prefect: %s", error)

@@ -21,13 +21,26 @@ BUSY = {408, 429, 502, 503, 504}
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds between two tries; SQLite refuses a write beside another one
 
 
-class ServerAway(StateError):
+class CallFailed(StateError):
+    """A call to Prefect's server did not succeed."""
+
+
+class ServerAway(CallFailed):
     """Prefect's server can't be reached, or can't answer now. Nothing is wrong with the call."""
 
 
-def is_away(error: BaseException) -> bool:
+class Refused(CallFailed):
+    """Prefect's server says no."""
+
+    def __init__(self, status: int, retry_after: float | None) -> None:
+        super().__init__(f"Prefect's server answers {status}")
+        self.is_locked = status == httpx.codes.LOCKED  # nothing is free now
+        self.retry_after = retry_after
+
+
+def is_away(error: BaseException | None) -> bool:
     """Whether an error of Prefect's own says that its server can't be reached."""
-    return isinstance(error, httpx.TransportError | ServerAway) or "Failed to reach API" in str(error)
+    return isinstance(error, httpx.TransportError) or "Failed to reach API" in str(error)
 
 
 class PrefectServer:
@@ -41,14 +54,15 @@ class PrefectServer:
         self._one_at_a_time = threading.Lock()
 
     def ask(self, question: Callable[[SyncPrefectClient], T]) -> T:
-        """One try. Raises ServerAway."""
+        """One try. Raises CallFailed, or Prefect's ObjectNotFound and ObjectAlreadyExists."""
         try:
             with self._one_at_a_time, temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
                 return question(self._connected())
         except httpx.HTTPStatusError as error:
-            if error.response.status_code not in BUSY:
-                raise
-            raise ServerAway(f"it answers {error.response.status_code}") from error
+            if (status := error.response.status_code) in BUSY:
+                raise ServerAway(f"it answers {status}") from error
+            after = error.response.headers.get("retry-after")
+            raise Refused(status, float(after) if after else None) from error
         except (httpx.TransportError, RuntimeError) as error:  # RuntimeError: the temporary one did not start
             _revive()
             raise ServerAway(str(error).partition("\n")[0] or type(error).__name__) from error

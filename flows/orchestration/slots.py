@@ -10,17 +10,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from uuid import UUID
 
-import httpx
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import ConcurrencyLeaseHolder
 from prefect.exceptions import ObjectNotFound
 
 from flows.batches.orchestrator import Slot
-from flows.orchestration.server import PrefectServer, ServerAway
+from flows.orchestration.server import CallFailed, PrefectServer, Refused, ServerAway
 from flows.report.waits import Waits
+
+T = TypeVar("T")
 
 LEASE = 60.0  # seconds; the shortest that Prefect allows
 RENEW_EVERY = 15.0
@@ -94,22 +95,22 @@ class Slots:
             yield slot
         finally:
             ended.set()
-            with suppress(ServerAway, httpx.HTTPStatusError):  # else the lease runs out by itself
+            with suppress(CallFailed):  # else the lease runs out by itself
                 self._server.ask(lambda client: client.release_concurrency_slots_with_lease(lease))
 
     def _acquired(self, holder: UUID, halt: threading.Event) -> UUID | None:
         watch, next_look = OrphanWatch(), 0.0
 
-        def take(client: SyncPrefectClient) -> httpx.Response:
-            return client.increment_concurrency_slots_with_lease(
-                [self._name], 1, "concurrency", LEASE, ConcurrencyLeaseHolder(type="task_run", id=holder)
-            )
+        def take(client: SyncPrefectClient) -> UUID:
+            by = ConcurrencyLeaseHolder(type="task_run", id=holder)
+            answer = client.increment_concurrency_slots_with_lease([self._name], 1, "concurrency", LEASE, by)
+            return UUID(answer.json()["lease_id"])
 
         with self._waits.waiting(f"a slot of {self._name}") as tell:
             while not halt.is_set():
-                answer = locked(lambda: self._server.insist(take, halt))
-                if isinstance(answer, httpx.Response):
-                    return UUID(answer.json()["lease_id"])
+                answer = unless_locked(lambda: self._server.insist(take, halt))
+                if isinstance(answer, UUID):
+                    return answer
                 if time.monotonic() >= next_look:
                     next_look = time.monotonic() + LOOK_EVERY
                     self._look(watch, tell)
@@ -123,7 +124,7 @@ class Slots:
             tell(self._server.ask(lambda client: describe(client, held)))
             if orphans := watch.seen(held.orphans, time.monotonic()):
                 self._server.ask(lambda client: free(client, self._name, orphans))
-        except (ServerAway, ObjectNotFound, httpx.HTTPStatusError):
+        except (CallFailed, ObjectNotFound):
             tell("")  # an older server, or one that is away: the next look tells more
 
     def _renew(self, lease: UUID, slot: Slot, ended: threading.Event) -> None:
@@ -132,21 +133,21 @@ class Slots:
                 self._server.ask(lambda client: client.renew_concurrency_lease(lease, LEASE))
             except ServerAway:
                 continue
-            except (ObjectNotFound, httpx.HTTPStatusError):  # it ran out, or the server forgot it
+            except (CallFailed, ObjectNotFound):  # it ran out, or the server forgot it
                 slot.lost.set()
                 return
 
 
-def locked(take: Callable[[], httpx.Response]) -> httpx.Response | float:
-    """The answer, or in how many seconds to try again because nothing is free now."""
+def unless_locked(take: Callable[[], T]) -> T | float:
+    """What was taken, or in how many seconds to try again because nothing is free now. Raises Refused."""
     try:
         return take()
     except ServerAway:
         return 0.0  # only once the wait was ended
-    except httpx.HTTPStatusError as error:
-        if error.response.status_code != httpx.codes.LOCKED:
+    except Refused as error:
+        if not error.is_locked:
             raise
-        return float(error.response.headers.get("retry-after", 1.0))
+        return error.retry_after or 1.0
 
 
 def describe(client: SyncPrefectClient, held: Holders) -> str:
@@ -156,7 +157,7 @@ def describe(client: SyncPrefectClient, held: Holders) -> str:
         try:
             flow_run = client.read_task_run(each).flow_run_id
             names.append(client.read_flow_run(flow_run).name if flow_run else str(each))
-        except (ObjectNotFound, httpx.HTTPStatusError):
+        except ObjectNotFound:
             names.append(f"task run {each}")
     by = f"; held by {', '.join(dict.fromkeys(names))}" if names else ""
     lost = f"; {held.orphans} of them by nobody that is alive, freed soon" if held.orphans else ""

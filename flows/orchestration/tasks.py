@@ -11,7 +11,6 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-import httpx
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
@@ -21,6 +20,7 @@ from prefect.states import Failed
 
 from blocks.errors import BatchwerkError, StateError
 from flows.batches.orchestrator import NotStarted
+from flows.orchestration.server import is_away
 
 
 def start_task(name: str, work: Callable[[int], Any], number: int) -> Future[Any]:
@@ -41,7 +41,7 @@ def start_task(name: str, work: Callable[[int], Any], number: int) -> Future[Any
     made = Task(task, name=name, cache_policy=NO_CACHE, persist_result=False, retries=0)
     try:
         started = made.submit(number)
-    except (httpx.TransportError, PrefectSignal) as error:
+    except PrefectSignal as error:  # the flow run was suspended: whether to stop is decided elsewhere
         ended.set_exception(NotStarted(_words(error)))
         return ended
     started.add_done_callback(lambda done: settle(ended, done, failures))
@@ -52,11 +52,11 @@ def settle(ended: Future[Any], done: PrefectFuture[Any], failures: list[Batchwer
     """End our future as Prefect's ended; `failures` has the error that the work itself raised."""
     try:
         done.wait()  # the thread's own state; asking the future would call Prefect's server
-    except PrefectSignal as error:  # the flow run was suspended: whether to stop is decided elsewhere
+    except PrefectSignal as error:
         ended.set_exception(NotStarted(_words(error)))
         return
     except Exception as error:  # noqa: BLE001  # anything that kept Prefect from running it
-        away = isinstance(error, httpx.TransportError) or isinstance(error.__cause__, httpx.TransportError)
+        away = is_away(error) or is_away(error.__cause__)
         ended.set_exception((NotStarted if away else StateError)(_words(error)))
         return
     state = done.state

@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
+import orjson
 import pyarrow.parquet as pq
 import pytest
 
@@ -95,11 +97,15 @@ class Job:
 
     def check_paid_once(self) -> None:
         assert pq.read_table(self.output).column("_status").to_pylist() == ["ok"] * ROWS
-        assert emulator_ledger(self.output, "SELECT count(*), count(DISTINCT prompt_hash) FROM billed") == [(ROWS, ROWS)]
+        assert emulator_ledger(self.output, "SELECT count(*), count(DISTINCT prompt_hash) FROM billed") == [
+            (ROWS, ROWS)
+        ]
 
 
 def taken(server: PrefectProcess, name: str = TAG) -> int:
-    return int(httpx.get(f"{server.url}/v2/concurrency_limits/{name}", timeout=30).raise_for_status().json()["active_slots"])
+    return int(
+        httpx.get(f"{server.url}/v2/concurrency_limits/{name}", timeout=30).raise_for_status().json()["active_slots"]
+    )
 
 
 def held(folder: Path) -> Path:
@@ -122,7 +128,9 @@ def test_a_run_that_is_killed_while_it_sends_leaves_no_slot(running: PrefectProc
     wait_until(lambda: taken(running) == 0)
 
 
-def test_slots_that_a_dead_server_left_taken_are_freed_by_whoever_waits(running: PrefectProcess, tmp_path: Path) -> None:
+def test_slots_that_a_dead_server_left_taken_are_freed_by_whoever_waits(
+    running: PrefectProcess, tmp_path: Path
+) -> None:
     """No lease is left of them: a run that finds all slots taken by nobody says so, frees them and goes on."""
     batchwerk("setup", env=running.env)
     body = {"names": [TAG], "slots": 4, "mode": "concurrency"}
@@ -246,7 +254,7 @@ def test_a_worker_that_is_killed_leaves_nothing_that_cannot_go_on(
     process = worker(running.env)
     try:
         job.until("submitting")
-        pid = orjson_pid(StateDirectory(job.output))
+        pid = holder_of(StateDirectory(job.output))
         os.kill(process.pid, signal.SIGKILL)
         if all_of_it:
             os.kill(pid, signal.SIGKILL)
@@ -257,17 +265,14 @@ def test_a_worker_that_is_killed_leaves_nothing_that_cannot_go_on(
             wait_until(lambda: not alive(pid))
         called = job.again()
     finally:
-        for number in (process.pid,):
-            with_suppressed_kill(number)
+        kill_group(process.pid)
     assert called.status == 0, called.err
     job.check_paid_once()
     wait_until(lambda: taken(running) == 0)
 
 
-def orjson_pid(state: StateDirectory) -> int:
+def holder_of(state: StateDirectory) -> int:
     """The process that holds the state directory."""
-    import orjson  # noqa: PLC0415
-
     return int(orjson.loads((state.path / "lock").read_bytes())["pid"])
 
 
@@ -275,11 +280,6 @@ def alive(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
 
 
-def with_suppressed_kill(group: int) -> None:
-    try:
+def kill_group(group: int) -> None:
+    with suppress(ProcessLookupError):
         os.killpg(group, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-
-
-Condition = Callable[[], bool]
