@@ -55,7 +55,7 @@ def settle(ended: Future[Any], done: PrefectFuture[Any], failures: list[Batchwer
     except PrefectSignal as error:
         ended.set_exception(NotStarted(_words(error)))
         return
-    except Exception as error:  # noqa: BLE001  # anything that kept Prefect from running it
+    except BaseException as error:  # noqa: BLE001  # anything that kept Prefect from running it; somebody waits for this
         away = is_away(error) or is_away(error.__cause__)
         ended.set_exception((NotStarted if away else StateError)(_words(error)))
         return
