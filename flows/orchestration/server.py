@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -64,7 +65,7 @@ class PrefectServer:
             after = error.response.headers.get("retry-after")
             raise Refused(status, float(after) if after else None) from error
         except (httpx.TransportError, RuntimeError) as error:  # RuntimeError: the temporary one did not start
-            _revive()
+            _look_after_temporary_server()
             raise ServerAway(str(error).partition("\n")[0] or type(error).__name__) from error
 
     def insist(self, question: Callable[[SyncPrefectClient], T], halt: threading.Event, seconds: float = 1e9) -> T:
@@ -90,20 +91,30 @@ class PrefectServer:
         if self._client is None:  # settings of its own: the flow's client closes before this one
             client = get_client(httpx_settings={"timeout": TIMEOUT}, sync_client=True)
             self._client = self._stack.enter_context(client)
+            _look_after_temporary_server()
         return self._client
 
 
-_reviving = threading.Lock()
+_temporary = threading.Lock()
+_tied: set[int] = set()  # pids
 
 
-def _revive() -> None:
-    """Start the temporary server again if it died: nobody else would."""
+def _look_after_temporary_server() -> None:
+    """Start the temporary server again if it died, and see to it that it does not outlive this process if that dies."""
     if PREFECT_API_URL.value():
         return
     from prefect.server.api.server import SubprocessASGIServer  # noqa: PLC0415  # imports the whole server
 
-    with _reviving:
+    with _temporary:
         server = SubprocessASGIServer()
-        if server.running and server.server_process is not None and server.server_process.poll() is not None:
+        if not server.running or server.server_process is None:
+            return
+        if server.server_process.poll() is not None:
             server.running = False
             server.start()
+        pid = server.server_process.pid
+        if pid not in _tied:
+            _tied.add(pid)
+            # The pipe closes with this process, however that ends.
+            until_we_end = ["/bin/sh", "-c", f"cat > /dev/null; kill {pid} 2> /dev/null"]
+            subprocess.Popen(until_we_end, stdin=subprocess.PIPE, start_new_session=True)  # noqa: S603  # a number
