@@ -147,7 +147,7 @@ def test_limits_are_created_once_and_an_operators_are_kept(env: Env, tmp_path: P
 
 
 def test_the_report_is_an_artifact_of_the_flow_run(env: Env, tmp_path: Path) -> None:
-    """The cost table and the report appear in Prefect, under keys of the output's name."""
+    """Costs, report and progress, which ends at 100 %, appear in Prefect under keys of the output's name."""
     source, output = write_texts(tmp_path, reviews(3)), tmp_path / "artifact_test.parquet"
     batchwerk("run", source, output, "--job", write_job(tmp_path), "--provider", "local", env=env)
     body = {"artifacts": {"key": {"like_": "%artifact-test"}}}
@@ -155,7 +155,9 @@ def test_the_report_is_an_artifact_of_the_flow_run(env: Env, tmp_path: Path) -> 
     assert {(artifact["key"], artifact["type"]) for artifact in found} == {
         ("cost-artifact-test", "table"),
         ("report-artifact-test", "markdown"),
+        ("progress-artifact-test", "progress"),
     }
+    assert [artifact["data"] for artifact in found if artifact["type"] == "progress"] == [100]
     assert all(artifact["flow_run_id"] for artifact in found)
 
 
