@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
@@ -16,25 +20,51 @@ log = logging.getLogger("batchwerk.transport")
 
 T = TypeVar("T")
 
-LONGEST_RETRY_AFTER = 900.0  # seconds that a provider may ask us to wait before the call is given up
+LONGEST_RETRY_AFTER = 60.0  # seconds: a provider that asks for more is asked again later, not waited for in a call
 
 # Five retries from 1 s to 60 s are what HolySheep's tutorial asks for; they are sound for every service.
 ATTEMPTS, FIRST_PAUSE, LONGEST_PAUSE, JITTER = 6, 1.0, 60.0, 1.0
+NO_TIME = 1e-9  # seconds; stamina takes 0.0 for "no"
+
+Rest = Callable[[float], bool]  # sleeps for so many seconds; False, at once, if there is nothing to go on for
+
+
+def _sleep(seconds: float) -> bool:
+    time.sleep(seconds)
+    return True
+
+
+_rest: ContextVar[Rest] = ContextVar("rest", default=_sleep)
+
+
+@contextmanager
+def resting(rest: Rest) -> Iterator[None]:
+    """Retries made inside pause by calling `rest`, and end as soon as it returns False."""
+    token = _rest.set(rest)
+    try:
+        yield
+    finally:
+        _rest.reset(token)
 
 
 def with_retries(call: Callable[[], T]) -> T:
-    """Repeat `call` while it raises `Transient`: growing, jittered, capped pauses, or as long as the provider asks."""
+    """Repeat `call` while it raises `Transient`: growing, jittered, capped pauses, or as long as the provider asks.
+
+    stamina counts the attempts; its own pauses could not be interrupted when the run is stopped.
+    """
+    tries = 0
 
     def pause(error: Exception) -> bool | float:
         if not isinstance(error, Transient) or not error.worth_repeating:
             return False
+        wanted = error.retry_after
+        if tries >= ATTEMPTS or (wanted is not None and wanted > LONGEST_RETRY_AFTER):
+            return False
+        seconds = _backoff(tries) if wanted is None else max(wanted, 0.05)
         log.warning("%s; trying again", error.message)
-        if error.retry_after is None:
-            return True
-        # stamina takes 0.0 for "no": a provider that asks for no pause gets a short one.
-        return error.retry_after <= LONGEST_RETRY_AFTER and max(error.retry_after, 0.05)
-
-    tries = 0
+        if stamina.is_testing() or _rest.get()(seconds):
+            return NO_TIME
+        return False
 
     def counted() -> T:
         nonlocal tries
@@ -45,14 +75,12 @@ def with_retries(call: Callable[[], T]) -> T:
             error.tries = tries
             raise
 
-    return stamina.retry(
-        on=pause,
-        attempts=ATTEMPTS,
-        timeout=None,
-        wait_initial=FIRST_PAUSE,
-        wait_max=LONGEST_PAUSE,
-        wait_jitter=JITTER,
-    )(counted)()
+    return stamina.retry(on=pause, attempts=ATTEMPTS, timeout=None)(counted)()
+
+
+def _backoff(tries: int) -> float:
+    """The pause after so many tries."""
+    return min(FIRST_PAUSE * 2.0 ** (tries - 1) + random.uniform(0, JITTER), LONGEST_PAUSE)  # noqa: S311  # no secret
 
 
 def retry_after_seconds(headers: Mapping[str, str], now: datetime | None = None) -> float | None:

@@ -22,6 +22,7 @@ from flows.preflight import RunConfig
 from flows.report.figures import Figures, figures_of
 from flows.report.files import write_report
 from flows.report.forecast import estimate_run
+from flows.report.progress import PLANNING, Progress, ended, publishing, show_last, show_phase
 from flows.report.verdict import Ending, verdict
 from flows.storage.plan import Plan
 
@@ -36,13 +37,16 @@ def run_pipeline(config: RunConfig, orchestrator: Orchestrator) -> Figures:
         open_recorder(config) as recorder,
         Outbox(orchestrator) as outbox,
     ):
+        show_phase(orchestrator.watchers, Progress(config.source.rows, phase=PLANNING))
         plan = plan_requests(config, recorder, outbox)
         with open_run(config, recorder, plan) as run:
             restore_results(run)
             forecast = estimate_run(run)
             ending = send_and_collect(run, outbox, orchestrator)
+            show_phase(orchestrator.watchers, publishing(run))
             figures = publish_and_report(run, ending, forecast, started)
             orchestrator.show_report(figures)
+            show_last(orchestrator.watchers, ended(run, figures))
             compact_results(run)
     if ending.error is not None:
         raise ending.error

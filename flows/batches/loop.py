@@ -70,7 +70,10 @@ class Loop:
 
     def work(self) -> Ending:
         """Returns why it stopped. Raises the error that stopped the run, after all work under way has ended."""
-        switch, progress = self._run.switch, ProgressReporter(self._run, self._orchestrator.watchers)
+        switch, orchestrator = self._run.switch, self._orchestrator
+        progress = ProgressReporter(self._run, orchestrator.watchers, orchestrator.waits)
+        if (wait := self._run.config.settings.wait) is not None:
+            switch.patient_until = self._began + wait
         with ThreadPoolExecutor(POLLERS, thread_name_prefix="poll") as pollers:
             try:
                 reason = self._until_finished(pollers, progress)
@@ -78,6 +81,7 @@ class Loop:
                 switch.fail(error)
                 raise
             finally:
+                switch.stop_retrying()
                 self._outbox.close()
                 for collection in self._collections:
                     collection.exception()
@@ -89,6 +93,9 @@ class Loop:
         switch = self._run.switch
         while switch.active:
             switch.changed.clear()
+            if self._orchestrator.stop_reason:
+                switch.request(self._orchestrator.stop_reason)
+                break
             self._note_visits()
             for action in self._decide():
                 match action:

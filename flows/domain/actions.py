@@ -81,7 +81,12 @@ def next_actions(
     While the circuit breaker is open, only one probe can start, once it is due.
     """
     actions = _possible_actions(ledger, wanted, sizes, rules, agenda, now)
-    if not agenda.breaker.is_open or isinstance(actions[0], Finish):
+    if isinstance(actions[0], Finish):
+        return actions
+    if agenda.breaker.failures and rules.stop_waiting_at is not None and now >= rules.stop_waiting_at:
+        # what failed would be tried again and again
+        return [Wait(rules.max_pause) if agenda.busy else Finish(f"stopped waiting ({agenda.breaker.reason})")]
+    if not agenda.breaker.is_open:
         return actions
     if rules.give_up_after is not None and now - agenda.breaker.since >= rules.give_up_after:
         seconds = now - agenda.breaker.since
@@ -102,7 +107,7 @@ def _possible_actions(
             collectors -= isinstance(action, Collect)
             if not isinstance(action, Collect) or collectors >= 0:
                 actions.append(action)
-    room = rules.max_in_flight - _with_provider(open_batches)
+    room = rules.max_in_flight - _with_provider(open_batches) if now >= agenda.send_again_at else 0
     actions.extend(_submissions(ledger, wanted, sizes, rules, now, room))
     if actions:
         return actions
@@ -117,7 +122,8 @@ def _follow(batch: Batch, agenda: Agenda, now: float) -> Iterator[Action]:
             if agenda.is_due(batch.number, now):
                 yield Reconcile(batch.number)
         case State.ENDED:
-            yield Collect(batch.number)
+            if agenda.is_due(batch.number, now):
+                yield Collect(batch.number)
         case State.SUBMITTED:
             if agenda.is_due(batch.number, now):
                 yield Poll(batch.number)
@@ -155,7 +161,7 @@ def _pause(
     has_unsent = next(ledger.unsent(wanted), None) is not None
     waited_for = [batch for batch in open_batches if agenda.is_waited_for(batch.number, now)]
     may_send = has_unsent and _with_provider(open_batches) < rules.max_in_flight
-    held = may_send and ledger.queue_full_since is not None
+    held = may_send and (ledger.queue_full_since is not None or now < agenda.send_again_at)
     if not agenda.busy and not waited_for and not held:
         if not open_batches and not has_unsent:
             return Finish()
@@ -165,7 +171,7 @@ def _pause(
     idle = (batch.number for batch in waited_for if batch.number not in agenda.busy)
     looks = [agenda.due.get(number, now) for number in idle]
     if may_send:
-        looks += [since + pause for since, pause in _held_back(ledger, rules)]
+        looks += [agenda.send_again_at, *(since + pause for since, pause in _held_back(ledger, rules))]
     pause = min((at for at in looks if at > now), default=now + rules.max_pause) - now
     return Wait(min(pause, rules.max_pause))
 

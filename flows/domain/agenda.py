@@ -35,6 +35,7 @@ class Agenda:
     deadline: dict[int, float] = field(default_factory=dict)  # by batch: not waited for after
     unresolved: dict[int, str] = field(default_factory=dict)  # batches that may have been accepted, and why
     breaker: Breaker = field(default_factory=Breaker)
+    send_again_at: float = 0.0  # the provider asked not to be sent anything before
     _pauses: dict[int, float] = field(default_factory=dict)
 
     def begin(self, batch: int, *, collecting: bool = False) -> None:
@@ -52,6 +53,10 @@ class Agenda:
         if batch.state in _LOOKED_AT_AGAIN:
             self.due[batch.number] = max(now + self._next_pause(batch.number), visit.look_again_at)
             self.deadline.setdefault(batch.number, now + patience(batch.requests, self.polling))
+        elif batch.state is State.ENDED:
+            self.due[batch.number] = visit.look_again_at
+        else:
+            self.send_again_at = max(self.send_again_at, visit.look_again_at)
         if batch.number in self.unresolved:
             self.deadline[batch.number] = now
 

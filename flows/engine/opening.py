@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from blocks.retries import resting
 from flows.domain.events import Frozen, Reopened
 from flows.domain.ranges import Ranges
 from flows.engine.clients import open_clients
@@ -53,7 +54,7 @@ def open_run(config: RunConfig, recorder: Recorder, plan: Plan) -> Iterator[Run]
     if settings.retry_failed and recorder.query(lambda ledger: bool(ledger.final)):
         recorder.record(Reopened(at=now(), slices=recorder.query(lambda ledger: ledger.reopened())))
     switch = StopSwitch()
-    with open_clients(state, spec) as clients, catching_signals(switch):
+    with open_clients(state, spec) as clients, catching_signals(switch), resting(switch.rest):
         yield Run(
             config=config,
             recorder=recorder,

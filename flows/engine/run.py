@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import queue
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from blocks.errors import Transient
 from flows.domain.agenda import Visit
 from flows.domain.batches import Batch
 from flows.domain.ledger import Ledger, Tally
@@ -19,6 +21,8 @@ from flows.preflight import RunConfig
 from flows.storage.plan import Plan
 from flows.storage.requests import FrozenRequests
 from flows.storage.results import ResultsStore
+
+LONGEST_DELAY = 3600.0  # seconds that a provider may ask for between two looks at a batch
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Run:
         """Around work on one batch, in any thread; afterwards the loop may schedule the batch again."""
         visit = Visit(batch)
         try:
-            with self.switch.guarding():
+            with self.switch.guarding(), _asked_later(visit):
                 yield visit
         finally:
             self.visits.put(visit)
@@ -63,3 +67,14 @@ class Run:
     def results(self) -> ResultsStore:
         """The results that the output shows."""
         return ResultsStore(self.config.state, self.config.spec.schema_id)
+
+
+@contextmanager
+def _asked_later(visit: Visit) -> Iterator[None]:
+    """A long delay that a provider asks for is no pause of the call, but a later look at the batch."""
+    try:
+        yield
+    except Transient as error:
+        if error.retry_after is not None:
+            visit.look_again_at = time.time() + min(error.retry_after, LONGEST_DELAY)
+        raise

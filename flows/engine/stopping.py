@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from blocks.errors import ProviderError, Transient, UnknownOutcome, system_error
+from blocks.retries import resting
 from flows.domain.breaker import Breaker
 
 log = logging.getLogger("batchwerk")
@@ -28,6 +29,8 @@ class StopSwitch:
         self.reason = ""  # why the user stopped it
         self.breaker = Breaker()
         self.changed = threading.Event()  # set when the loop should look again
+        self.patient_until: float | None = None  # seconds since the epoch; no pause of a retry reaches beyond
+        self._stopping = threading.Event()
 
     @property
     def active(self) -> bool:
@@ -35,20 +38,32 @@ class StopSwitch:
         return self.failure is None and not self.reason
 
     def request(self, reason: str) -> None:
-        """Start nothing new; let work under way finish."""
-        self.reason = reason
-        self.changed.set()
+        """Start nothing new; let the calls under way finish. Only the first reason is kept."""
+        self.reason = self.reason or reason
+        self.stop_retrying()
 
     def fail(self, error: BaseException) -> None:
         """Stop because of an error; only the first one is kept."""
         self.failure = self.failure or error
+        self.stop_retrying()
+
+    def stop_retrying(self) -> None:
+        """End all pauses: calls that fail from now on are not repeated."""
+        self._stopping.set()
         self.changed.set()
+
+    def rest(self, seconds: float) -> bool:
+        """Pause between two tries of a call; False, at once, if the second one should not be made."""
+        if self.patient_until is not None and time.time() + seconds > self.patient_until:
+            return False
+        return not self._stopping.wait(seconds)
 
     @contextmanager
     def guarding(self) -> Iterator[None]:
         """Around calls to a provider. Counts transient errors for the loop; any other error stops the run."""
         try:
-            yield
+            with resting(self.rest):
+                yield
         except (Transient, UnknownOutcome) as error:
             self._count(error)
         except OSError as error:
@@ -61,6 +76,8 @@ class StopSwitch:
             self.breaker = Breaker()
 
     def _count(self, error: ProviderError) -> None:
+        if not self.active:  # how often it would have been tried says nothing
+            return
         self.breaker = self.breaker.failed(error.tries, error.message, time.time())
         if self.breaker.is_open:
             log.warning("%s; waiting %.0f s before the next try", error.message, self.breaker.pause)

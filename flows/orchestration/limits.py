@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from prefect.client.orchestration import SyncPrefectClient, get_client
+import threading
+from dataclasses import dataclass
+
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
-from prefect.concurrency.sync import rate_limit
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
 from blocks.batch import Limits
@@ -12,9 +14,13 @@ from blocks.catalog import LOCAL, PROVIDERS
 from blocks.emulator import EmulatorOptions
 from blocks.errors import UsageError
 from flows.batches.orchestrator import MAX_LANES, MAX_PERMITS, Allowance
+from flows.orchestration.server import PrefectServer
+from flows.orchestration.slots import free, read_holders, unless_locked
+from flows.report.waits import Waits
 
 UPLOADS = 4  # submissions at once, over all runs
 DEFAULT_SUBMISSIONS_PER_HOUR = 6_000
+LONGEST_PAUSE = 5.0  # seconds between two tries to get permits
 
 
 def tag_for(provider: str) -> str:
@@ -22,17 +28,21 @@ def tag_for(provider: str) -> str:
     return f"batchwerk:{provider}"
 
 
-def ensure_limits(provider: str, limits: Limits) -> Allowance:
+def slots_of(provider: str) -> str:
+    """The limit on submissions at once: Prefect's limit on task runs with the tag."""
+    return f"tag:{tag_for(provider)}"
+
+
+def ensure_limits(client: SyncPrefectClient, provider: str, limits: Limits) -> Allowance:
     """Create the concurrency and the rate limit if they don't exist; an operator's values are kept.
 
     Raises UsageError if the operator has set either limit to 0.
     """
     per_second = (limits.submissions_per_hour or DEFAULT_SUBMISSIONS_PER_HOUR) / 3600
     at_once = max(1, int(60 * per_second))  # a burst may use the allowance of one minute
-    with get_client(sync_client=True) as client:
-        slots = _existing_or_new(client, f"tag:{tag_for(provider)}", limits.submissions_at_once or UPLOADS)
-        rate = _existing_or_new(client, tag_for(provider), at_once, slot_decay_per_second=per_second)
-    for name, limit, usual in ((f"tag:{tag_for(provider)}", slots, UPLOADS), (tag_for(provider), rate, at_once)):
+    slots = _existing_or_new(client, slots_of(provider), limits.submissions_at_once or UPLOADS)
+    rate = _existing_or_new(client, tag_for(provider), at_once, slot_decay_per_second=per_second)
+    for name, limit, usual in ((slots_of(provider), slots, UPLOADS), (tag_for(provider), rate, at_once)):
         if limit == 0:
             raise UsageError(
                 f"the concurrency limit {name} is 0: no submissions are allowed",
@@ -46,14 +56,57 @@ def ensure_all_limits() -> list[str]:
     known = {LOCAL: PROVIDERS[EmulatorOptions().dialect].limits} | {
         provider: entry.limits for provider, entry in PROVIDERS.items()
     }
-    for provider, limits in known.items():
-        ensure_limits(provider, limits)
+    with PrefectServer(Waits()) as server:
+        for provider, limits in known.items():
+            server.ask(lambda client, name=provider, of=limits: ensure_limits(client, name, of))  # type: ignore[misc]
     return [tag_for(provider) for provider in known]
 
 
-def wait_for_permits(provider: str, count: int) -> None:
-    """Block until this many submissions may be made."""
-    rate_limit(tag_for(provider), occupy=count)
+def wait_for_permits(server: PrefectServer, waits: Waits, name: str, count: int, halt: threading.Event) -> bool:
+    """Wait until this many submissions may be made; False if it was not to be had before `halt`."""
+
+    def take(client: SyncPrefectClient) -> bool:
+        client.increment_concurrency_slots([name], count, "rate_limit")
+        return True
+
+    with waits.waiting(f"permits of the rate limit {name}"):
+        while not halt.is_set():
+            answer = unless_locked(lambda: server.insist(take, halt))
+            if answer is True:
+                return True
+            halt.wait(min(answer, LONGEST_PAUSE))
+    return False
+
+
+@dataclass(frozen=True)
+class LimitStatus:
+    """A limit on submissions at once, as `doctor` shows it."""
+
+    name: str
+    limit: int
+    taken: int
+    orphans: int  # taken, and held by no task run whose lease is alive
+
+
+def read_limits() -> list[LimitStatus]:
+    """The limits of all providers that exist on the server. Raises ServerAway."""
+    with PrefectServer(Waits()) as server:
+        return [found for provider in [LOCAL, *PROVIDERS] if (found := server.ask(lambda c, p=provider: _status(c, p)))]  # type: ignore[misc]
+
+
+def free_orphans(found: LimitStatus) -> None:
+    """Give back the orphaned slots of a limit; a slot is only sure to be orphaned if it was so half a minute ago."""
+    with PrefectServer(Waits()) as server:
+        if found.orphans:
+            server.ask(lambda client: free(client, found.name, found.orphans))
+
+
+def _status(client: SyncPrefectClient, provider: str) -> LimitStatus | None:
+    try:
+        held = read_holders(client, slots_of(provider))
+    except ObjectNotFound:
+        return None
+    return LimitStatus(slots_of(provider), held.limit, held.taken, held.orphans)
 
 
 def _existing_or_new(client: SyncPrefectClient, name: str, limit: int, slot_decay_per_second: float = 0.0) -> int:

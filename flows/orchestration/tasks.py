@@ -14,38 +14,62 @@ from typing import Any
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
+from prefect.exceptions import PrefectSignal
 from prefect.futures import PrefectFuture
 from prefect.states import Failed
 
 from blocks.errors import BatchwerkError, StateError
+from flows.batches.orchestrator import NotStarted
+from flows.orchestration.server import is_away
 
 
-def start_task(name: str, work: Callable[[int], Any], number: int, tags: list[str]) -> Future[Any]:
-    """Start `work(number)` as a task; the future has its result, or the error that made it fail or not start."""
+def start_task(name: str, work: Callable[[int], Any], number: int) -> Future[Any]:
+    """Start `work(number)` as a task; the future has its result, or the error that made it fail or not start.
+
+    The task has no tag while it starts: Prefect would take a slot for it, see `flows/orchestration/slots.py`.
+    """
+    ended: Future[Any] = Future()
+    failures: list[BatchwerkError] = []
 
     def task(number: int) -> Any | State:
         try:
             return work(number)
         except BatchwerkError as error:
+            failures.append(error)
             return Failed(message=error.message)  # a sentence; tracebacks are for unexpected errors
 
-    started = Task(task, name=name, tags=tags, cache_policy=NO_CACHE, persist_result=False, retries=0).submit(number)
-    ended: Future[Any] = Future()
-    started.add_done_callback(lambda done: _settle(ended, done))
+    made = Task(task, name=name, cache_policy=NO_CACHE, persist_result=False, retries=0)
+    try:
+        started = made.submit(number)
+    except PrefectSignal as error:  # the flow run was suspended: whether to stop is decided elsewhere
+        ended.set_exception(NotStarted(_words(error)))
+        return ended
+    started.add_done_callback(lambda done: settle(ended, done, failures))
     return ended
 
 
-def _settle(ended: Future[Any], done: PrefectFuture[Any]) -> None:
+def settle(ended: Future[Any], done: PrefectFuture[Any], failures: list[BatchwerkError]) -> None:
+    """End our future as Prefect's ended; `failures` has the error that the work itself raised."""
     try:
         done.wait()  # the thread's own state; asking the future would call Prefect's server
-    except Exception as error:  # noqa: BLE001  # anything that kept Prefect from running it
-        ended.set_exception(StateError(f"{type(error).__name__}: {error}"))
+    except PrefectSignal as error:
+        ended.set_exception(NotStarted(_words(error)))
+        return
+    except BaseException as error:  # noqa: BLE001  # anything that kept Prefect from running it; somebody waits for this
+        away = is_away(error) or is_away(error.__cause__)
+        ended.set_exception((NotStarted if away else StateError)(_words(error)))
         return
     state = done.state
-    if state.is_failed() or state.is_crashed():
+    if failures:
+        ended.set_exception(failures[0])
+    elif state.is_failed() or state.is_crashed():
         ended.set_exception(StateError(f"{state.name}: {state.message}"))
     else:
         ended.set_result(None)
+
+
+def _words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".rstrip(": ")
 
 
 def _without_empty_traceback(record: logging.LogRecord) -> bool:

@@ -5,37 +5,69 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from flows.domain.batches import State
+from flows.domain.ledger import Ledger
 from flows.domain.money import show_usd
 from flows.engine.run import Run
+from flows.report.figures import Figures
+from flows.report.thinning import Thinning
+from flows.report.waits import Waiting, Waits
+from flows.storage.output import PENDING
 
 log = logging.getLogger("batchwerk")
 
 LOG_EVERY = 10.0  # seconds
+PLANNING = "planning"
+
+# What is said of batches in a state. Only what a provider has accepted is "with the provider".
+WORDS = {
+    State.RESERVED: "to be sent",
+    State.SUBMITTING: "being sent",
+    State.UNKNOWN: "being looked for at the provider",
+    State.SUBMITTED: "with the provider",
+    State.ENDED: "ready to be collected",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The progress of a run. Rows are estimated from the share of answered requests; only publishing knows each row."""
+    """What a run is doing. Rows are estimated from the share of answered requests; only publishing knows each row."""
 
     rows: int
-    rows_done: int
-    in_flight: int
-    with_provider: int  # requests
-    spent: int | None  # pico-dollars, this output
-    seconds_left: float | None
+    rows_done: int = 0
+    phase: str = ""  # planning, publishing, or how it ended; empty while batches are worked on
+    batches: Mapping[State, int] = field(default_factory=dict)  # that are under way, by state
+    requests: int = 0  # of the batches with the provider
+    spent: int | None = 0  # pico-dollars, this output
+    seconds_left: float | None = None
+    waits: tuple[Waiting, ...] = ()
 
-    def sentence(self) -> str:
-        """For a log."""
-        left = "" if self.seconds_left is None else f", about {clock(self.seconds_left)} left"
-        return (
-            f"{self.rows_done:,} of {self.rows:,} rows, {self.in_flight} batches with {self.with_provider:,} requests "
-            f"in flight, {show_usd(self.spent)} so far{left}"
-        )
+    def activity(self) -> str:
+        """What is being done, and what is waited for."""
+        return ", ".join(self._activities()) or "deciding what to do"
+
+    def sentence(self, *, timeless: bool = False) -> str:
+        """For a log; `timeless`: without what changes from second to second."""
+        if self.phase == PLANNING:
+            return f"planning {self.rows:,} rows"
+        left = "" if self.seconds_left is None or timeless else f", about {clock(self.seconds_left)} left"
+        return f"{self.rows_done:,} of {self.rows:,} rows; {self.activity()}; {show_usd(self.spent)} so far{left}"
+
+    def _activities(self) -> Iterator[str]:
+        if self.phase:
+            yield self.phase
+        for state, words in WORDS.items():
+            if count := self.batches.get(state):
+                requests = f" ({self.requests:,} requests)" if state is State.SUBMITTED else ""
+                yield f"{count:,} {'batch' if count == 1 else 'batches'} {words}{requests}"
+        for each in self.waits:
+            yield each.sentence()
 
 
 Show = Callable[[Progress], None]
@@ -46,22 +78,44 @@ class Watcher(NamedTuple):
 
     every: float  # seconds; 0: at each iteration of the loop
     show: Show
+    last: Show | None = None  # shows the end; unlike `show`, it may take a moment but leaves nothing out
+
+
+def thinned(show: Show, every: float) -> Show:
+    """Shows a new phase at once, another change within `every` seconds, and what stays the same less and less often."""
+    thinning, phase = Thinning(every * 0.9), ""  # the watcher's own interval is never exact
+
+    def maybe(progress: Progress) -> None:
+        nonlocal phase
+        due = thinning.is_due(progress.sentence(timeless=True), time.monotonic())
+        if due or progress.phase != phase:
+            phase = progress.phase
+            show(progress)
+
+    return maybe
 
 
 def log_watcher() -> Watcher:
     """A watcher that logs progress."""
-    return Watcher(LOG_EVERY, lambda progress: log.info(progress.sentence()))
+
+    def write(progress: Progress) -> None:
+        log.info(progress.sentence())
+
+    return Watcher(LOG_EVERY, thinned(write, LOG_EVERY), last=write)
 
 
 def in_background(show: Show) -> Show:
     """Show progress without blocking the run; skipped while the previous one is still being shown."""
-    showing = threading.Lock()
+    showing, complained = threading.Lock(), threading.Event()
 
     def try_to_show(progress: Progress) -> None:
         try:
             show(progress)
+            complained.clear()
         except Exception as error:  # noqa: BLE001  # a display that fails must not stop the run
-            log.warning("progress can't be shown: %s", str(error).splitlines()[0])
+            if not complained.is_set():
+                log.warning("progress can't be shown: %s", _first_line(error))
+            complained.set()
         finally:
             showing.release()
 
@@ -73,11 +127,46 @@ def in_background(show: Show) -> Show:
     return start
 
 
+def show_phase(watchers: Sequence[Watcher], progress: Progress) -> None:
+    """Tell the watchers what goes on before or after the loop."""
+    for watcher in watchers:
+        watcher.show(progress)
+
+
+def show_last(watchers: Sequence[Watcher], progress: Progress) -> None:
+    """Show each watcher what is true in the end."""
+    for watcher in watchers:
+        try:
+            (watcher.last or watcher.show)(progress)
+        except Exception as error:  # noqa: BLE001  # a display that fails must not fail the run
+            log.warning("the last progress can't be shown: %s", _first_line(error))
+
+
+def publishing(run: Run) -> Progress:
+    """Progress while the output is being written."""
+    with run.recorder.reading() as ledger:
+        return replace(_measured(run, ledger)[0], phase="publishing")
+
+
+def ended(run: Run, figures: Figures) -> Progress:
+    """The last word: rows as they are in the output, and why some are not done."""
+    rows = sum(figures.rows.values())
+    with run.recorder.reading() as ledger:
+        measured, _, _ = _measured(run, ledger)
+    phase = _first_line(figures.message) if figures.message else "done"
+    return replace(measured, rows=rows, rows_done=rows - figures.rows.get(PENDING, 0), phase=phase)
+
+
+def _first_line(text: object) -> str:
+    return (str(text) or type(text).__name__).splitlines()[0]
+
+
 class ProgressReporter:
     """Measures the progress of a run and shows it to each watcher as often as it wants."""
 
-    def __init__(self, run: Run, watchers: Sequence[Watcher]) -> None:
+    def __init__(self, run: Run, watchers: Sequence[Watcher], waits: Waits) -> None:
         self._run = run
+        self._waits = waits
         self._began = time.monotonic()
         self._done_before: int | None = None
         self._next = dict.fromkeys(watchers, 0.0)
@@ -96,16 +185,30 @@ class ProgressReporter:
             watcher.show(progress)
 
     def _measure(self, moment: float) -> Progress:
-        plan = self._run.plan
         with self._run.recorder.reading() as ledger:
-            tally, in_flight, spent = ledger.tally(self._run.wanted), len(ledger.in_flight()), ledger.spent()
-        done = tally.answered + tally.failed
+            progress, done, to_do = _measured(self._run, ledger)
         if self._done_before is None:
             self._done_before = done
         gained = done - self._done_before
-        left = (moment - self._began) / gained * (tally.wanted - done) if gained > 0 else None
-        rows_done = plan.rows if done == tally.wanted else plan.rows * done // tally.wanted
-        return Progress(plan.rows, rows_done, in_flight, tally.in_flight, spent, left)
+        left = (moment - self._began) / gained * to_do if gained > 0 else None
+        return replace(progress, seconds_left=left, waits=self._waits.long())
+
+
+def _measured(run: Run, ledger: Ledger) -> tuple[Progress, int, int]:
+    """Progress without time; requests that are done, and to do."""
+    plan, tally, under_way = run.plan, ledger.tally(run.wanted), ledger.in_flight()
+    done = tally.answered + tally.failed
+    return (
+        Progress(
+            rows=plan.rows,
+            rows_done=plan.rows if done == tally.wanted else plan.rows * done // tally.wanted,
+            batches=Counter(batch.state for batch in under_way),
+            requests=sum(batch.requests for batch in under_way if batch.state is State.SUBMITTED),
+            spent=ledger.spent(),
+        ),
+        done,
+        tally.wanted - done,
+    )
 
 
 def clock(seconds: float) -> str:

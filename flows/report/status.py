@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from blocks.errors import UsageError
+from flows.domain.batches import State
 from flows.domain.ledger import Ledger, replay
 from flows.domain.money import show_usd
 from flows.report.figures import usd
@@ -34,7 +35,7 @@ class Status:
             "complete": bool(self.published.get("complete", False)),
             "requests": self.ledger.frozen,
             "batches": dict(Counter(str(batch.state) for batch in self.ledger.batches.values())),
-            "with_provider": sum(batch.requests for batch in self.ledger.in_flight()),
+            "with_provider": sum(batch.requests for batch in self.ledger.in_state(State.SUBMITTED)),
             "final_failures": sum(piece.requests for piece in self.ledger.final),
             "total_cost_usd": usd(self.ledger.spent()),
             "exit": 0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+
+from flows.settings import PREFECT_DEFAULTS
 
 START_SECONDS = 180.0  # migrations of a fresh database, on a busy machine
 
@@ -31,22 +34,51 @@ def prefect(*arguments: str, env: dict[str, str]) -> subprocess.CompletedProcess
     )
 
 
+class PrefectProcess:
+    """A server on one port and one database, which can go away and come back."""
+
+    def __init__(self, home: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/api"
+        self.env = {
+            **{name: value for name, value in PREFECT_DEFAULTS.items() if "SERVER" in name},
+            "PREFECT_HOME": str(home),
+            "PREFECT_API_URL": self.url,
+        }
+        self._home = home
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, as `make serve` does, and wait until it answers."""
+        command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(self.port), "--no-ui"]
+        with (self._home / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                env={**os.environ, **self.env},
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        _wait_until_healthy(self.url, self._process)
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """End all of its processes, unless they have ended."""
+        if self._process is not None and self._process.poll() is None:
+            os.killpg(self._process.pid, number)
+            self._process.wait(30)
+
+
 @contextmanager
 def prefect_server(home: Path) -> Iterator[dict[str, str]]:
     """Starts a server and yields the environment that leads to it."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    url = f"http://127.0.0.1:{port}/api"
-    env = {"PREFECT_HOME": str(home), "PREFECT_API_URL": url, "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
-    command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(port), "--no-ui"]
-    with (home / "server.log").open("wb") as log:
-        server = subprocess.Popen(command, env={**os.environ, **env}, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-        try:
-            _wait_until_healthy(url, server)
-            yield env
-        finally:
-            server.terminate()
-            server.wait(30)
+    server = PrefectProcess(home)
+    try:
+        server.start()
+        yield server.env
+    finally:
+        server.kill(signal.SIGTERM)
 
 
 def _wait_until_healthy(url: str, server: subprocess.Popen[bytes]) -> None:

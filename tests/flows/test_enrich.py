@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from prefect.exceptions import ParameterBindError, ParameterTypeError
@@ -13,7 +13,6 @@ from prefect.utilities.callables import get_call_parameters
 from prefect.utilities.schema_tools.validation import validate
 
 from flows.enrich import cancel_at_provider, enrich, enrich_flow
-from flows.report.figures import Figures
 from flows.settings import Settings
 from tests.flows.command import ROOT
 
@@ -124,7 +123,7 @@ def test_the_entry_point_is_the_flow() -> None:
 def test_the_commands_flow_is_the_deployed_one_around_another_body() -> None:
     """Name, version, form, run names, task runner and cancellation hook are the same."""
 
-    def body(_: object) -> Figures:
+    def body(_: object) -> NoReturn:
         raise AssertionError
 
     ours = enrich_flow(body)

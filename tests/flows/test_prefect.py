@@ -98,14 +98,16 @@ def test_status_and_report_show_a_finished_output(finished: Finished) -> None:
 
 
 def test_the_report_is_an_artifact_of_the_flow_run(env: Env, finished: Finished) -> None:
-    """The cost table and the report appear in Prefect, under keys of the output's name."""
+    """Costs, report and progress, which ends at 100 %, appear in Prefect under keys of the output's name."""
     assert finished.output.stem == "finished"
     body = {"artifacts": {"key": {"like_": "%-finished"}}}
     found = httpx.post(f"{env['PREFECT_API_URL']}/artifacts/filter", json=body).raise_for_status().json()
     assert {(artifact["key"], artifact["type"]) for artifact in found} == {
         ("cost-finished", "table"),
         ("report-finished", "markdown"),
+        ("progress-finished", "progress"),
     }
+    assert [artifact["data"] for artifact in found if artifact["type"] == "progress"] == [100]
     assert all(artifact["flow_run_id"] for artifact in found)
 
 

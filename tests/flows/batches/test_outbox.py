@@ -15,6 +15,7 @@ import pytest
 from blocks.errors import StateError
 from flows.batches.orchestrator import MAX_PERMITS, Allowance, Threads
 from flows.batches.outbox import Outbox, Permits
+from tests.flows.undecorated import wait_until
 
 SOON = 5.0  # seconds that no test comes near
 
@@ -28,10 +29,10 @@ class Server:
         self.may_answer.set()
         self.came = threading.Semaphore(0)
 
-    def ask(self, count: int) -> None:
+    def ask(self, count: int) -> bool:
         self.asked.append(count)
         self.came.release()
-        assert self.may_answer.wait(SOON)
+        return self.may_answer.wait(SOON)
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ def test_no_more_are_asked_for_at_once_than_the_limit_holds(server: Server) -> N
 def test_a_refusal_reaches_whoever_waits() -> None:
     """It is raised in the lane, which has something to say about it."""
 
-    def refuse(_: int) -> None:
+    def refuse(_: int) -> bool:
         raise RuntimeError("no such limit")
 
     with pytest.raises(RuntimeError, match="no such limit"):
@@ -136,11 +137,12 @@ class Counting(Threads):
         self.asked: list[int] = []
         self._allowance = allowance
 
-    def allowance(self) -> Allowance:
+    def allowance(self, halt: threading.Event) -> Allowance | None:
         return self._allowance
 
-    def wait_for_permits(self, count: int) -> None:
+    def wait_for_permits(self, count: int, halt: threading.Event) -> bool:
         self.asked.append(count)
+        return True
 
     def start(self, name: str, work: Callable[[int], Any], number: int) -> Future[Any]:
         self.names.append(name)
@@ -158,6 +160,8 @@ def test_no_more_lanes_are_opened_than_may_send_at_once() -> None:
     with Counting(Allowance(2, 8)) as threads, Outbox(threads) as outbox:
         for number in range(4):
             outbox.put(partial(send, number))
+        outbox.open_lanes()
+        wait_until(lambda: outbox._allowance is not None)
         outbox.open_lanes()
         assert sorted(sent.get(timeout=SOON) for _ in range(4)) == [0, 1, 2, 3]
         outbox.open_lanes()

@@ -15,6 +15,7 @@ from flows.domain.actions import (
     next_actions,
 )
 from flows.domain.agenda import Agenda
+from flows.domain.breaker import Breaker
 from flows.domain.events import Event, Slice
 from flows.domain.ledger import Ledger, replay
 from flows.domain.ranges import Ranges
@@ -211,3 +212,30 @@ def test_a_cancelled_run_does_not_wait_for_a_full_queue() -> None:
         replay(alone), Ranges([(0, 5)]), Even(), rules(max_in_flight=0)(replay(alone)), Agenda(), THEN
     )
     assert decided == [Finish("nothing more can be sent")]
+
+
+def test_what_a_provider_does_not_want_yet_is_sent_later() -> None:
+    """It asked for a delay: running batches are asked after meanwhile, and the wait ends when the delay does."""
+    ledger = replay(sent([Slice(0, 5)]))
+    agenda = Agenda(send_again_at=THEN + 20)
+    assert decide(ledger, 10, agenda) == [Poll(1)]
+    agenda.due[1] = THEN + 25
+    assert decide(ledger, 10, agenda) == [Wait(20.0)]
+    assert decide(ledger, 10, agenda, now=THEN + 20) == [Submit([Slice(5, 10)])]
+
+
+def test_a_run_that_does_not_wait_does_not_wait_for_a_delay_either() -> None:
+    """Nor does it try again and again what fails; it says why it ends."""
+    (action,) = decide(empty_ledger(10), 10, Agenda(send_again_at=THEN + 20), stop_waiting_at=THEN)
+    assert isinstance(action, Finish)
+    failing = Agenda(breaker=Breaker().failed(1, "it is busy", THEN))
+    assert decide(empty_ledger(10), 10, failing, stop_waiting_at=THEN) == [Finish("stopped waiting (it is busy)")]
+    failing.busy = {7}
+    assert decide(empty_ledger(10), 10, failing, stop_waiting_at=THEN) == [Wait(30.0)]
+
+
+def test_answers_that_are_not_there_yet_are_read_when_the_provider_says() -> None:
+    """Not at once, and again at once."""
+    ledger = replay([*sent([Slice(0, 10)]), ended(1)])
+    assert decide(ledger, 10, Agenda(due={1: THEN + 9})) == [Wait(9.0)]
+    assert decide(ledger, 10, Agenda(due={1: THEN + 9}), now=THEN + 9) == [Collect(1)]

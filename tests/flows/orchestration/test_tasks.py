@@ -9,7 +9,7 @@ import pytest
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Crashed
 
-from flows.orchestration.tasks import _settle
+from flows.orchestration.tasks import settle
 
 
 class PrefectsFuture:
@@ -42,6 +42,6 @@ class PrefectsFuture:
 def test_nobody_is_asked_whether_a_task_has_ended(outcome: State[Any] | Exception, failure: str | None) -> None:
     """It is known in the process: the future ends as the task did, without a call to Prefect's server."""
     ended: Future[Any] = Future()
-    _settle(ended, PrefectsFuture(outcome))  # type: ignore[arg-type]  # as much of it as is used
+    settle(ended, PrefectsFuture(outcome), [])  # type: ignore[arg-type]  # as much of it as is used
     error = ended.exception(timeout=0)
     assert (None if error is None else str(error)) == failure

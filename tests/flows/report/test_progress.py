@@ -9,7 +9,7 @@ import pytest
 
 from flows.report.progress import Progress, in_background
 
-PROGRESS = Progress(10, 5, 1, 5, None, None)
+PROGRESS = Progress(10, rows_done=5)
 SOON = 5.0
 
 
