@@ -28,6 +28,7 @@ from flows.domain.events import (
     Unknown,
 )
 from flows.domain.ranges import Ranges, size
+from flows.domain.slices import insert_slices, remove_taken
 
 RESTORE = "the journal was changed by hand or damaged; restore the state directory from a backup"
 _Step = Submitted | Refused | Unknown | Ended | Collected | Lost  # what happens to a batch that was sent
@@ -177,10 +178,10 @@ class Ledger:
             case Collected():
                 batch.state, batch.collected_at, batch.result = State.COLLECTED, at, event.result
                 self._put_back(event.result.retry, at)
-                self.final = sorted([*self.final, *event.result.final])
+                insert_slices(self.final, event.result.final)
             case Lost():
                 batch.lost, batch.reason = True, event.reason
-                self.final = sorted([*self.final, *self._good_answers(batch)])
+                insert_slices(self.final, self._good_answers(batch))
             case _:
                 assert_never(event)
 
@@ -244,16 +245,12 @@ class Ledger:
         taken = Ranges((piece.start, piece.stop) for piece in batch.slices)
         for start, stop in taken:
             self.sent.add(start, stop)
-        self.retries = [
-            piece._replace(start=start, stop=stop)
-            for piece in self.retries
-            for start, stop in taken.missing_from(piece.start, piece.stop)
-        ]
+        remove_taken(self.retries, taken)
 
     def _put_back(self, slices: list[Slice], at: float) -> None:
         if slices and not self.retries:
             self.retries_since = at
-        self.retries = sorted([*self.retries, *slices])
+        insert_slices(self.retries, slices)
 
 
 def _overlap(wanted: Ranges, slices: Iterable[Slice]) -> int:
