@@ -22,6 +22,7 @@ from flows.domain.events import (
     Refused,
     Reopened,
     Restored,
+    Seal,
     Slice,
     Submitted,
     Submitting,
@@ -67,6 +68,8 @@ class Ledger:
     retries_since: float = 0.0  # when the oldest of `retries` was added
     final: list[Slice] = field(default_factory=list)
     frozen: int = 0  # requests that have a number
+    generations: list[Frozen] = field(default_factory=list)  # that gave them their numbers, without a gap
+    plan: Seal | None = None  # of the newest plan
     max_requests: int | None = None  # per batch, after the provider refused a larger batch
     queue_full_since: float | None = None  # when the provider refused a batch because its queue was full
     compactions: int = 0  # so far, over all schemas
@@ -84,7 +87,7 @@ class Ledger:
         at = event.at.timestamp()
         match event:
             case Frozen():
-                self.frozen = max(self.frozen, event.stop)
+                self._frozen(event)
             case Published():
                 pass
             case Reopened():
@@ -184,6 +187,15 @@ class Ledger:
                 insert_slices(self.final, self._good_answers(batch))
             case _:
                 assert_never(event)
+
+    def _frozen(self, event: Frozen) -> None:
+        if event.start != self.frozen or event.stop < event.start:
+            raise StateError(
+                f"the journal freezes requests {event.start} to {event.stop} after {self.frozen}", next_step=RESTORE
+            )
+        if event.stop > event.start:
+            self.generations.append(event)
+        self.frozen, self.plan = event.stop, event.plan
 
     def _submitting(self, event: Submitting, at: float) -> None:
         batch = self.batches.get(event.batch)

@@ -14,6 +14,7 @@ from flows.domain.ledger import Ledger, replay
 from flows.domain.ranges import Ranges
 from flows.preflight import RunConfig
 from flows.storage.journal import Journal
+from flows.storage.plan import checked_generations, remove_unknown
 
 T = TypeVar("T")
 
@@ -91,4 +92,7 @@ def open_recorder(config: RunConfig) -> Iterator[Recorder]:
         state.remember(config.settings.model_dump(mode="json"))
         state.check_journal()
         with Journal(state.journal) as journal:
-            yield Recorder(run_id, journal)
+            recorder = Recorder(run_id, journal)
+            with recorder.reading() as ledger:
+                remove_unknown(state.requests, checked_generations(state.requests, ledger.generations))
+            yield recorder
