@@ -184,7 +184,7 @@ class Ledger:
                 insert_slices(self.final, event.result.final)
             case Lost():
                 batch.lost, batch.reason = True, event.reason
-                insert_slices(self.final, self._good_answers(batch))
+                insert_slices(self.final, _good_answers(batch))
             case _:
                 assert_never(event)
 
@@ -234,16 +234,6 @@ class Ledger:
         for batch in held:
             batch.compacted = batch.compacted if batch.lost else ""
 
-    def _good_answers(self, batch: Batch) -> list[Slice]:
-        """The requests of a collected batch that are neither retried nor failed for good."""
-        assert batch.result is not None  # noqa: S101  # only collected batches get here
-        others = Ranges((piece.start, piece.stop) for piece in [*batch.result.retry, *batch.result.final])
-        return [
-            piece._replace(start=start, stop=stop, after=None)
-            for piece in batch.slices
-            for start, stop in others.missing_from(piece.start, piece.stop)
-        ]
-
     def _expect(self, event: _Step) -> Batch:
         batch = self.batches.get(event.batch)
         if batch is None or batch.state not in _MAY_FOLLOW[type(event)]:
@@ -263,6 +253,17 @@ class Ledger:
         if slices and not self.retries:
             self.retries_since = at
         insert_slices(self.retries, slices)
+
+
+def _good_answers(batch: Batch) -> list[Slice]:
+    """The requests of a collected batch that are neither retried nor failed for good."""
+    assert batch.result is not None  # noqa: S101  # only collected batches get here
+    others = Ranges((piece.start, piece.stop) for piece in [*batch.result.retry, *batch.result.final])
+    return [
+        piece._replace(start=start, stop=stop, after=None)
+        for piece in batch.slices
+        for start, stop in others.missing_from(piece.start, piece.stop)
+    ]
 
 
 def _overlap(wanted: Ranges, slices: Iterable[Slice]) -> int:

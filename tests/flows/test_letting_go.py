@@ -333,7 +333,7 @@ def test_a_lost_journal_is_refused(tmp_path: Path) -> None:
         spoil()
         called = batchwerk_without_prefect(parameters)
         assert called.returncode == 1
-        assert "is missing or empty, but requests were made" in called.stderr
+        assert "is missing, or shorter than it was: what was sent and paid for is unknown" in called.stderr
     assert emulator_ledger(Path(parameters["output"]), "SELECT count(*) FROM batches") == [(2,)]
 
 
