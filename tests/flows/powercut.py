@@ -51,7 +51,7 @@ class Disk:
 def main(kind: str, number: str, noted: str, parameters: str) -> None:
     """Run until the Nth sync (of the journal, if `kind` is `journal`) is about to happen; then die."""
     call: dict[str, Any] = orjson.loads(parameters)
-    disk, sync, lock, left = Disk(Path(call["output"]).parent), os.fsync, threading.Lock(), int(number)
+    disk, sync, lock, left = Disk(Path(call["input"]).parent), os.fsync, threading.Lock(), int(number)
 
     def counting(handle: int) -> None:
         nonlocal left
@@ -64,7 +64,7 @@ def main(kind: str, number: str, noted: str, parameters: str) -> None:
             sync(handle)
             disk.synced(handle)
 
-    os.fsync = counting
+    os.fsync = counting  # type: ignore[assignment]  # it is only given handles
     sys.stdout.write(f"{int(enrich(**call).exit)}\n")
 
 
