@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
+import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import orjson
 import pytest
 
+from blocks.emulator import EmulatorOptions, running_emulator
 from blocks.errors import StateError
 from flows.storage import lease as leases
 from flows.storage.journal import Journal, read_events
@@ -17,7 +21,7 @@ from flows.storage.lease import STALE, Lease, acquire
 from flows.storage.state import StateDirectory
 from tests.flows.domain.histories import frozen
 from tests.flows.undecorated import emulator_ledger, reviews, wait_until, write_job, write_texts
-from tests.forking import ForkServer
+from tests.forking import Forked, ForkServer
 
 
 @pytest.fixture
@@ -213,3 +217,48 @@ def test_two_runs_pay_once_where_locks_hold_nobody_back(tmp_path: Path, runs: Fo
     sql = "SELECT count(*), count(DISTINCT prompt_hash) FROM billed"
     assert emulator_ledger(output, sql) == [(10, 10)]
     assert not StateDirectory(output).lease.exists()
+
+
+def on_machine(name: str, parameters: str) -> None:
+    """A run on a machine of its own, for a process of its own; it is impatient with others."""
+    this = leases._this_process
+    leases._this_process = lambda: {**this(), "boot": name, "machine": name, "host": name}
+    leases.HEARTBEAT, leases.STALE, leases.SETTLE = 0.05, 1.0, 0.1
+    without_locks(parameters)
+
+
+def test_a_run_that_slept_too_long_is_replaced_and_sends_nothing_more(tmp_path: Path, runs: ForkServer) -> None:
+    """A laptop was closed in the middle of a run, and another machine went on: every request is paid once."""
+    with running_emulator(EmulatorOptions(latency=0.2, state=tmp_path / "emulator-x.sqlite")) as emulator:
+        output = tmp_path / "out.parquet"
+        parameters = {
+            "input": str(write_texts(tmp_path, reviews(12))),
+            "output": str(output),
+            "job": str(write_job(tmp_path)),
+            "provider": "holysheep",
+            "base_url": emulator.base_url,
+            "batch_size": 4,
+            "max_in_flight": 1,
+            "poll_interval": 0.05,
+        }
+        journal = StateDirectory(output).journal
+
+        def start(name: str) -> Forked:
+            target, text = "tests.flows.storage.test_lease:on_machine", orjson.dumps(parameters).decode()
+            return runs.fork(target, name, text, capture=True, env={"HOLYSHEEP_API_KEY": "k"})
+
+        laptop = start("laptop")
+        wait_until(lambda: journal.exists() and b'"submitted"' in journal.read_bytes())
+        laptop.send_signal(signal.SIGSTOP)
+        statuses = []
+        while not statuses or statuses[-1] == 1:  # refused, until the lease is stale
+            other = start("other")
+            said = other.communicate()
+            statuses.append(other.returncode)
+        laptop.send_signal(signal.SIGCONT)
+        out, errors = laptop.communicate()
+    assert statuses[-1] == 0, said
+    assert laptop.returncode == 1, out
+    assert "was taken over by" in errors or "was changed by another process" in errors
+    with closing(sqlite3.connect(tmp_path / "emulator-x.sqlite")) as db:
+        assert db.execute("SELECT count(*), count(DISTINCT prompt_hash) FROM billed").fetchall() == [(12, 12)]
