@@ -318,7 +318,7 @@ def test_a_damaged_journal_is_refused_by_its_line(tmp_path: Path) -> None:
     journal.write_bytes(good + b'{"at":"2026-')
     assert enrich(**parameters).attempts == 0
     lines = good.splitlines(keepends=True)
-    journal.write_bytes(b"".join([*lines[:2], b"#$%\n", *lines[3:]]))
+    journal.write_bytes(b"".join([*lines[:2], b"#" * len(lines[2]) + b"\n", *lines[3:]]))
     called = batchwerk_without_prefect(parameters)
     assert called.returncode == 1
     assert "damaged at line 3" in called.stderr

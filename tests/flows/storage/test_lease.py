@@ -123,7 +123,9 @@ def test_the_heart_beats(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     age(path, 1_000)
     before = path.stat().st_mtime
     wait_until(lambda: path.stat().st_mtime > before + 500)
+    mine.check()
     mine.release()
+    assert not path.exists()
 
 
 def slept(path: Path) -> None:
@@ -227,6 +229,7 @@ def on_machine(name: str, parameters: str) -> None:
     without_locks(parameters)
 
 
+@pytest.mark.slow
 def test_a_run_that_slept_too_long_is_replaced_and_sends_nothing_more(tmp_path: Path, runs: ForkServer) -> None:
     """A laptop was closed in the middle of a run, and another machine went on: every request is paid once."""
     with running_emulator(EmulatorOptions(latency=0.2, state=tmp_path / "emulator-x.sqlite")) as emulator:
@@ -250,7 +253,7 @@ def test_a_run_that_slept_too_long_is_replaced_and_sends_nothing_more(tmp_path: 
         laptop = start("laptop")
         wait_until(lambda: journal.exists() and b'"submitted"' in journal.read_bytes())
         laptop.send_signal(signal.SIGSTOP)
-        statuses = []
+        statuses: list[int | None] = []
         while not statuses or statuses[-1] == 1:  # refused, until the lease is stale
             other = start("other")
             said = other.communicate()

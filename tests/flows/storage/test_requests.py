@@ -8,6 +8,7 @@ import pytest
 from blocks.batch import RequestForm
 from blocks.errors import StateError
 from blocks.providers.holysheep.codec import HolySheepCodec
+from flows.domain.custom_ids import LONGEST_ID
 from flows.domain.events import Slice
 from flows.storage.plan import VALUE
 from flows.storage.requests import FrozenRequests
@@ -32,7 +33,8 @@ def test_sizes_are_those_that_were_measured(job: Work) -> None:
     assert frozen.total(0, 6) == sum(sizes)
     assert frozen.total(3, 3) == 0
     encoded = [
-        HolySheepCodec(RequestForm("m")).encode("x" * 40, text) for text in ("a", 'b"\n', "", "ü🙂", "e" * 50, "f\x00")
+        HolySheepCodec(RequestForm("m")).encode(LONGEST_ID, text)
+        for text in ("a", 'b"\n', "", "ü🙂", "e" * 50, "f\x00")
     ]
     assert sizes == [len(item) + 1 for item in encoded]
     for start in range(6):
