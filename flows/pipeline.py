@@ -55,7 +55,7 @@ def run_pipeline(config: RunConfig, orchestrator: Orchestrator) -> Figures:
 
 def plan_requests(config: RunConfig, recorder: Recorder, outbox: Outbox) -> Plan:
     """The plan on disk or a new one; meanwhile the first lane is opened for its requests."""
-    plan = current_plan(config)
+    plan = current_plan(config, recorder)
     if plan is not None:
         return plan
     limit = recorder.query(lambda ledger: batch_limit(config.settings.batch_size, config.spec.limits, ledger, 0.0))

@@ -127,7 +127,8 @@ def _check_apart(source: Source, output: Path) -> None:
     into, out_of = output.resolve(), source.path.resolve()
     if into == out_of:
         raise UsageError(f"the output {output} is the input itself", next_step="choose another output path")
-    if source.is_folder and (into.is_relative_to(out_of) or out_of.is_relative_to(into)):
+    folders = {out_of, *(file.path.parent.resolve() for file in source.files)}  # the others are behind links
+    if source.is_folder and any(into.is_relative_to(each) or each.is_relative_to(into) for each in folders):
         raise UsageError(
             f"one of output {output} and input {source.path} lies inside the other",
             next_step="choose an output outside of it",

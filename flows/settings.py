@@ -120,6 +120,11 @@ class Settings(BaseModel):
         default=False, description="Retry requests whose failure was final, with a new allowance of attempts."
     )
     input_moved: bool = Field(default=False, description="The same input data has moved to a new path.")
+    state_moved: bool = Field(
+        default=False,
+        description="The state directory was moved to another disk, copied or restored from a backup, "
+        "and this copy is the newest and the only one that will be used.",
+    )
     compression: Literal["zstd", "snappy", "gzip", "none"] = Field(
         default="zstd", description="Compression codec of the output files."
     )

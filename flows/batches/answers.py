@@ -36,5 +36,5 @@ def collect_answers(order: Order, client: BatchProvider) -> BatchResult:
             if client.poll(copy).phase is BatchPhase.ENDED:  # a copy that failed has no answers and cost nothing
                 answers.take_copy(client.results(copy, spec.form))
     judged = answers.finish(failed=batch.failed, final=batch.final, gone=order.gone)
-    ResultsStore(StateDirectory(order.output), spec.schema_id).save(batch.number, part_table(judged, spec.schema))
+    ResultsStore(StateDirectory(order.output), spec.schema_id).save(batch, part_table(judged, spec.schema))
     return judged.result

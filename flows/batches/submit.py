@@ -46,7 +46,7 @@ def encoded(run: Run, batch: Batch) -> Iterator[EncodedBatch]:
     )
     path = run.config.state.bodies / f"{batch.number:06d}"
     try:
-        yield writer.write(path, f"{run.recorder.run_id}-{batch.number}", batch.slices)
+        yield writer.write(path, batch.tag or run.recorder.new_tag(batch.number), batch.slices)
     finally:
         path.unlink(missing_ok=True)
 
@@ -66,6 +66,7 @@ def _send(run: Run, batch: Batch, body: EncodedBatch) -> Found | None:
     )
     try:
         _check_size(batch, body, spec.limits.max_bytes)
+        run.recorder.check_held()
         return Found(run.clients.client_of(batch).submit(body, spec.form))
     except UnknownOutcome as error:
         run.recorder.record(Unknown(at=now(), batch=batch.number, reason=error.message))

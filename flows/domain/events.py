@@ -44,6 +44,13 @@ class BatchResult(BaseModel):
     strays: int  # answers to no request of the batch, or repeated ones
 
 
+class Seal(NamedTuple):
+    """By what a file of ours is known again: its size, and the digest of its Parquet footer."""
+
+    size: int
+    digest: str
+
+
 class _Event(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     at: datetime
@@ -58,6 +65,8 @@ class Frozen(_Event):
     spec: str
     rows: int
     wanted: int  # distinct requests of this plan, new or not
+    generation: Seal | None  # the file of the new requests, if there are any
+    plan: Seal  # the file that says which request each row asks for
 
 
 class Submitting(_Event):

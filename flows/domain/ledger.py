@@ -22,12 +22,14 @@ from flows.domain.events import (
     Refused,
     Reopened,
     Restored,
+    Seal,
     Slice,
     Submitted,
     Submitting,
     Unknown,
 )
 from flows.domain.ranges import Ranges, size
+from flows.domain.slices import insert_slices, remove_taken
 
 RESTORE = "the journal was changed by hand or damaged; restore the state directory from a backup"
 _Step = Submitted | Refused | Unknown | Ended | Collected | Lost  # what happens to a batch that was sent
@@ -66,6 +68,8 @@ class Ledger:
     retries_since: float = 0.0  # when the oldest of `retries` was added
     final: list[Slice] = field(default_factory=list)
     frozen: int = 0  # requests that have a number
+    generations: list[Frozen] = field(default_factory=list)  # that gave them their numbers, without a gap
+    plan: Seal | None = None  # of the newest plan
     max_requests: int | None = None  # per batch, after the provider refused a larger batch
     queue_full_since: float | None = None  # when the provider refused a batch because its queue was full
     compactions: int = 0  # so far, over all schemas
@@ -83,7 +87,7 @@ class Ledger:
         at = event.at.timestamp()
         match event:
             case Frozen():
-                self.frozen = max(self.frozen, event.stop)
+                self._frozen(event)
             case Published():
                 pass
             case Reopened():
@@ -177,12 +181,21 @@ class Ledger:
             case Collected():
                 batch.state, batch.collected_at, batch.result = State.COLLECTED, at, event.result
                 self._put_back(event.result.retry, at)
-                self.final = sorted([*self.final, *event.result.final])
+                insert_slices(self.final, event.result.final)
             case Lost():
                 batch.lost, batch.reason = True, event.reason
-                self.final = sorted([*self.final, *self._good_answers(batch)])
+                insert_slices(self.final, _good_answers(batch))
             case _:
                 assert_never(event)
+
+    def _frozen(self, event: Frozen) -> None:
+        if event.start != self.frozen or event.stop < event.start:
+            raise StateError(
+                f"the journal freezes requests {event.start} to {event.stop} after {self.frozen}", next_step=RESTORE
+            )
+        if event.stop > event.start:
+            self.generations.append(event)
+        self.frozen, self.plan = event.stop, event.plan
 
     def _submitting(self, event: Submitting, at: float) -> None:
         batch = self.batches.get(event.batch)
@@ -221,16 +234,6 @@ class Ledger:
         for batch in held:
             batch.compacted = batch.compacted if batch.lost else ""
 
-    def _good_answers(self, batch: Batch) -> list[Slice]:
-        """The requests of a collected batch that are neither retried nor failed for good."""
-        assert batch.result is not None  # noqa: S101  # only collected batches get here
-        others = Ranges((piece.start, piece.stop) for piece in [*batch.result.retry, *batch.result.final])
-        return [
-            piece._replace(start=start, stop=stop, after=None)
-            for piece in batch.slices
-            for start, stop in others.missing_from(piece.start, piece.stop)
-        ]
-
     def _expect(self, event: _Step) -> Batch:
         batch = self.batches.get(event.batch)
         if batch is None or batch.state not in _MAY_FOLLOW[type(event)]:
@@ -244,16 +247,23 @@ class Ledger:
         taken = Ranges((piece.start, piece.stop) for piece in batch.slices)
         for start, stop in taken:
             self.sent.add(start, stop)
-        self.retries = [
-            piece._replace(start=start, stop=stop)
-            for piece in self.retries
-            for start, stop in taken.missing_from(piece.start, piece.stop)
-        ]
+        remove_taken(self.retries, taken)
 
     def _put_back(self, slices: list[Slice], at: float) -> None:
         if slices and not self.retries:
             self.retries_since = at
-        self.retries = sorted([*self.retries, *slices])
+        insert_slices(self.retries, slices)
+
+
+def _good_answers(batch: Batch) -> list[Slice]:
+    """The requests of a collected batch that are neither retried nor failed for good."""
+    assert batch.result is not None  # noqa: S101  # only collected batches get here
+    others = Ranges((piece.start, piece.stop) for piece in [*batch.result.retry, *batch.result.final])
+    return [
+        piece._replace(start=start, stop=stop, after=None)
+        for piece in batch.slices
+        for start, stop in others.missing_from(piece.start, piece.stop)
+    ]
 
 
 def _overlap(wanted: Ranges, slices: Iterable[Slice]) -> int:

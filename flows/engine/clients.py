@@ -8,9 +8,12 @@ from contextlib import ExitStack, closing, contextmanager
 
 from blocks.batch import BatchProvider, Connection
 from blocks.clients import Access, open_access
+from blocks.errors import StateError
 from flows.domain.batches import Batch
 from flows.spec import Spec
 from flows.storage.state import StateDirectory, read_json
+
+RESTORE = "restore the state directory from a backup; nothing was changed or sent"
 
 
 class Clients:
@@ -28,8 +31,19 @@ class Clients:
         """The spec that a batch was, or will be, sent under."""
         with self._lock:
             if batch.spec not in self._specs:
-                self._specs[batch.spec] = Spec.from_content(read_json(self._state.spec(batch.spec)))
+                self._specs[batch.spec] = self._read_spec(batch.spec)
             return self._specs[batch.spec]
+
+    def _read_spec(self, fingerprint: str) -> Spec:
+        path = self._state.spec(fingerprint)
+        content = read_json(path)
+        try:
+            spec = Spec.from_content(content)
+        except (KeyError, TypeError, ValueError) as error:
+            raise StateError(f"{path} is damaged: {error!r}", next_step=RESTORE) from error
+        if spec.fingerprint != fingerprint:
+            raise StateError(f"{path} is not the file that batches were sent under", next_step=RESTORE)
+        return spec
 
     def current(self) -> BatchProvider:
         """The client of this run's own provider."""

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from blocks.retries import resting
 from flows.domain.events import Frozen, Reopened
@@ -16,26 +17,42 @@ from flows.engine.run import Run
 from flows.engine.stopping import StopSwitch, catching_signals
 from flows.preflight import RunConfig
 from flows.storage.files import write_json
-from flows.storage.plan import Plan, generations, read_plan, wanted_requests
+from flows.storage.plan import Plan, checked_generations, generation_path, read_plan, wanted_requests
 from flows.storage.planner import make_plan
 from flows.storage.requests import FrozenRequests
+from flows.storage.sealing import seal_of
+from flows.storage.state import read_or_none
 
 log = logging.getLogger("batchwerk")
 
 
-def current_plan(config: RunConfig) -> Plan | None:
+def current_plan(config: RunConfig, recorder: Recorder) -> Plan | None:
     """The plan on disk, if it was made for the same question and input."""
-    return read_plan(config.state.rows, config.question)
+    return read_plan(config.state.rows, config.question, recorder.query(lambda ledger: ledger.plan))
+
+
+def frozen_files(config: RunConfig, recorder: Recorder) -> list[Path]:
+    """The files of all frozen requests, as the journal knows them."""
+    return checked_generations(config.state.requests, recorder.query(lambda ledger: ledger.generations))
 
 
 def make_new_plan(config: RunConfig, recorder: Recorder) -> Plan:
     """Freeze the new requests of the input and number them."""
     state, spec, started = config.state, config.spec, time.monotonic()
-    plan = make_plan(
-        config.question, generations(state.requests), state.requests, state.rows, config.settings.memory_limit
-    )
+    frozen = frozen_files(config, recorder)
+    plan = make_plan(config.question, frozen, state.requests, state.rows, config.settings.memory_limit)
+    new = generation_path(state.requests, plan.start)
     recorder.record(
-        Frozen(at=now(), start=plan.start, stop=plan.stop, spec=spec.fingerprint, rows=plan.rows, wanted=plan.requests)
+        Frozen(
+            at=now(),
+            start=plan.start,
+            stop=plan.stop,
+            spec=spec.fingerprint,
+            rows=plan.rows,
+            wanted=plan.requests,
+            generation=seal_of(new) if plan.stop > plan.start else None,
+            plan=seal_of(state.rows),
+        )
     )
     log.info(
         "planned %s rows: %s requests, %s of them new, in %.1f s",
@@ -48,7 +65,7 @@ def make_new_plan(config: RunConfig, recorder: Recorder) -> Plan:
 def open_run(config: RunConfig, recorder: Recorder, plan: Plan) -> Iterator[Run]:
     """A run that works on the plan until the end, an error or a signal."""
     state, settings, spec = config.state, config.settings, config.spec
-    if not state.spec(spec.fingerprint).exists():
+    if read_or_none(state.spec(spec.fingerprint)) != spec.content:
         write_json(state.spec(spec.fingerprint), spec.content)
     wanted = wanted_requests(state.rows, settings.memory_limit) if plan.requests else Ranges()
     if settings.retry_failed and recorder.query(lambda ledger: bool(ledger.final)):
@@ -62,6 +79,6 @@ def open_run(config: RunConfig, recorder: Recorder, plan: Plan) -> Iterator[Run]
             switch=switch,
             plan=plan,
             wanted=wanted,
-            requests=FrozenRequests(generations(state.requests)),
+            requests=FrozenRequests(frozen_files(config, recorder)),
             answered_before=recorder.query(lambda ledger: ledger.tally(wanted).answered),
         )

@@ -14,6 +14,8 @@ from flows.domain.ledger import Ledger, replay
 from flows.domain.ranges import Ranges
 from flows.preflight import RunConfig
 from flows.storage.journal import Journal
+from flows.storage.plan import checked_generations, remove_unknown
+from flows.storage.state import random_name
 
 T = TypeVar("T")
 
@@ -41,6 +43,15 @@ class Recorder:
         with self._lock:
             self._journal.append(event)
             self._ledger.apply(event)
+
+    def check_held(self) -> None:
+        """Raises StateError if another process has taken the output over. Call it before an act that costs money."""
+        with self._lock:
+            self._journal.check_held()
+
+    def new_tag(self, batch: int) -> str:
+        """The tag of a new intent: `<run>-<batch>-<random>`. No copy of the state directory makes the same one."""
+        return f"{self.run_id}-{batch}-{random_name(6)}"
 
     @contextmanager
     def reading(self) -> Iterator[Ledger]:
@@ -82,13 +93,18 @@ class Recorder:
 def open_recorder(config: RunConfig) -> Iterator[Recorder]:
     """Take the output's state directory, which has one writer at a time, and replay its journal.
 
-    Raises StateError if another process holds it, or if the journal is missing although requests were made.
+    Raises StateError if another process holds it, or if it is not the one that the last run left, as a whole.
     """
     state = config.state
-    with state.locked():
-        state.prepare()
+    with state.locked() as lease:
+        state.check_place(moved=config.settings.state_moved)
         run_id = state.open_run(config.source.path, input_moved=config.settings.input_moved)
-        state.remember(config.settings.model_dump(mode="json"))
-        state.check_journal()
-        with Journal(state.journal) as journal:
-            yield Recorder(run_id, journal)
+        state.remember(config.settings.model_dump(mode="json", exclude={"state_moved"}))
+        with Journal(state.journal, before_append=lease.check) as journal:
+            state.note_place()
+            recorder = Recorder(run_id, journal)
+            with recorder.reading() as ledger:
+                remove_unknown(state.requests, checked_generations(state.requests, ledger.generations))
+            yield recorder
+            recorder.check_held()
+            state.note_place()

@@ -17,7 +17,7 @@ from flows.preflight import RunConfig
 from flows.report.figures import usd
 from flows.report.forecast import estimate_unsent
 from flows.storage.journal import read_events
-from flows.storage.plan import Plan, generations, read_plan, wanted_requests
+from flows.storage.plan import Plan, checked_generations, read_plan, wanted_requests
 from flows.storage.planner import make_plan
 from flows.storage.requests import FrozenRequests
 
@@ -79,15 +79,15 @@ def preview(config: RunConfig) -> Preview:
     state, memory = config.state, config.settings.memory_limit
     ledger = replay(read_events(state.journal))
     with rare_garbage_collection(), TemporaryDirectory(prefix="batchwerk-plan-") as scratch:
-        plan, rows = read_plan(state.rows, config.question), state.rows
-        frozen = generations(state.requests)
+        plan, rows = read_plan(state.rows, config.question, ledger.plan), state.rows
+        frozen = checked_generations(state.requests, ledger.generations)
         new = Path(scratch) / "requests"
         new.mkdir()
         if plan is None:
             rows = Path(scratch) / "rows.pq"
             plan = make_plan(config.question, frozen, new, rows, memory)
         wanted = wanted_requests(rows, memory, Path(scratch)) if plan.requests else Ranges()
-        requests = FrozenRequests([*frozen, *generations(new)])
+        requests = FrozenRequests([*frozen, *new.iterdir()])
         limit = batch_limit(config.settings.batch_size, config.spec.limits, ledger, plan.tokens_per_byte)
         return Preview(
             plan=plan,

@@ -12,7 +12,7 @@ import pyarrow as pa
 from blocks.errors import StateError
 from flows.domain.schema import OutputSchema
 from flows.storage.files import replacing
-from flows.storage.results import Part, compacted_schema, reading
+from flows.storage.results import Part, compacted_schema, reading, tags_metadata
 from flows.storage.tables import NUMBERED_ROWS, NumberedTable, NumberedWriter, Numbers
 
 WINDOW_ROWS = NUMBERED_ROWS  # results that are merged at a time
@@ -21,7 +21,8 @@ WINDOW_ROWS = NUMBERED_ROWS  # results that are merged at a time
 def merge_parts(parts: Sequence[Part], target: Path, schema: OutputSchema) -> None:
     """Write the rows of the parts as one part: by request, then oldest first."""
     columns = compacted_schema(schema)
-    with replacing(target) as temporary, NumberedWriter(temporary, columns) as writer:
+    metadata = tags_metadata(batch for part in parts for batch in part.batches)
+    with replacing(target) as temporary, NumberedWriter(temporary, columns.with_metadata(metadata)) as writer:
         for window in _windows(parts, columns.names):
             writer.write(window)
 

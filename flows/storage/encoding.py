@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -13,6 +14,7 @@ from blocks.errors import StateError
 from flows.domain.custom_ids import LONGEST_ID, custom_id
 from flows.domain.events import Slice
 from flows.domain.prompts import Prompt, Unrenderable
+from flows.storage.files import open_plain
 from flows.storage.requests import FrozenRequests
 from flows.storage.source import column_values
 
@@ -37,7 +39,7 @@ class BatchWriter:
     def write(self, path: Path, tag: str, slices: list[Slice]) -> EncodedBatch:
         """Write the body of the batch with this tag."""
         digest, size = sha256(), 0
-        with path.open("wb") as file:
+        with os.fdopen(open_plain(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb") as file:
             for chunk in self._chunks(tag, slices):
                 digest.update(chunk)
                 size += file.write(chunk)

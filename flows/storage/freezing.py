@@ -16,18 +16,19 @@ from flows.domain.tokens import TokenSample
 from flows.storage.encoding import request_bytes
 from flows.storage.files import replacing
 from flows.storage.key_tables import KeyTables, NewKeys
-from flows.storage.plan import VALUE, Question
+from flows.storage.plan import VALUE, Question, generation_path
+from flows.storage.sealing import fresh_token
 from flows.storage.source import column_values
 from flows.storage.tables import Flags, NumberedWriter, Numbers
 
 
 class Freezer:
-    """Freezes the new requests of one plan."""
+    """Freezes the new requests of one plan, numbered from `start`."""
 
-    def __init__(self, question: Question, keys: KeyTables) -> None:
+    def __init__(self, question: Question, keys: KeyTables, start: int) -> None:
         self._question = question
         self._keys = keys
-        self.start = self.stop = keys.next_request()  # numbers of the new requests
+        self.start = self.stop = start
         self.sample = TokenSample(question.codec)
         self.first_prompt: str | None = None
         self.first_problem: str | None = None
@@ -38,12 +39,13 @@ class Freezer:
         first = next(chunks, None)
         if first is None:
             return None
-        question, path = self._question, folder / f"{self.start:012d}.pq"
+        question, path = self._question, generation_path(folder, self.start)
         windows = question.source.windows(question.prompt.columns, question.limit)
         schema = _generation_schema(question.source.schema, question.prompt.columns)
         with replacing(path) as temporary, NumberedWriter(temporary, schema) as writer:
             for rows, new in _align(windows, first, chunks):
                 self._freeze_rows(rows, new, writer)
+            writer.add_metadata(fresh_token())
         if self.stop == self.start:
             path.unlink()
             return None

@@ -14,8 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flows.storage.sql import escape_path, quote_text
-from flows.storage.tables import Numbers
+from blocks.errors import StateError
+from flows.storage.sql import quote_text
+from flows.storage.tables import Numbers, read_verified
 
 NEW_ROWS = 1_000_000  # new keys that are in memory at once, 24 bytes each
 Halves = np.ndarray[Any, np.dtype[np.uint64]]
@@ -68,15 +69,15 @@ class KeyTables:
     def add_frozen(self, generations: Sequence[Path]) -> None:
         """Requests that have a number."""
         if generations:
-            self._db.execute(
-                "INSERT INTO known SELECT hi, lo, request FROM read_parquet(?, hive_partitioning = false)",
-                [[escape_path(path) for path in generations]],
-            )
-
-    def next_request(self) -> int:
-        """The number of the next request to freeze."""
-        ((number,),) = self._db.sql("SELECT coalesce(max(request) + 1, 0) FROM known").fetchall()
-        return int(number)
+            self._db.register("frozen", read_verified(generations, ["hi", "lo", "request"]))
+            try:
+                self._db.execute("INSERT INTO known SELECT hi, lo, request FROM frozen")
+            except duckdb.InvalidInputException as error:  # how it passes on what the reader raised
+                raise StateError(
+                    f"the frozen requests are damaged: {str(error).splitlines()[0]}",
+                    next_step="restore the state directory from a backup; nothing was sent",
+                ) from error
+            self._db.unregister("frozen")
 
     def new_keys(self) -> Iterator[NewKeys]:
         """The new keys by their first rows, in chunks that fit into memory."""

@@ -5,6 +5,7 @@ The input is streamed in windows, so memory is bounded by a window and a few row
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
@@ -54,7 +55,7 @@ class OutputWriter:
         self, file: OutputFile, path: Path, before_replacing: Callable[[Path], None] = lambda _: None
     ) -> OutputSummary:
         """Write a file in one step. `before_replacing` is called with the complete file under its temporary name."""
-        with replacing(path) as temporary:
+        with replacing(path, mode=_mode_of(path if path.exists() else file.source.path)) as temporary:
             summary = self._write(file, temporary)
             before_replacing(temporary)
         return summary
@@ -78,3 +79,8 @@ class OutputWriter:
 
     def __exit__(self, *_: object) -> None:
         self._rows.close()
+
+
+def _mode_of(path: Path) -> int:
+    """Who may read and write a file."""
+    return stat.S_IMODE(path.stat().st_mode) & 0o777

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,11 +11,13 @@ import orjson
 import pyarrow as pa
 
 from blocks.batch import BatchCodec
+from flows.domain.events import Frozen, Seal
 from flows.domain.prompts import Prompt
 from flows.domain.ranges import Ranges
+from flows.storage.sealing import check_seal, fresh_token, is_sealed
 from flows.storage.source import Source
-from flows.storage.sql import connect, escape_path
-from flows.storage.tables import NumberedTable
+from flows.storage.sql import connect
+from flows.storage.tables import NumberedTable, read_verified
 
 VALUE = "value:"  # prefix of the columns of frozen requests that the prompt uses
 ROWS_SCHEMA = pa.schema(
@@ -78,18 +81,15 @@ class Plan:
 def plan_metadata(question: Question, plan: Plan) -> dict[str, str]:
     """What the rows file says about itself."""
     figures = {name: getattr(plan, name) for name in Plan.__dataclass_fields__}
-    return {"identity": question.identity, "plan": orjson.dumps(figures).decode()}
+    return {"identity": question.identity, "plan": orjson.dumps(figures).decode(), **fresh_token()}
 
 
-def read_plan(rows_file: Path, question: Question) -> Plan | None:
-    """The plan on disk, if it answers this question."""
-    if not rows_file.exists():
-        return None
-    try:
-        with NumberedTable(rows_file) as rows:
-            metadata = rows.metadata
-    except pa.ArrowInvalid:
-        return None  # damaged: a new plan finds the same requests by their keys
+def read_plan(rows_file: Path, question: Question, seal: Seal | None) -> Plan | None:
+    """The plan on disk, if it answers this question and is the one that was sealed."""
+    if seal is None or not is_sealed(rows_file, seal):
+        return None  # missing, damaged or of other numbers: a new plan finds the same requests by their keys
+    with NumberedTable(rows_file) as rows:
+        metadata = rows.metadata
     if metadata.get(b"identity", b"").decode() != question.identity:
         return None
     return Plan(**orjson.loads(metadata[b"plan"]))
@@ -102,17 +102,37 @@ def wanted_requests(rows_file: Path, memory: str, scratch_in: Path | None = None
     """
     place = scratch_in or rows_file.parent
     with TemporaryDirectory(prefix="plan-", dir=place) as scratch, connect(scratch, memory) as db:
+        db.register("asked", read_verified([rows_file], ["request", "first"]))
         ranges = db.execute(
             # Consecutive numbers have the same difference to their place in the order.
             "SELECT min(request), max(request) + 1 FROM ("
             "  SELECT request, request - row_number() OVER (ORDER BY request) AS island"
-            "  FROM read_parquet(?, hive_partitioning = false) WHERE first"
-            ") GROUP BY island ORDER BY 1",
-            [escape_path(rows_file)],
+            "  FROM asked WHERE first"
+            ") GROUP BY island ORDER BY 1"
         ).fetchall()
     return Ranges(ranges)
 
 
-def generations(folder: Path) -> list[Path]:
-    """The files of frozen requests, oldest first. Each is named after its first request."""
-    return sorted(folder.glob("*.pq"))
+def generation_path(folder: Path, start: int) -> Path:
+    """The file of the requests that were frozen together, named after the first of them."""
+    return folder / f"{start:012d}.pq"
+
+
+def checked_generations(folder: Path, frozen: Sequence[Frozen]) -> list[Path]:
+    """The files of all frozen requests, oldest first. Raises StateError unless each is the one of the journal.
+
+    Every reader of requests gets its files from here: the folder is never asked what is in it.
+    """
+    paths = []
+    for event in frozen:
+        if event.generation is not None:
+            paths.append(generation_path(folder, event.start))
+            check_seal(paths[-1], event.generation)
+    return paths
+
+
+def remove_unknown(folder: Path, known: Sequence[Path]) -> None:
+    """Delete what a killed process froze and did not record: nothing of it was sent."""
+    for path in folder.iterdir():
+        if path not in known:
+            path.unlink()

@@ -21,6 +21,7 @@ from flows.storage.files import replacing
 from flows.storage.freezing import Freezer
 from flows.storage.key_tables import Halves, KeyTables
 from flows.storage.plan import ROWS_SCHEMA, Plan, Question, plan_metadata
+from flows.storage.requests import count_requests
 from flows.storage.source import column_values
 from flows.storage.sql import connect
 from flows.storage.tables import Flags, NumberedWriter
@@ -36,7 +37,7 @@ def make_plan(question: Question, frozen: list[Path], new: Path, rows_file: Path
         keys = KeyTables(db, Path(scratch))
         _read_keys(question, keys)
         keys.add_frozen(frozen)
-        freezer = Freezer(question, keys)
+        freezer = Freezer(question, keys, start=count_requests(frozen))
         generation = freezer.freeze(new)
         if generation is not None:
             keys.add_frozen([generation])

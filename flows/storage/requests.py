@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from blocks.errors import StateError
 from flows.domain.events import Slice
@@ -46,7 +46,8 @@ class FrozenRequests:
 
     def columns(self, request: int) -> list[str]:
         """The names of the columns that a request was frozen with."""
-        names = pq.read_schema(self._path(self._group_of(request))).names
+        with _reading(self._path(self._group_of(request))) as table:
+            names = table.schema.names
         return [name.removeprefix(VALUE) for name in names if name.startswith(VALUE)]
 
     def read_values(self, slices: list[Slice], columns: list[str]) -> Iterator[tuple[pa.Table, list[Numbered]]]:
@@ -54,7 +55,7 @@ class FrozenRequests:
         names = [f"{VALUE}{name}" for name in columns]
         for group, members in groupby(self._pieces(slices), key=lambda member: member[0]):
             numbered = [(number, piece) for _, piece in members for number in range(piece.start, piece.stop)]
-            with NumberedTable(self._path(group)) as table:
+            with _reading(self._path(group)) as table:
                 rows = table.read_group(int(self._groups.group[group]), names)
             rows, offset = rows.select(names), int(self._groups.start[group])  # in the order of the prompt's columns
             step = fitting_rows(rows, CHUNK_BYTES)
@@ -86,9 +87,31 @@ class FrozenRequests:
 
     def _read_within(self, group: int) -> Numbers:
         """At n, the bytes of the group's first n requests."""
-        with pq.ParquetFile(self._path(group)) as file:
-            sizes = file.read_row_group(int(self._groups.group[group]), columns=["bytes"]).column(0).to_numpy()
+        with _reading(self._path(group)) as table:
+            sizes = table.read_group(int(self._groups.group[group]), ["bytes"]).column(0).to_numpy()
         return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(sizes)])
+
+
+def count_requests(generations: Sequence[Path]) -> int:
+    """How many requests these files hold: the number that the next one gets."""
+    total = 0
+    for path in generations:
+        with _reading(path) as table:
+            total += table.rows
+    return total
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[NumberedTable]:
+    """Open a generation. Raises StateError if it is damaged where it is read."""
+    try:
+        with NumberedTable(path) as table:
+            yield table
+    except (OSError, pa.ArrowInvalid) as error:
+        raise StateError(
+            f"the frozen requests in {path} are damaged: {str(error).splitlines()[0]}",
+            next_step="restore the state directory from a backup; nothing was sent since",
+        ) from error
 
 
 class _Groups(NamedTuple):
@@ -105,10 +128,10 @@ def _read_groups(generations: list[Path]) -> _Groups:
     for generation, path in enumerate(generations):
         if int(path.stem) != number:
             raise StateError(f"requests before number {int(path.stem)} are missing from {path.parent}")
-        with pq.ParquetFile(path) as file:
-            for group in range(file.metadata.num_row_groups):
+        with _reading(path) as table:
+            for group in range(table.groups):
                 found[-1] = (number, size, generation, group)
-                number += file.metadata.row_group(group).num_rows
-                size += pc.sum(file.read_row_group(group, columns=["bytes"]).column(0)).as_py()
+                sizes = table.read_group(group, ["bytes"]).column(0)
+                number, size = number + len(sizes), size + pc.sum(sizes).as_py()
                 found.append((number, size, 0, 0))
     return _Groups(*np.array(found, dtype=np.int64).T)

@@ -6,11 +6,12 @@ When there are many, small ones are replaced by one compacted part with all thei
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -21,9 +22,11 @@ from flows.domain.ledger import Ledger
 from flows.domain.outcomes import Outcome
 from flows.domain.ranges import Range
 from flows.domain.schema import FieldType, ListOf, OutputSchema, Scalar, Struct
+from flows.storage.files import make_folder
 from flows.storage.state import StateDirectory
 from flows.storage.tables import NumberedTable, write_table
 
+_TAGS = b"tags"
 _SCALARS = {"string": pa.string(), "json": pa.string(), "int64": pa.int64(), "double": pa.float64(), "bool": pa.bool_()}
 
 
@@ -73,6 +76,11 @@ def part_table(judged: JudgedBatch, schema: OutputSchema) -> pa.Table:
     fields = part_schema(schema)
     arrays = [pa.array(values, field.type) for values, field in zip(columns, fields, strict=True)]
     return pa.Table.from_arrays(arrays, schema=fields)
+
+
+def tags_metadata(batches: Iterable[Batch]) -> dict[bytes, bytes]:
+    """What a part says of its batches: their tags, which no batch of another output or time has."""
+    return {_TAGS: orjson.dumps([batch.tag for batch in batches])}
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,11 +160,11 @@ class ResultsStore:
         self._state = state
         self.schema_id = schema_id
 
-    def save(self, batch: int, table: pa.Table) -> None:
+    def save(self, batch: Batch, table: pa.Table) -> None:
         """Write a batch's part."""
-        path = self._state.part(self.schema_id, batch)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_table(path, table)
+        path = self._state.part(self.schema_id, batch.number)
+        make_folder(path.parent)
+        write_table(path, table.replace_schema_metadata(tags_metadata([batch])))
 
     def parts(self, ledger: Ledger) -> list[Part]:
         """The parts of this schema that batches are read from, in the order of their oldest batches."""
@@ -178,10 +186,11 @@ class ResultsStore:
         return Part(self._state.part(self.schema_id, batch.number), (batch,), batch.requests)
 
     def is_whole(self, part: Part) -> bool:
-        """Whether the file exists and has a row for each request of its batches."""
+        """Whether the file exists, holds these very batches, and has a row for each of their requests."""
         try:
             with NumberedTable(part.path) as table:
-                return bool(table.rows == part.rows)
+                tags = set(orjson.loads(table.metadata.get(_TAGS, b"[]")))
+                return bool(table.rows == part.rows) and all(batch.tag in tags for batch in part.batches)
         except (OSError, pa.ArrowInvalid):
             return False
 

@@ -167,9 +167,29 @@ class Source:
 
 
 def parquet_files(folder: Path) -> list[str]:
-    """The names of a folder's Parquet files at any depth, ascending, without hidden ones (`_` or `.`)."""
-    found = (path.relative_to(folder) for path in folder.rglob("*.parquet"))
-    return sorted(name.as_posix() for name in found if not any(step.startswith(("_", ".")) for step in name.parts))
+    """The names of a folder's Parquet files at any depth, ascending, without hidden ones (`_` or `.`).
+
+    Links to folders are followed. Raises UsageError for a link to a folder that contains it.
+    """
+    return sorted(path.relative_to(folder).as_posix() for path in _walk(folder, frozenset()))
+
+
+def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
+    """`above`: device and inode of each folder on the way here."""
+    found = folder.stat()
+    identity = found.st_dev, found.st_ino
+    if identity in above:
+        raise UsageError(
+            f"the input folder contains a link that leads back to a folder above it: {folder}",
+            next_step="remove the link, or give the folder that holds the files",
+        )
+    for path in folder.iterdir():
+        if path.name.startswith(("_", ".")):
+            continue
+        if path.is_dir():
+            yield from _walk(path, above | {identity})
+        elif path.name.endswith(".parquet"):
+            yield path
 
 
 def identity_of(path: Path) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
-import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,9 +16,11 @@ from typing import Any
 import orjson
 
 from blocks.errors import StateError, UsageError
-from flows.storage.files import write_json
+from flows.storage.files import make_folder, open_plain, write_json
+from flows.storage.lease import Lease, acquire, describe, read_holder
 
 FORMAT = 2
+RESTORE = "restore the state directory from a backup as a whole"
 _LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"  # no look-alikes: people read the run's id in logs
 
 
@@ -43,6 +44,11 @@ class StateDirectory:
     def journal(self) -> Path:
         """Append-only events."""
         return self.path / "journal.jsonl"
+
+    @property
+    def lease(self) -> Path:
+        """Names the process that works on it."""
+        return self.path / "lease"
 
     @property
     def requests(self) -> Path:
@@ -105,22 +111,44 @@ class StateDirectory:
             )
         return run
 
-    def check_journal(self) -> None:
-        """Without its journal a run would send, and pay for, everything again. Call it before the journal is opened."""
-        frozen = any(self.requests.glob("*.pq"))
-        answered = any((self.path / "results").glob("*/*.pq"))
-        if (frozen and not self.journal.exists()) or (answered and self.journal.stat().st_size == 0):
+    def check_place(self, *, moved: bool) -> None:
+        """Check that the journal is here, whole, and where it was. Call it before the journal is opened.
+
+        Raises StateError: without its journal a run would pay for everything again, and with an old or a second copy
+        for everything that this copy does not know of. `moved`: the user says that this is the copy to go on with.
+        """
+        run = self.read_run()
+        known = run.get("place") if run is not None else None
+        journal = self.journal.lstat() if self.journal.exists() else None
+        if known is None:
+            if journal is not None and journal.st_size:
+                raise StateError(f"{self.run_file} is missing, but there is a journal", next_step=RESTORE)
+            return
+        if journal is None or journal.st_size < known["bytes"]:
             raise StateError(
-                f"{self.journal} is missing or empty, but requests were made: what was sent and paid for is unknown",
-                next_step=f"restore it from a backup; or delete {self.path.name} and pay for everything again",
+                f"{self.journal} is missing, or shorter than it was: what was sent and paid for is unknown",
+                next_step=f"{RESTORE}; or delete {self.path.name} and pay for everything again",
             )
+        if (known["folder"], known["journal"]) != (self.path.stat().st_ino, journal.st_ino) and not moved:
+            raise StateError(
+                f"{self.path} was moved to another disk, copied, or restored from a backup: what another copy sent in "
+                "the meantime would be paid for again",
+                next_step="if this is the newest copy and the only one that will be used, add --state-moved once",
+            )
+
+    def note_place(self) -> None:
+        """Note where the journal is and how long it is, for the next run's `check_place`."""
+        run, journal = read_json(self.run_file), self.journal.lstat()
+        place = {"folder": self.path.stat().st_ino, "journal": journal.st_ino, "bytes": journal.st_size}
+        if run.get("place") != place:
+            write_json(self.run_file, {**run, "place": place})
 
     def open_run(self, source: Path, *, input_moved: bool) -> str:
         """The run's id; begins a new run if there is none. Call it while holding the lock."""
         run = self.read_run()
         where = str(source.resolve())
         if run is None:
-            run_id = "".join(secrets.choice(_LETTERS) for _ in range(8))
+            run_id = random_name(8)
             created = datetime.now(UTC).isoformat()
             write_json(self.run_file, {"id": run_id, "format": FORMAT, "input": where, "created_at": created})
             return run_id
@@ -139,33 +167,56 @@ class StateDirectory:
 
     def prepare(self) -> None:
         """Make the folders."""
+        make_folder(self.path.parent, private=False)
         for folder in (self.path / "specs", self.requests, self.bodies):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the directory: one writer at a time, by a lock that the system takes back when the process dies."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        place = self.path / "lock"
-        with place.open("a+b") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+    def locked(self) -> Iterator[Lease]:
+        """Hold the directory: one writer at a time, by a lock that ends with the process, and by a lease."""
+        self.prepare()
+        handle = open_plain(self.path / "lock", os.O_RDWR | os.O_CREAT)
+        try:
+            if not _lock(handle):
                 raise StateError(
-                    f"{self.output} is being worked on by {_holder(place)}",
+                    f"{self.output} is being worked on by {_wait_for_holder(self.lease)}",
                     next_step="wait until it ends, or stop it; then run the same command again to continue",
-                ) from None
-            file.truncate(0)
-            since = datetime.now(UTC).isoformat(timespec="seconds")
-            file.write(orjson.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}))
-            file.flush()
-            yield
+                )
+            lease = acquire(self.lease, self.output, locks_work=self._locks_work())
+            try:
+                yield lease
+            finally:
+                lease.release()
+        finally:
+            os.close(handle)
+
+    def _locks_work(self) -> bool:
+        """Whether a second lock is refused while this process holds the first: some file systems grant all."""
+        handle = open_plain(self.path / "lock", os.O_RDWR)
+        try:
+            return not _lock(handle)
+        finally:
+            os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def random_name(length: int) -> str:
+    """Letters and digits that nobody drew before."""
+    return "".join(secrets.choice(_LETTERS) for _ in range(length))
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object. Raises StateError for anything else."""
     try:
-        value = orjson.loads(path.read_bytes())
+        with os.fdopen(open_plain(path, os.O_RDONLY), "rb") as file:
+            value = orjson.loads(file.read())
     except (OSError, orjson.JSONDecodeError) as error:
         raise StateError(f"{path} can't be read: {error}", next_step="restore it from a backup") from error
     if not isinstance(value, dict):
@@ -190,13 +241,10 @@ def check_belongs(run: Mapping[str, Any], source: Path, output: Path, *, input_m
         )
 
 
-def _holder(lock: Path) -> str:
-    """Who holds a lock. It writes its name a moment after it took it, so one more look may be needed."""
+def _wait_for_holder(lease: Path) -> str:
+    """Who holds the lock. The lease is made a moment later, so more than one look may be needed."""
     for _ in range(20):
-        try:
-            holder = orjson.loads(lock.read_bytes())
-        except orjson.JSONDecodeError:
-            time.sleep(0.05)
-        else:
-            return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
-    return "another process"
+        if holder := read_holder(lease):
+            return describe(holder)
+        time.sleep(0.05)
+    return describe({})

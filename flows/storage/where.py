@@ -18,7 +18,7 @@ def selected_rows(source: Source, where: str) -> Numbers:
     found, offset = [np.zeros(0, dtype=np.int64)], 0
     with _reading_only(source) as db:
         for file in source.files:
-            found.append(_query(db, file, where, "ORDER BY 1") + offset)
+            found.append(_query(db, file, where) + offset)
             offset += file.rows
     return np.concatenate(found)
 
@@ -26,7 +26,7 @@ def selected_rows(source: Source, where: str) -> Numbers:
 def check_condition(source: Source, where: str) -> None:
     """Raises UsageError for an invalid condition on the columns of the input; reads no row."""
     with _reading_only(source) as db:
-        _query(db, source.files[0], where, "LIMIT 0")
+        _query(db, source.files[0], where, limit=0)
 
 
 def _reading_only(source: Source) -> duckdb.DuckDBPyConnection:
@@ -38,23 +38,21 @@ def _reading_only(source: Source) -> duckdb.DuckDBPyConnection:
     return db
 
 
-def _query(db: duckdb.DuckDBPyConnection, file: SourceFile, where: str, end: str) -> Numbers:
+def _query(db: duckdb.DuckDBPyConnection, file: SourceFile, where: str, *, limit: int | None = None) -> Numbers:
     """Row numbers within one file. Partition values can be used like columns."""
     values = "".join(
         f", {'NULL' if value is None else quote_text(value)} AS {quote_name(key)}"
         for key, value in file.partition.items()
     )
     try:
-        found = db.sql(
-            f"SELECT file_row_number FROM (SELECT *{values} FROM"  # noqa: S608  # the user's own condition
-            " read_parquet(?, file_row_number = true, hive_partitioning = false))"
-            f" WHERE ({where}\n) {end}",
-            params=[escape_path(file.path)],
-        ).to_arrow_table()
+        rows = db.from_parquet(escape_path(file.path), file_row_number=True, hive_partitioning=False)
+        chosen = rows.select(f"*{values}").filter(where)  # parsed as one expression: it can't end the statement
+        numbers = chosen.select("file_row_number").order("file_row_number")
+        found = (numbers if limit is None else numbers.limit(limit)).to_arrow_table()
     except duckdb.Error as error:
         raise UsageError(
             f"invalid --where condition: {str(error).splitlines()[0]}",
             next_step="write what follows WHERE in SQL, for example --where \"language = 'de'\"",
         ) from error
-    numbers: Numbers = found.column(0).to_numpy()
-    return numbers
+    selected: Numbers = found.column(0).to_numpy()
+    return selected

@@ -59,6 +59,16 @@ def folder_that_holds_the_output(call: Call) -> str:
     return "lies inside the other"
 
 
+def folder_with_a_link_to_where_the_output_lies(call: Call) -> str:
+    folder, linked = call.folder / "in", call.folder / "linked"
+    folder.mkdir()
+    linked.mkdir()
+    call.input.rename(linked / "a.parquet")
+    (folder / "link").symlink_to(linked)
+    call.input, call.output = folder, linked / "out"
+    return "lies inside the other"
+
+
 def folder_into_a_file(call: Call) -> str:
     folder = call.folder / "in"
     folder.mkdir()

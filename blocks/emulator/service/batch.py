@@ -6,7 +6,7 @@ from enum import StrEnum
 from hashlib import blake2b
 from typing import NamedTuple, Protocol
 
-CUSTOM_ID_WITH_ATTEMPT = re.compile(r"[A-Za-z0-9]{8}-[0-9]+(?:-[0-9]+)?-([0-9]{1,9})")
+CUSTOM_ID_WITH_ATTEMPT = re.compile(r"[A-Za-z0-9]{8}-[0-9]+(?:(?:-[A-Za-z0-9]{6})?-[0-9]+)?-([0-9]{1,9})")
 
 
 class Outcome(StrEnum):
@@ -188,6 +188,6 @@ def hash_prompt(prompt: str, schema: str | None = None) -> int:
 
 
 def attempt_of(custom_id: str) -> int | None:
-    """The attempt in an id of the form `<8 letters or digits>-[<batch>-]<number>-<attempt>`."""
+    """The attempt in an id of the form `<8 letters or digits>-[<batch>-[<6 more>-]]<number>-<attempt>`."""
     match = CUSTOM_ID_WITH_ATTEMPT.fullmatch(custom_id)
     return int(match[1]) if match else None

@@ -168,7 +168,7 @@ def test_errors_of_a_collector_are_raised_here(
 
     blocked = tmp_path / "_out.parquet.batchwerk"
     blocked.touch()
-    with pytest.raises(StateError, match="Not a directory") as full:
+    with pytest.raises(StateError, match="File exists") as full:
         collect(pool, order_of(tmp_path, failed="refused"))
     assert full.value.next_step
 

@@ -13,6 +13,7 @@ from flows.domain.events import (
     Refused,
     Reopened,
     Restored,
+    Seal,
     Slice,
     Submitted,
     Submitting,
@@ -24,7 +25,9 @@ AT = datetime(2026, 4, 1, tzinfo=UTC)
 
 
 def frozen(stop: int, start: int = 0) -> Frozen:
-    return Frozen(at=AT, start=start, stop=stop, spec="s", rows=stop, wanted=stop)
+    generation = Seal(1, "generation") if stop > start else None
+    plan = Seal(1, "plan")
+    return Frozen(at=AT, start=start, stop=stop, spec="s", rows=stop, wanted=stop, generation=generation, plan=plan)
 
 
 def submitting(batch: int, *slices: Slice) -> Submitting:

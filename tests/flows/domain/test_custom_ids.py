@@ -12,7 +12,7 @@ RUN = "abcd2345"
 
 def test_a_custom_id_fits_everywhere() -> None:
     """It is one that every provider takes."""
-    longest = custom_id(f"{RUN}-{10**8}", 10**12, 10**3)
+    longest = custom_id(f"{RUN}-{10**8}-r4nd0m", 10**12, 10**3)
     assert len(longest) <= len(LONGEST_ID)
     assert re.fullmatch(PORTABLE_ID, longest)
 

@@ -206,7 +206,7 @@ def test_what_is_lost_stays_where_it_was_lost() -> None:
 )
 def test_only_results_that_are_there_are_compacted(event: Event) -> None:
     """Batches that are lost, in flight or unknown, and parts that nobody made, are a damaged journal."""
-    ledger = replay([*WHOLE_WAY, *SECOND, lost(2), frozen(30, start=20), submitting(3, Slice(20, 30))])
+    ledger = replay([*WHOLE_WAY, *SECOND, lost(2), frozen(30, start=10), submitting(3, Slice(20, 30))])
     with pytest.raises(StateError, match="the journal"):
         ledger.apply(event)
 

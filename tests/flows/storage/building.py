@@ -20,7 +20,7 @@ from flows.domain.schema import OutputSchema
 from flows.storage.compaction import check_part, merge_parts
 from flows.storage.output import OutputFile, OutputLayout, OutputSummary, output_files
 from flows.storage.output_writer import OutputWriter
-from flows.storage.plan import Plan, Question, generations
+from flows.storage.plan import Plan, Question
 from flows.storage.planner import make_plan
 from flows.storage.requests import FrozenRequests
 from flows.storage.results import ResultsStore, part_table
@@ -36,6 +36,11 @@ def parquet(path: Path, columns: dict[str, Any] | pa.Table, **options: Any) -> P
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, path, **options)
     return path
+
+
+def generations(folder: Path) -> list[Path]:
+    """The files of frozen requests, oldest first."""
+    return sorted(folder.glob("*.pq"))
 
 
 def question(path: Path, prompt: str = "{{ text }}", **changes: Any) -> Question:
@@ -113,7 +118,7 @@ class Collecting:
         taken = BatchAnswers(self.ledger.batches[number], self.judge)
         taken.take(answers)
         judged = taken.finish(failed=failed)
-        self.store.save(number, part_table(judged, self.schema))
+        self.store.save(self.ledger.batches[number], part_table(judged, self.schema))
         self.events.append(histories.collected_with(number, judged.result))
         return judged.result
 

@@ -10,10 +10,9 @@ from blocks.batch import EncodedBatch, RequestForm
 from blocks.providers.holysheep.codec import HolySheepCodec
 from flows.domain.events import Slice
 from flows.storage.encoding import BatchWriter
-from flows.storage.plan import generations
 from flows.storage.tables import NumberedTable
 from tests.flows.domain.answers import RUN, answer
-from tests.flows.storage.building import Collecting, Work, known, parquet
+from tests.flows.storage.building import Collecting, Work, generations, known, parquet
 
 FORM = HolySheepCodec(RequestForm("m", "Be brief.", {"type": "object"}))
 

@@ -15,10 +15,9 @@ from blocks.batch import Answer, Failure, FailureKind, Usage
 from flows.domain.events import Slice
 from flows.domain.money import to_usd
 from flows.storage.output import STATUS_COLUMNS
-from flows.storage.plan import generations
 from tests.flows.domain import histories
 from tests.flows.domain.answers import LABEL, answer
-from tests.flows.storage.building import Collecting, Work, parquet
+from tests.flows.storage.building import Collecting, Work, generations, parquet
 
 COST = Decimal(100 * 10 + 10 * 40).scaleb(-12)  # of one `answer`
 NONE = Decimal(0)

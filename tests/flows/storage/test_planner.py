@@ -12,12 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from blocks.errors import StateError, UsageError
-from flows.storage.plan import VALUE, generations, read_plan, wanted_requests
+from flows.storage.plan import VALUE, read_plan, wanted_requests
 from flows.storage.planner import make_plan
+from flows.storage.sealing import seal_of
 from flows.storage.source import Source
 from flows.storage.where import NOT_SELECTED
 from tests.flows.domain.numbers import from_numbers
-from tests.flows.storage.building import Work, known, parquet, question
+from tests.flows.storage.building import Work, generations, known, parquet, question
 
 
 def work(folder: Path, **columns: Any) -> Work:
@@ -173,7 +174,7 @@ def test_no_rows_are_a_plan(tmp_path: Path) -> None:
     job = work(tmp_path, text=pa.array([], pa.string()))
     plan = job.ask()
     assert (plan.rows, plan.requests, job.rows()) == (0, 0, [])
-    assert read_plan(job.state.rows, job.question) == plan
+    assert read_plan(job.state.rows, job.question, seal_of(job.state.rows)) == plan
 
 
 def test_a_generation_without_its_plan_is_known(tmp_path: Path) -> None:

@@ -2,14 +2,18 @@
 
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from blocks.batch import RequestForm
 from blocks.errors import StateError
 from blocks.providers.holysheep.codec import HolySheepCodec
-from flows.storage.plan import generations
+from flows.domain.custom_ids import LONGEST_ID
+from flows.domain.events import Slice
+from flows.storage.plan import VALUE
 from flows.storage.requests import FrozenRequests
-from tests.flows.storage.building import Work, parquet
+from flows.storage.sealing import seal_of
+from tests.flows.storage.building import Work, generations, parquet
 
 
 @pytest.fixture
@@ -29,7 +33,8 @@ def test_sizes_are_those_that_were_measured(job: Work) -> None:
     assert frozen.total(0, 6) == sum(sizes)
     assert frozen.total(3, 3) == 0
     encoded = [
-        HolySheepCodec(RequestForm("m")).encode("x" * 40, text) for text in ("a", 'b"\n', "", "ü🙂", "e" * 50, "f\x00")
+        HolySheepCodec(RequestForm("m")).encode(LONGEST_ID, text)
+        for text in ("a", 'b"\n', "", "ü🙂", "e" * 50, "f\x00")
     ]
     assert sizes == [len(item) + 1 for item in encoded]
     for start in range(6):
@@ -47,6 +52,35 @@ def test_a_missing_generation_is_said_to_be_missing(job: Work) -> None:
     first.unlink()
     with pytest.raises(StateError, match="before number 3 are missing"):
         FrozenRequests([second])
+
+
+def damage(path: Path, column: str) -> None:
+    """Change a byte of the values of a column; the footer stays whole."""
+    metadata = pq.read_metadata(path)
+    found = metadata.row_group(0).column(metadata.schema.names.index(column))
+    content = bytearray(path.read_bytes())
+    start = found.dictionary_page_offset or found.data_page_offset
+    content[start + found.total_compressed_size - 1] ^= 0xFF
+    path.write_bytes(content)
+
+
+def test_damaged_values_are_found_when_they_are_read(job: Work) -> None:
+    """Each page has a checksum: no prompt is rendered from values that changed on the disk."""
+    first, second = generations(job.state.requests)
+    seal = seal_of(second)
+    damage(second, f"{VALUE}text")
+    assert seal_of(second) == seal, "it is not read for the seal"
+    with pytest.raises(StateError, match=r"frozen requests in .*000000000003\.pq are damaged"):
+        list(FrozenRequests([first, second]).read_values([Slice(0, 6)], ["text"]))
+
+
+@pytest.mark.parametrize("column", ["hi", "lo", "request"])
+def test_damaged_keys_are_found_when_they_are_read(job: Work, column: str) -> None:
+    """With another key a request would be asked, and paid for, again; with another number it gets a wrong answer."""
+    damage(generations(job.state.requests)[1], column)
+    parquet(job.input, {"text": ["a"]})
+    with pytest.raises(StateError, match="frozen requests are damaged"):
+        job.ask()
 
 
 def test_no_requests_are_no_trouble() -> None:

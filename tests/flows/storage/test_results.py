@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from blocks.batch import FailureKind
+from flows.domain.batches import Batch, State
 from flows.domain.events import Slice
 from flows.storage.state import StateDirectory
 from tests.flows.domain.answers import GOOD, answer, failure
@@ -71,7 +72,7 @@ def test_only_parts_that_the_ledger_lists_are_read(tmp_path: Path) -> None:
     """A part that a dead process left behind is written over, never counted."""
     collecting = Collecting(StateDirectory(tmp_path / "out.parquet"))
     collecting.batch([Slice(0, 1)], [answer(0, GOOD)])
-    collecting.store.save(2, pq.read_table(collecting.part(1)))
+    collecting.store.save(Batch(2, [Slice(0, 1)], State.COLLECTED), pq.read_table(collecting.part(1)))
     assert [part.label for part in collecting.store.parts(collecting.ledger)] == ["batch 1"]
 
 

@@ -130,3 +130,29 @@ def test_a_text_that_repeats_makes_small_windows_too(tmp_path: Path) -> None:
     source = Source.open(parquet(tmp_path / "in.parquet", {"text": ["x" * 200_000] * 2_000}))
     assert source.files[0].window_rows() > 2_000
     assert max(window.nbytes for window in source.windows(["text"])) <= 2 * WINDOW_BYTES
+
+
+def test_linked_folders_are_read_like_others(tmp_path: Path) -> None:
+    """Their files are part of the input, each under the name of the link."""
+    parquet(tmp_path / "elsewhere" / "b.parquet", {"x": [2]})
+    parquet(tmp_path / "in" / "a.parquet", {"x": [1]})
+    (tmp_path / "in" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in" / "same").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in" / "_hidden").symlink_to(tmp_path / "elsewhere")
+    source = Source.open(tmp_path / "in")
+    assert [file.name for file in source.files] == ["a.parquet", "linked/b.parquet", "same/b.parquet"]
+
+
+@pytest.mark.parametrize("target", [".", "..", "sub"])
+def test_a_link_in_a_circle_is_refused(tmp_path: Path, target: str) -> None:
+    """By its path, instead of rows without end."""
+    parquet(tmp_path / "in" / "sub" / "a.parquet", {"x": [1]})
+    (tmp_path / "in" / "sub" / "back").symlink_to((tmp_path / "in" / target).resolve())
+    with pytest.raises(UsageError, match=r"leads back to a folder above it: .*back"):
+        Source.open(tmp_path / "in")
+
+
+def test_a_folder_that_is_named_like_a_file_is_a_folder(tmp_path: Path) -> None:
+    """Spark writes tables like that."""
+    parquet(tmp_path / "in" / "table.parquet" / "part-0.parquet", {"x": [1]})
+    assert [file.name for file in Source.open(tmp_path / "in").files] == ["table.parquet/part-0.parquet"]

@@ -69,7 +69,7 @@ def test_a_process_that_was_refused_leaves_the_holders_name(state: StateDirector
 def test_a_holder_without_a_name_is_another_process(state: StateDirectory) -> None:
     """Between the lock and the name there is a moment."""
     with held_elsewhere(state):
-        (state.path / "lock").write_bytes(b"")
+        state.lease.write_bytes(b"")
         with pytest.raises(StateError, match="worked on by another process"), state.locked():
             pytest.fail("two writers")
 
@@ -79,7 +79,7 @@ def test_the_lock_is_free_again_after_an_error(state: StateDirectory) -> None:
     with pytest.raises(KeyError), state.locked():
         raise KeyError
     with state.locked():
-        held = json.loads((state.path / "lock").read_text())
+        held = json.loads(state.lease.read_text())
     assert held["pid"] == os.getpid()
 
 

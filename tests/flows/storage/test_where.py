@@ -31,6 +31,11 @@ def test_rows_are_selected_by_their_numbers(tmp_path: Path) -> None:
         "stars = $1",
         "true); DROP TABLE x; --",
         "true; ATTACH 'x.db'",
+        "true) UNION ALL (SELECT 10000000",
+        "true) UNION SELECT 1 FROM (SELECT 1) WHERE (true",
+        "true UNION SELECT 0",
+        "true ORDER BY 1",
+        "true, false",
     ],
 )
 def test_what_is_no_condition_is_refused(tmp_path: Path, where: str) -> None:
