@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -135,7 +134,7 @@ def _no_network(uri: str) -> Any:
     raise ValueError(f"the schema refers to {uri}; only references inside the schema are followed")
 
 
-_FENCE = re.compile(r"^\s*```[a-zA-Z]*\s*\n(.*?)\n?\s*```\s*$", re.DOTALL)
+_FENCE = "```"
 
 
 def _loads(text: str) -> Any:
@@ -143,9 +142,18 @@ def _loads(text: str) -> Any:
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
-        if (fenced := _FENCE.match(text)) is None:
+        if (fenced := _unfenced(text)) is None:
             raise
-        return orjson.loads(fenced.group(1))
+        return orjson.loads(fenced)
+
+
+def _unfenced(text: str) -> str | None:
+    """What stands inside a code fence; None without one. No regular expression: answers may be long and odd."""
+    opening, _, rest = text.strip().partition("\n")
+    language = opening.removeprefix(_FENCE).strip()
+    if not opening.startswith(_FENCE) or not rest.endswith(_FENCE):
+        return None
+    return rest.removesuffix(_FENCE) if not language or (language.isascii() and language.isalpha()) else None
 
 
 def field_type(schema: Any) -> FieldType:

@@ -15,7 +15,7 @@ from prefect.artifacts import (
 )
 
 from flows.report.figures import Figures
-from flows.report.markdown import cost_table, markdown
+from flows.report.markdown import code, cost_table, markdown
 from flows.report.progress import Progress, Watcher, in_background
 
 UPDATE_EVERY = 10.0  # seconds
@@ -24,8 +24,8 @@ UPDATE_EVERY = 10.0  # seconds
 def publish_artifacts(figures: Figures) -> None:
     """Create the cost table and the report; each output has its own keys, so Prefect shows their history."""
     name = _key(Path(figures.output))
-    create_table_artifact(cost_table(figures), key=f"cost-{name}", description=f"Cost of {figures.output}")
-    create_markdown_artifact(markdown(figures), key=f"report-{name}", description=f"Report of {figures.output}")
+    create_table_artifact(cost_table(figures), key=f"cost-{name}", description=f"Cost of {code(figures.output)}")
+    create_markdown_artifact(markdown(figures), key=f"report-{name}", description=f"Report of {code(figures.output)}")
 
 
 def progress_watcher(output: Path) -> Watcher:

@@ -1,6 +1,9 @@
 """The shape of answers: columns from a JSON Schema, and what is rejected."""
 
 import socket
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +15,7 @@ from blocks.errors import UsageError
 from flows.domain.schema import PLAIN, FieldType, ListOf, OutputSchema, Scalar, Struct, field_type
 from flows.storage.results import answer_type
 
+ROOT = Path(__file__).parents[3]
 STRING, INT64, DOUBLE, BOOL, JSON = (Scalar(name) for name in ("string", "int64", "double", "bool", "json"))
 
 
@@ -96,6 +100,18 @@ def read(field: Any, answer: str) -> tuple[Any, str]:
 def test_an_answer_becomes_typed_values(field: Any, answer: str, expected: Any) -> None:
     """Code fences are taken off, floats that are whole are integers, the rest is as the schema says."""
     assert read(field, answer) == (expected, "")
+
+
+@pytest.mark.parametrize("answer", ["```" + "\n" * 100_000, "```a" + " \n" * 100_000 + "x", "\n" * 100_000 + "```"])
+def test_an_answer_of_line_breaks_is_judged_at_once(answer: str) -> None:
+    """Whoever looks for a code fence step by step would look for hours; the process is stopped long before."""
+    program = (
+        "import sys; from flows.domain.schema import OutputSchema;"
+        "print(OutputSchema({'a': {'type': 'string'}}).read(sys.stdin.read())[1])"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=ROOT, input=answer, capture_output=True, text=True, timeout=60, check=True)
+    assert "not JSON" in done.stdout
 
 
 @pytest.mark.parametrize(
