@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import duckdb
 import numpy as np
 
@@ -11,6 +15,8 @@ from flows.storage.sql import escape_path, quote_name, quote_text
 from flows.storage.tables import Numbers
 
 NOT_SELECTED = "not selected by --where"
+CHECK_SECONDS = 20.0  # for a look at a condition; no row is read
+SECONDS = 600.0  # for all rows: minutes are enough for a hundred million of them
 
 
 def selected_rows(source: Source, where: str) -> Numbers:
@@ -18,15 +24,33 @@ def selected_rows(source: Source, where: str) -> Numbers:
     found, offset = [np.zeros(0, dtype=np.int64)], 0
     with _reading_only(source) as db:
         for file in source.files:
-            found.append(_query(db, file, where, "ORDER BY 1") + offset)
+            with _deadline(db, SECONDS):
+                found.append(_query(db, file, where, "ORDER BY 1") + offset)
             offset += file.rows
     return np.concatenate(found)
 
 
 def check_condition(source: Source, where: str) -> None:
     """Raises UsageError for an invalid condition on the columns of the input; reads no row."""
-    with _reading_only(source) as db:
+    with _reading_only(source) as db, _deadline(db, CHECK_SECONDS):
         _query(db, source.files[0], where, "LIMIT 0")
+
+
+@contextmanager
+def _deadline(db: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[None]:
+    """A condition that has no end is given up. Raises UsageError."""
+    timer = threading.Timer(seconds, db.interrupt)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except duckdb.InterruptException as error:
+        raise UsageError(
+            f"the --where condition was not evaluated within {seconds:g} seconds",
+            next_step="write a simpler one, without a sub-query that counts or repeats",
+        ) from error
+    finally:
+        timer.cancel()
 
 
 def _reading_only(source: Source) -> duckdb.DuckDBPyConnection:
@@ -51,6 +75,8 @@ def _query(db: duckdb.DuckDBPyConnection, file: SourceFile, where: str, end: str
             f" WHERE ({where}\n) {end}",
             params=[escape_path(file.path)],
         ).to_arrow_table()
+    except duckdb.InterruptException:
+        raise
     except duckdb.Error as error:
         raise UsageError(
             f"invalid --where condition: {str(error).splitlines()[0]}",
