@@ -11,13 +11,15 @@ from pathlib import Path
 
 from blocks.connections import connection_for
 from blocks.errors import UsageError
+from blocks.printable import SHORT, printable, some_names
 from flows.domain.job import Job, parse_job
-from flows.domain.prompts import Prompt
+from flows.domain.prompts import SHOWN_COLUMNS, Prompt
 from flows.domain.schema import OutputSchema
 from flows.settings import Settings
 from flows.spec import Spec
 from flows.storage.output import STATUS_COLUMNS, OutputLayout
 from flows.storage.plan import Question
+from flows.storage.small_files import read_small_file
 from flows.storage.source import Source, identity_of
 from flows.storage.state import StateDirectory, check_belongs
 from flows.storage.where import check_condition
@@ -70,13 +72,9 @@ def check(settings: Settings) -> RunConfig:
 
 
 def _read_job(path: Path) -> Job:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UsageError(f"the job file {path} does not exist", next_step="see data/jobs for examples") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the job file {path} can't be read: {error}") from error
-    return parse_job(text, path.name)
+    if not path.exists():
+        raise UsageError(f"the job file {path} does not exist", next_step="see data/jobs for examples")
+    return parse_job(read_small_file(path, "the job file"), path.name)
 
 
 def _check_columns(job: Job, schema: OutputSchema, source: Source) -> None:
@@ -84,12 +82,12 @@ def _check_columns(job: Job, schema: OutputSchema, source: Source) -> None:
     for name in job.skip_empty:
         if name not in names:
             raise UsageError(
-                f"`skip_empty` names a column {name!r} that the input does not have",
-                next_step=f"it has {', '.join(names)}",
+                f"`skip_empty` names a column {printable(name, SHORT)!r} that the input does not have",
+                next_step=f"it has {some_names(names, SHOWN_COLUMNS)}",
             )
     for name in job.rename:
         if name not in schema.fields and not name.startswith("_"):
-            raise UsageError(f"`rename` names an output column {name!r} that the job does not have")
+            raise UsageError(f"`rename` names an output column {printable(name, SHORT)!r} that the job does not have")
 
 
 def _check_new_columns(source: Source, layout: OutputLayout) -> None:

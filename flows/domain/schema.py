@@ -12,6 +12,7 @@ import jsonschema_rs
 import orjson
 
 from blocks.errors import UsageError
+from blocks.printable import SHORT, printable
 
 INT64 = range(-(2**63), 2**63)
 PLAIN = "answer"  # the column of a job without an output schema
@@ -64,7 +65,7 @@ class OutputSchema:
             jsonschema_rs.meta.validate(self.schema)
         except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
             raise UsageError(
-                f"`output` is not a valid JSON Schema: {str(error).splitlines()[0]}",
+                f"`output` is not a valid JSON Schema: {_problem(error)}",
                 next_step="fix `output` in the job file; see https://json-schema.org/understanding-json-schema",
             ) from error
         self.fields = {name: field_type(node) for name, node in self.schema["properties"].items()}
@@ -100,6 +101,16 @@ class OutputSchema:
         return "the answer does not match the schema"
 
 
+def _problem(error: Exception) -> str:
+    """What is wrong with a schema, and where; of its values little more than a word is quoted."""
+    said = printable(str(error).split("\n", 1)[0], 2 * SHORT)
+    if "retrieving it failed" in str(error):
+        return f"{said}; only references inside the schema are followed"
+    if isinstance(error, jsonschema_rs.ValidationError) and error.instance_path:
+        return f"{printable('/'.join(map(str, error.instance_path)), 2 * SHORT)}: {said}"
+    return said
+
+
 def _whole_schema(output: Mapping[str, Any]) -> dict[str, Any]:
     if not output:
         raise UsageError(
@@ -112,8 +123,8 @@ def _whole_schema(output: Mapping[str, Any]) -> dict[str, Any]:
     for name, node in output.items():
         if not isinstance(node, Mapping | bool):
             raise UsageError(
-                f"`output` field {name!r} is not a JSON Schema: {node!r}",
-                next_step=f"write it as a map, for example `{name}: {{type: string}}`",
+                f"`output` field {printable(str(name), SHORT)!r} is not a JSON Schema",
+                next_step=f"write it as a map, for example `{printable(str(name), SHORT)}: {{type: string}}`",
             )
     return {"type": "object", "properties": dict(output), "required": list(output)}
 
