@@ -14,6 +14,7 @@ from uuid import uuid4
 import httpx
 import orjson
 
+from blocks.addresses import is_loopback
 from blocks.errors import (
     AuthenticationFailed,
     BatchRefused,
@@ -256,6 +257,7 @@ def _multipart(boundary: str, fields: Mapping[str, str], filename: str) -> tuple
 def _new_client(base_url: str, headers: Mapping[str, str], *, keep_alive: int) -> httpx.Client:
     return httpx.Client(
         base_url=base_url,
+        trust_env=not is_loopback(base_url),  # a proxy would see, or answer, what is meant for this machine
         headers={"user-agent": "batchwerk", **headers},
         # A provider may check a large batch before it answers: reading gets the longest time-out.
         timeout=httpx.Timeout(connect=10.0, read=120.0, write=60.0, pool=60.0),

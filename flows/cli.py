@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import orjson
 import typer
 
+from blocks.addresses import keep_loopback_direct
 from blocks.errors import BatchwerkError, UsageError
 from blocks.printable import printable, printable_lines
 from flows.settings import PREFECT_DEFAULTS, Settings, cli_of, default_of, option_name, read_settings, show_default
@@ -93,7 +94,8 @@ def run(*, json: bool, **given: Any) -> int:
     """Enrich INPUT into OUTPUT. Run the same command again to continue after an interruption."""
     from flows.preflight import check  # noqa: PLC0415  # heavy imports only when a command needs them
 
-    return _show(_run_flow(check(_read_options(given))), as_json=json)
+    settings = _read_options(given)
+    return _show(_run_flow(check(settings, typed=settings.base_url)), as_json=json)
 
 
 @app.command()
@@ -103,7 +105,8 @@ def plan(*, json: bool, **given: Any) -> int:
     from flows.preflight import check  # noqa: PLC0415
     from flows.report.preview import preview  # noqa: PLC0415
 
-    found = preview(check(_read_options(given)))
+    settings = _read_options(given)
+    found = preview(check(settings, typed=settings.base_url))
     _echo(orjson.dumps(found.summary()).decode() if json else found.text())
     return 0
 
@@ -174,6 +177,7 @@ def _echo(text: str, *, err: bool = False) -> None:
 def _set_prefect_defaults() -> None:
     for name, value in PREFECT_DEFAULTS.items():
         os.environ.setdefault(name, value)
+    keep_loopback_direct()  # Prefect's temporary server is on this machine
 
 
 def _run_flow(config: RunConfig) -> Figures:

@@ -19,6 +19,7 @@ from flows.settings import Settings
 from flows.spec import Spec
 from flows.storage.output import STATUS_COLUMNS, OutputLayout
 from flows.storage.plan import Question
+from flows.storage.roots import check_inside
 from flows.storage.small_files import read_small_file
 from flows.storage.source import Source, identity_of
 from flows.storage.state import StateDirectory, check_belongs
@@ -34,6 +35,7 @@ class RunConfig:
     question: Question
     layout: OutputLayout
     state: StateDirectory
+    typed: str | None = None  # the address that a person typed on a shell
 
     @property
     def source(self) -> Source:
@@ -41,15 +43,20 @@ class RunConfig:
         return self.question.source
 
 
-def check(settings: Settings) -> RunConfig:
-    """Check input, job, columns, provider, key and paths. Raises UsageError for the first problem."""
+def check(settings: Settings, *, typed: str | None = None) -> RunConfig:
+    """Check input, job, columns, provider, key and paths. Raises UsageError for the first problem.
+
+    `typed`: an address that a person typed on a shell, beside the key: it needs no other permission to have that.
+    """
+    check_inside([settings.job, settings.input, settings.output])
     job = _read_job(settings.job)
     schema = OutputSchema(job.output)
     source = Source.open(settings.input)
+    check_inside(file.path for file in source.files)
     prompt = Prompt(job.prompt, source.schema.names)
     _check_columns(job, schema, source)
     source.check_columns([*prompt.columns, *job.skip_empty])
-    connection = connection_for(settings.provider, settings.base_url, settings.options)
+    connection = connection_for(settings.provider, settings.base_url, settings.options, typed=typed)
     spec = Spec(job, settings.model or job.model, connection)
     shown_model = f"emulated:{spec.model}" if connection.emulated else spec.model
     layout = OutputLayout(schema, job.rename, shown_model, settings.compression, settings.row_group_rows)
@@ -68,7 +75,7 @@ def check(settings: Settings) -> RunConfig:
         limit=settings.limit,
         where=settings.where,
     )
-    return RunConfig(settings, spec, question, layout, state)
+    return RunConfig(settings, spec, question, layout, state, typed)
 
 
 def _read_job(path: Path) -> Job:

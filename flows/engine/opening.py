@@ -53,7 +53,7 @@ def open_run(config: RunConfig, recorder: Recorder, plan: Plan) -> Iterator[Run]
     if settings.retry_failed and recorder.query(lambda ledger: bool(ledger.final)):
         recorder.record(Reopened(at=now(), slices=recorder.query(lambda ledger: ledger.reopened())))
     switch = StopSwitch()
-    with open_clients(state, spec) as clients, catching_signals(switch):
+    with open_clients(state, spec, config.typed) as clients, catching_signals(switch):
         yield Run(
             config=config,
             recorder=recorder,

@@ -32,12 +32,14 @@ def prefect(*arguments: str, env: dict[str, str]) -> subprocess.CompletedProcess
 
 
 @contextmanager
-def prefect_server(home: Path) -> Iterator[dict[str, str]]:
-    """Starts a server and yields the environment that leads to it."""
+def prefect_server(home: Path, *, csrf: bool = False) -> Iterator[dict[str, str]]:
+    """Starts a server and yields the environment that leads to it; without `csrf` tests may call it by hand."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}/api"
     env = {"PREFECT_HOME": str(home), "PREFECT_API_URL": url, "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    if not csrf:
+        env["PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED"] = "false"
     command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(port), "--no-ui"]
     with (home / "server.log").open("wb") as log:
         server = subprocess.Popen(command, env={**os.environ, **env}, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
