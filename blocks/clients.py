@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 from pydantic import SecretStr
 
-from blocks.addresses import check_address
 from blocks.batch import BatchProvider, Connection, PollPlan
 from blocks.catalog import PROVIDERS
 from blocks.connections import emulator_options
@@ -20,6 +19,7 @@ from blocks.emulator import EmulatorOptions, RunningEmulator, running_emulator
 from blocks.entries import SETTLE, ProviderEntry
 from blocks.errors import StateError, UsageError
 from blocks.masking import Masked, hiding
+from blocks.trusted_hosts import check_address
 
 EMULATOR_POLLING = PollPlan(first=0.1, factor=1.5, longest=1.0)
 

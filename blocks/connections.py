@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from urllib.parse import urlsplit
 
-from blocks.addresses import check_address
 from blocks.batch import BatchCodec, Connection, Limits, RequestForm
 from blocks.catalog import LOCAL, PROVIDERS
 from blocks.emulator import EmulatorOptions
 from blocks.entries import LIMIT_OPTIONS, Options, ProviderEntry
 from blocks.errors import UsageError
+from blocks.trusted_hosts import check_address
 
 FOR_THE_COMMAND = ("host", "key", "state")  # switches of the emulator that are for `batchwerk emulator` alone
 

@@ -14,7 +14,6 @@ from uuid import uuid4
 import httpx
 import orjson
 
-from blocks.addresses import is_loopback
 from blocks.errors import (
     AuthenticationFailed,
     BatchRefused,
@@ -30,6 +29,7 @@ from blocks.errors import (
 from blocks.masking import Mask, MaskingFilter, hiding
 from blocks.printable import printable
 from blocks.retries import retry_after_seconds, with_retries
+from blocks.trusted_hosts import is_loopback
 
 log = logging.getLogger("batchwerk.transport")
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import orjson
 import typer
 
-from blocks.addresses import keep_loopback_direct
 from blocks.errors import BatchwerkError, UsageError
 from blocks.printable import printable, printable_lines
+from blocks.trusted_hosts import keep_loopback_direct
 from flows.settings import PREFECT_DEFAULTS, Settings, cli_of, default_of, option_name, read_settings, show_default
 
 if TYPE_CHECKING:

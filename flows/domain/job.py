@@ -26,7 +26,7 @@ class Job(BaseModel):
     system: str | None = None
     prompt: str = Field(min_length=1)
     output: dict[str, Any] | None = None
-    max_output_tokens: int | None = Field(default=None, gt=0)
+    max_output_tokens: int | None = Field(default=None, gt=0, lt=2**31)
     temperature: float | None = Field(default=None, ge=0, le=2)
     skip_empty: Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)] = ()
     rename: dict[str, str] = Field(default_factory=dict)  # output column → its name in the output

@@ -63,7 +63,8 @@ class OutputSchema:
             # References first: validating the schema would fetch remote ones.
             self._validator = jsonschema_rs.validator_for(self.schema, retriever=_no_network)
             jsonschema_rs.meta.validate(self.schema)
-        except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
+            orjson.dumps(self.schema)  # a number of more than 64 bits can't be sent
+        except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError, TypeError) as error:
             raise UsageError(
                 f"`output` is not a valid JSON Schema: {_problem(error)}",
                 next_step="fix `output` in the job file; see https://json-schema.org/understanding-json-schema",

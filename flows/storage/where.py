@@ -22,10 +22,9 @@ SECONDS = 600.0  # for all rows: minutes are enough for a hundred million of the
 def selected_rows(source: Source, where: str) -> Numbers:
     """The numbers of the rows for which the condition holds, ascending. Raises UsageError for an invalid condition."""
     found, offset = [np.zeros(0, dtype=np.int64)], 0
-    with _reading_only(source) as db:
+    with _reading_only(source) as db, _deadline(db, SECONDS):
         for file in source.files:
-            with _deadline(db, SECONDS):
-                found.append(_query(db, file, where, "ORDER BY 1") + offset)
+            found.append(_query(db, file, where, "ORDER BY 1") + offset)
             offset += file.rows
     return np.concatenate(found)
 
@@ -44,7 +43,9 @@ def _deadline(db: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[None]:
     timer.start()
     try:
         yield
-    except duckdb.InterruptException as error:
+    except UsageError as error:
+        if not isinstance(error.__cause__, duckdb.InterruptException):
+            raise
         raise UsageError(
             f"the --where condition was not evaluated within {seconds:g} seconds",
             next_step="write a simpler one, without a sub-query that counts or repeats",
@@ -75,8 +76,6 @@ def _query(db: duckdb.DuckDBPyConnection, file: SourceFile, where: str, end: str
             f" WHERE ({where}\n) {end}",
             params=[escape_path(file.path)],
         ).to_arrow_table()
-    except duckdb.InterruptException:
-        raise
     except duckdb.Error as error:
         raise UsageError(
             f"invalid --where condition: {str(error).splitlines()[0]}",

@@ -167,6 +167,7 @@ def test_without_a_schema_the_text_is_the_answer() -> None:
         ({"a": {"type": "string", "minLength": -1}}, "-1"),
         ({"a": {"type": "string", "pattern": "["}}, "regex"),
         ({"a": {"$ref": "#/nowhere"}}, "nowhere"),
+        ({"a": {"type": "integer", "minimum": 10**40}}, "valid JSON Schema"),
         ({"a": {"type": "object", "properties": {1: {"type": "string"}}}}, "valid JSON Schema"),
         ({"a": {"enum": [{1, 2}]}}, "valid JSON Schema"),
         ({"a": {"type": "string", "enum": [True, False]}}, "quotes"),

@@ -19,19 +19,19 @@ from tests.flows.command import ROOT
 from tests.flows.storage.building import parquet
 
 MEGABYTE = 1024 * 1024
-LONG = "x" * 100_000
+LONG = "x" * 40_000
 SKEWED: dict[str, Any] = {
     "nulls, then one text": [None] * 9_000 + [LONG] * 1_000,
-    "empty, then many texts": [""] * 9_000 + [f"{n}{LONG}" for n in range(500)],
+    "empty, then many texts": [""] * 9_000 + [f"{n}{LONG}" for n in range(1_000)],
     "one text, then nulls": [LONG] * 1_000 + [None] * 9_000,
-    "a long one now and then": ["short", *(["y"] * 99), LONG] * 100,
-    "lists": [None] * 900 + [["a", LONG]] * 300,
-    "structs": [None] * 900 + [{"a": LONG, "b": 1}] * 300,
+    "a long one now and then": ["short", *(["y"] * 9), LONG] * 900,
+    "lists": [None] * 900 + [["a", LONG]] * 900,
+    "structs": [None] * 900 + [{"a": LONG, "b": 1}] * 900,
 }
 
 
 @pytest.mark.parametrize(
-    "written", [{}, {"use_dictionary": False}, {"row_group_size": 700}, {"data_page_version": "2.0"}]
+    "written", [{}, {"use_dictionary": False}, {"row_group_size": 700, "data_page_version": "2.0"}]
 )
 @pytest.mark.parametrize("values", SKEWED.values(), ids=SKEWED)
 def test_windows_are_small_and_whole(tmp_path: Path, values: list[Any], written: dict[str, Any]) -> None:

@@ -8,13 +8,13 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from blocks.addresses import ALLOWED_HOSTS, check_address, is_loopback, keep_loopback_direct
 from blocks.batch import Connection
 from blocks.catalog import PROVIDERS
 from blocks.clients import open_access
 from blocks.connections import connection_for
 from blocks.credentials import block_type
 from blocks.errors import BatchwerkError, UsageError
+from blocks.trusted_hosts import ALLOWED_HOSTS, check_address, is_loopback, keep_loopback_direct
 from tests.blocks.scripted import Say, serving
 
 OWN = "https://api.example.com/v1"
