@@ -71,7 +71,7 @@ def test_a_state_directory_sends_no_key_to_a_host_that_it_names(tmp_path: Path) 
         content = orjson.loads(spec.read_bytes())
         content["connection"] |= {"base_url": GATEWAY, "endpoint": f"openai {GATEWAY}"}
         spec.write_bytes(orjson.dumps(content))
-        with pytest.raises(BatchwerkError, match="may not be sent to gateway|is not the file"):
+        with pytest.raises(BatchwerkError, match=r"may not be sent to gateway|is not the file"):
             enrich(**{**given, "job": write_job(tmp_path, JOB.replace("name: test", "name: other"))}, wait=20)
 
 
