@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -174,3 +175,19 @@ def test_an_emulator_starts_from_its_own_package_and_without_keys(
         pid = httpx.get(f"{host}/emulator/health").json()["pid"]
         assert b"planted" not in Path(f"/proc/{pid}/environ").read_bytes()
     assert not (tmp_path / "imported").exists()
+
+
+@pytest.mark.parametrize("batch_id", ["../../files", "https://evil.example.net/x", "a/b?c=d#e", "//evil.example.net"])
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_an_id_leads_to_no_other_place(monkeypatch: pytest.MonkeyPatch, provider: str, batch_id: str) -> None:
+    """A batch's id is read from a state directory: it is one step of a path, whatever stands in it."""
+    monkeypatch.setenv(PROVIDERS[provider].key_variable, "sk-of-the-tests")
+    with serving(Say(404, {})) as server, open_access(connection_for(provider, server.url, {})) as access:
+        client = access.client()
+        for call in (client.poll, client.cancel):
+            with pytest.raises(BatchwerkError, match="404"):
+                call(batch_id)
+        client.close()
+    for asked in server.asked:
+        assert quote(batch_id, safe="") in asked.path
+        assert not asked.query
