@@ -65,10 +65,10 @@ def origin_of(url: str) -> Origin:
 
 def is_loopback(url: str) -> bool:
     """Whether the address is of this machine, whatever a name server says."""
-    host = origin_of(url).host
     try:
+        host = origin_of(url).host
         return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
+    except (UsageError, ValueError):
         return False
 
 
