@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -18,8 +19,8 @@ from blocks.emulator import EmulatorOptions, RunningEmulator, running_emulator
 from blocks.entries import SETTLE, ProviderEntry
 from blocks.errors import StateError, UsageError
 from blocks.masking import Masked, hiding
+from blocks.trusted_hosts import check_address
 
-EMULATOR_KEY = "emulated"
 EMULATOR_POLLING = PollPlan(first=0.1, factor=1.5, longest=1.0)
 
 
@@ -45,19 +46,21 @@ class Access(NamedTuple):
 
 
 @contextmanager
-def open_access(connection: Connection, state: Path | None = None) -> Iterator[Access]:
+def open_access(connection: Connection, state: Path | None = None, *, typed: str | None = None) -> Iterator[Access]:
     """What is needed to call the provider. The emulator's server is started first and stopped after.
 
     `state`: the folder where the emulator keeps what it has done, in one file per dialect; without it that is
-    forgotten.
+    forgotten. Raises UsageError if the key may not be sent to the connection's address, wherever that comes from;
+    `typed`: as for `check_address`.
     """
     if not connection.emulated:
-        yield Access(connection, _key(connection), connection.base_url)
+        yield Access(connection, _key(connection, typed), connection.base_url)
         return
     options = emulator_options(connection.options)
     place = state and state / f"emulator-{options.dialect}.sqlite"
-    with _started(replace(options, state=place, key=EMULATOR_KEY)) as emulator:
-        yield Access(connection, SecretStr(EMULATOR_KEY), emulator.base_url)
+    key = secrets.token_urlsafe(24)  # of this start: other users of the machine can reach its port
+    with _started(replace(options, state=place, key=key)) as emulator:
+        yield Access(connection, SecretStr(key), emulator.base_url)
 
 
 def _emulated(entry: ProviderEntry, options: EmulatorOptions) -> dict[str, object]:
@@ -68,12 +71,16 @@ def _emulated(entry: ProviderEntry, options: EmulatorOptions) -> dict[str, objec
     return known
 
 
-def _key(connection: Connection) -> SecretStr:
+def _key(connection: Connection, typed: str | None) -> SecretStr:
     if connection.block is None:
-        return SecretStr(os.environ.get(PROVIDERS[connection.provider].key_variable, ""))
+        entry = PROVIDERS[connection.provider]
+        check_address(connection.base_url, entry.base_url, typed=typed)
+        return SecretStr(os.environ.get(entry.key_variable, ""))
     from blocks.credentials import load_block  # noqa: PLC0415  # Prefect takes seconds to import; only blocks need it
 
-    return load_block(connection.block).api_key
+    block = load_block(connection.block)
+    check_address(connection.base_url, block.base_url, loopback=False)
+    return block.api_key
 
 
 @contextmanager

@@ -10,12 +10,16 @@ from blocks.catalog import LOCAL, PROVIDERS
 from blocks.emulator import EmulatorOptions
 from blocks.entries import LIMIT_OPTIONS, Options, ProviderEntry
 from blocks.errors import UsageError
+from blocks.trusted_hosts import check_address
+
+FOR_THE_COMMAND = ("host", "key", "state")  # switches of the emulator that are for `batchwerk emulator` alone
 
 
-def connection_for(provider: str, base_url: str | None, options: Options) -> Connection:
-    """How to reach a provider by its name. Raises UsageError for an unknown name, a missing key, a wrong option.
+def connection_for(provider: str, base_url: str | None, options: Options, *, typed: str | None = None) -> Connection:
+    """How to reach a provider by its name.
 
-    A saved Prefect block is named as Prefect names it, `type/name`; it is looked up when it is opened.
+    Raises UsageError for an unknown name, a missing key, a wrong option, an address that may not have the key. A saved
+    Prefect block is named as Prefect names it, `type/name`. `typed`: as for `check_address`.
     """
     if provider == LOCAL:
         return _emulated_connection(base_url, options)
@@ -34,6 +38,7 @@ def connection_for(provider: str, base_url: str | None, options: Options) -> Con
             next_step=f"export {entry.key_variable}=…, or try it without a key: --provider {LOCAL}",
         )
     url = _web_address(base_url or entry.base_url)
+    check_address(url, entry.base_url, typed=typed)
     return Connection(provider, url, f"{provider} {url}", options=dict(options))
 
 
@@ -53,6 +58,7 @@ def _block_connection(slug: str, base_url: str | None, options: Options) -> Conn
     chosen = {**block.options(), **options}
     _check_options(PROVIDERS[provider], chosen)
     url = _web_address(base_url or block.base_url)
+    check_address(url, block.base_url, loopback=False)
     return Connection(provider, url, f"{provider} {url}", block=slug, options=chosen)
 
 
@@ -95,6 +101,12 @@ def emulator_options(options: Options) -> EmulatorOptions:
     shared = {option.name for option in LIMIT_OPTIONS}
     own = {option.name for entry in PROVIDERS.values() for option in entry.options}
     switches = {name: value for name, value in options.items() if name not in shared | own}
+    for name in FOR_THE_COMMAND:
+        if name in switches:
+            raise UsageError(
+                f"--option {name}: the emulator of a run has its own {name}",
+                next_step=f"leave it out, or run one yourself: batchwerk emulator --{name} …",
+            )
     try:
         return EmulatorOptions.from_mapping(switches)
     except ValueError as error:

@@ -11,6 +11,7 @@ from blocks.batch import BatchCodec, BatchProvider, Limits, RequestForm
 from blocks.errors import UsageError
 
 Options = Mapping[str, str]  # as `--option` and saved blocks give them
+LONGEST_COUNT = 18  # digits
 
 
 class Kind(StrEnum):
@@ -59,7 +60,7 @@ class Option:
         return text
 
     def _count(self, text: str) -> int:
-        if not text.isdecimal() or int(text) == 0:
+        if not text.isdecimal() or len(text) > LONGEST_COUNT or int(text) == 0:
             raise UsageError(f"--option {self.name}={text} is not {Kind.COUNT}")
         return int(text)
 

@@ -18,14 +18,21 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from blocks.printable import printable
+
+LONGEST_MESSAGE = 2_000  # characters
+
 
 class BatchwerkError(Exception):
-    """An error that a user can act on: what happened, and what to do now."""
+    """An error that a user can act on: what happened, and what to do now.
+
+    Both may quote rows, providers and file names: they are safe to print wherever they end.
+    """
 
     def __init__(self, message: str, *, next_step: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.next_step = next_step
+        self.message = printable(message, LONGEST_MESSAGE)
+        self.next_step = printable(next_step, LONGEST_MESSAGE)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return f"{self.message}\n  → {self.next_step}" if self.next_step else self.message

@@ -1,4 +1,4 @@
-"""Hides keys in all messages: servers repeat them in errors, headers and per-row reasons."""
+"""Hides keys in all messages, and makes these printable: servers repeat keys in errors, headers and reasons."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from blocks.batch import Answer, BatchProvider, BatchStatus, EncodedBatch, Failure, Found, RequestForm
+from blocks.printable import printable
 
+LONGEST_LOG_LINE = 2_000  # characters
+LONGEST_REASON = 300  # characters kept of why a request failed, in each of its rows
 MIN_LENGTH = 8  # characters: a shorter text is not a key, and hiding it would garble messages
 
 Mask = Callable[[str], str]
@@ -27,12 +30,12 @@ class MaskingFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Let every record pass, without the key."""
-        record.msg, record.args = self._mask(record.getMessage()), ()
+        record.msg, record.args = printable(self._mask(record.getMessage()), LONGEST_LOG_LINE), ()
         return True
 
 
 class Masked:
-    """A provider whose error messages don't contain the key. Answers are passed on unchanged."""
+    """A provider whose messages don't contain the key and are safe to print. Answers are passed on unchanged."""
 
     def __init__(self, provider: BatchProvider, mask: Mask) -> None:
         self._provider = provider
@@ -67,8 +70,9 @@ class Masked:
         self._provider.close()
 
     def _status(self, status: BatchStatus) -> BatchStatus:
-        error = None if status.error is None else self._mask(status.error)
-        return replace(status, wording=self._mask(status.wording), error=error)
+        error = None if status.error is None else printable(self._mask(status.error))
+        return replace(status, wording=printable(self._mask(status.wording)), error=error)
 
     def _failure(self, failure: Failure) -> Failure:
-        return failure._replace(code=self._mask(failure.code), message=self._mask(failure.message))
+        code, message = printable(self._mask(failure.code)), printable(self._mask(failure.message), LONGEST_REASON)
+        return failure._replace(code=code, message=message)

@@ -29,7 +29,9 @@ from blocks.errors import (
     UsageError,
 )
 from blocks.masking import Mask, MaskingFilter, hiding
+from blocks.printable import printable
 from blocks.retries import retry_after_seconds, with_retries
+from blocks.trusted_hosts import is_loopback
 
 log = logging.getLogger("batchwerk.transport")
 
@@ -183,7 +185,7 @@ class Transport:
             code, message, asked = None, response.reason_phrase, None
         delay = retry_after_seconds(response.headers)
         delay = asked if delay is None else delay
-        code, message = code and self._mask(code), self._mask(message)
+        code, message = code and printable(self._mask(code)), printable(self._mask(message))
         unpaid = status < 500 and self._out_of_money(status, code, delay)
         barred = status < 500 and code in self._key_codes
         kind, next_step = _kind_of(401 if barred else 402 if unpaid else status, creating=creating)
@@ -257,6 +259,7 @@ def _multipart(boundary: str, fields: Mapping[str, str], filename: str) -> tuple
 def _new_client(base_url: str, headers: Mapping[str, str], *, keep_alive: int) -> httpx.Client:
     return httpx.Client(
         base_url=base_url,
+        trust_env=not is_loopback(base_url),  # a proxy would see, or answer, what is meant for this machine
         headers={"user-agent": "batchwerk", **headers},
         # A provider may check a large batch before it answers: reading gets the longest time-out.
         timeout=httpx.Timeout(connect=10.0, read=120.0, write=60.0, pool=60.0),
@@ -331,7 +334,7 @@ def _connection_errors(provider: str, mask: Mask, *, creating: bool) -> Iterator
 
 def _quoted(error: Exception, mask: Mask) -> str:
     """What an exception says, now without the key, also to those who look at the exception itself."""
-    error.args = (mask(str(error)),)
+    error.args = (printable(mask(str(error))),)
     return str(error) or type(error).__name__
 
 

@@ -24,6 +24,7 @@ from flows.report.figures import Figures
 from flows.report.forecast import estimate_run
 from flows.report.verdict import Ending
 from flows.settings import read_settings
+from flows.storage.roots import check_inside
 from flows.storage.state import StateDirectory
 
 log = logging.getLogger("batchwerk")
@@ -55,6 +56,7 @@ def cancel_output(output: Path) -> Figures:
 
 def _last_config(output: Path) -> RunConfig:
     """The parameters of the newest run, except that this waits for all batches and retries nothing."""
+    check_inside([output])
     state = StateDirectory(output)
     if state.read_run() is None:
         raise UsageError(f"{output} was not written by Batchwerk", next_step="pass the OUTPUT that was given to `run`")

@@ -14,6 +14,8 @@ import orjson
 import typer
 
 from blocks.errors import BatchwerkError, UsageError
+from blocks.printable import printable, printable_lines
+from blocks.trusted_hosts import keep_loopback_direct
 from flows.settings import PREFECT_DEFAULTS, Settings, cli_of, default_of, option_name, read_settings, show_default
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from flows.report.figures import Figures
 
 INTERRUPTED = 130  # exit status after Ctrl-C
+LONGEST_PATH = 4_096  # characters, as the system has it
 
 app = typer.Typer(
     name="batchwerk",
@@ -91,7 +94,8 @@ def run(*, json: bool, **given: Any) -> int:
     """Enrich INPUT into OUTPUT. Run the same command again to continue after an interruption."""
     from flows.preflight import check  # noqa: PLC0415  # heavy imports only when a command needs them
 
-    return _show(_run_flow(check(_read_options(given))), as_json=json)
+    settings = _read_options(given)
+    return _show(_run_flow(check(settings, typed=settings.base_url)), as_json=json)
 
 
 @app.command()
@@ -101,8 +105,9 @@ def plan(*, json: bool, **given: Any) -> int:
     from flows.preflight import check  # noqa: PLC0415
     from flows.report.preview import preview  # noqa: PLC0415
 
-    found = preview(check(_read_options(given)))
-    typer.echo(orjson.dumps(found.summary()).decode() if json else found.text())
+    settings = _read_options(given)
+    found = preview(check(settings, typed=settings.base_url))
+    _echo(orjson.dumps(found.summary()).decode() if json else found.text())
     return 0
 
 
@@ -112,7 +117,7 @@ def status(output: Output, json: Json = False) -> int:
     from flows.report.status import read_status  # noqa: PLC0415
 
     found = read_status(Path(output))
-    typer.echo(orjson.dumps(found.summary()).decode() if json else found.text())
+    _echo(orjson.dumps(found.summary()).decode() if json else found.text())
     return 0
 
 
@@ -135,7 +140,7 @@ def report(output: Output, json: Json = False) -> int:
         raise UsageError(f"{output} has no report yet", next_step="`batchwerk run` writes one when it ends")
     text = place.read_text(encoding="utf-8")
     # Joined without parsing, which would round the exact sums.
-    typer.echo("".join(line.strip() for line in text.splitlines()) if json else text.rstrip())
+    _echo("".join(line.strip() for line in text.split("\n")) if json else text.rstrip())
     return 0
 
 
@@ -158,15 +163,21 @@ def setup() -> int:
 
     for block in block_types():
         block.register_type_and_schema()
-        typer.echo(f"block type {block._block_type_slug}")
+        _echo(f"block type {block._block_type_slug}")
     for name in ensure_all_limits():
-        typer.echo(f"limits {name}")
+        _echo(f"limits {name}")
     return 0
+
+
+def _echo(text: str, *, err: bool = False) -> None:
+    """Print what may quote rows, providers, file names or the files of a state directory."""
+    typer.echo(printable_lines(text), err=err)
 
 
 def _set_prefect_defaults() -> None:
     for name, value in PREFECT_DEFAULTS.items():
         os.environ.setdefault(name, value)
+    keep_loopback_direct()  # Prefect's temporary server is on this machine
 
 
 def _run_flow(config: RunConfig) -> Figures:
@@ -187,12 +198,13 @@ def _run_flow(config: RunConfig) -> Figures:
 def _show(figures: Figures, *, as_json: bool) -> int:
     from flows.report.markdown import headline  # noqa: PLC0415
 
-    typer.echo(headline(figures), err=as_json)
+    _echo(headline(figures), err=as_json)
     if figures.message:
-        typer.echo(figures.message, err=True)
-    typer.echo(f"output: {figures.output}\nreport: batchwerk report {figures.output}", err=as_json)
+        _echo(figures.message, err=True)
+    output = printable(figures.output, LONGEST_PATH)
+    _echo(f"output: {output}\nreport: batchwerk report {output}", err=as_json)
     if as_json:
-        typer.echo(orjson.dumps(figures.summary()).decode())
+        _echo(orjson.dumps(figures.summary()).decode())
     return int(figures.exit)
 
 
@@ -212,11 +224,11 @@ def call(arguments: list[str]) -> int:
         return _fail(error, 2 if isinstance(error, UsageError) else 1, as_json=as_json)
     except typer.TyperException as error:
         if not arguments:  # the message is the help text
-            typer.echo(error.format_message(), err=True)
+            _echo(error.format_message(), err=True)
             return 2
         return _fail(_usage_error(error), 2, as_json=as_json)
     if status == INTERRUPTED:  # how typer reports KeyboardInterrupt
-        typer.echo("stopped; run the same command again to continue", err=True)
+        _echo("stopped; run the same command again to continue", err=True)
     return status
 
 
@@ -227,7 +239,7 @@ def _usage_error(error: typer.TyperException) -> UsageError:
 
 
 def _fail(error: BatchwerkError, status: int, *, as_json: bool) -> int:
-    typer.echo(f"batchwerk: {error}", err=True)
+    _echo(f"batchwerk: {error}", err=True)
     if as_json:
-        typer.echo(orjson.dumps({"error": error.message, "exit": status}).decode())
+        _echo(orjson.dumps({"error": error.message, "exit": status}).decode())
     return status

@@ -11,13 +11,16 @@ from pathlib import Path
 
 from blocks.connections import connection_for
 from blocks.errors import UsageError
+from blocks.printable import SHORT, printable, some_names
 from flows.domain.job import Job, parse_job
-from flows.domain.prompts import Prompt
+from flows.domain.prompts import SHOWN_COLUMNS, Prompt
 from flows.domain.schema import OutputSchema
 from flows.settings import Settings
 from flows.spec import Spec
 from flows.storage.output import STATUS_COLUMNS, OutputLayout
 from flows.storage.plan import Question
+from flows.storage.roots import check_inside
+from flows.storage.small_files import read_small_file
 from flows.storage.source import Source, identity_of
 from flows.storage.state import StateDirectory, check_belongs
 from flows.storage.where import check_condition
@@ -32,6 +35,7 @@ class RunConfig:
     question: Question
     layout: OutputLayout
     state: StateDirectory
+    typed: str | None = None  # the address that a person typed on a shell
 
     @property
     def source(self) -> Source:
@@ -39,15 +43,20 @@ class RunConfig:
         return self.question.source
 
 
-def check(settings: Settings) -> RunConfig:
-    """Check input, job, columns, provider, key and paths. Raises UsageError for the first problem."""
+def check(settings: Settings, *, typed: str | None = None) -> RunConfig:
+    """Check input, job, columns, provider, key and paths. Raises UsageError for the first problem.
+
+    `typed`: an address that a person typed on a shell, beside the key: it needs no other permission to have that.
+    """
+    check_inside([settings.job, settings.input, settings.output])
     job = _read_job(settings.job)
     schema = OutputSchema(job.output)
     source = Source.open(settings.input)
+    check_inside(file.path for file in source.files)
     prompt = Prompt(job.prompt, source.schema.names)
     _check_columns(job, schema, source)
     source.check_columns([*prompt.columns, *job.skip_empty])
-    connection = connection_for(settings.provider, settings.base_url, settings.options)
+    connection = connection_for(settings.provider, settings.base_url, settings.options, typed=typed)
     spec = Spec(job, settings.model or job.model, connection)
     shown_model = f"emulated:{spec.model}" if connection.emulated else spec.model
     layout = OutputLayout(schema, job.rename, shown_model, settings.compression, settings.row_group_rows)
@@ -66,17 +75,13 @@ def check(settings: Settings) -> RunConfig:
         limit=settings.limit,
         where=settings.where,
     )
-    return RunConfig(settings, spec, question, layout, state)
+    return RunConfig(settings, spec, question, layout, state, typed)
 
 
 def _read_job(path: Path) -> Job:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UsageError(f"the job file {path} does not exist", next_step="see data/jobs for examples") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the job file {path} can't be read: {error}") from error
-    return parse_job(text, path.name)
+    if not path.exists():
+        raise UsageError(f"the job file {path} does not exist", next_step="see data/jobs for examples")
+    return parse_job(read_small_file(path, "the job file"), path.name)
 
 
 def _check_columns(job: Job, schema: OutputSchema, source: Source) -> None:
@@ -84,12 +89,12 @@ def _check_columns(job: Job, schema: OutputSchema, source: Source) -> None:
     for name in job.skip_empty:
         if name not in names:
             raise UsageError(
-                f"`skip_empty` names a column {name!r} that the input does not have",
-                next_step=f"it has {', '.join(names)}",
+                f"`skip_empty` names a column {printable(name, SHORT)!r} that the input does not have",
+                next_step=f"it has {some_names(names, SHOWN_COLUMNS)}",
             )
     for name in job.rename:
         if name not in schema.fields and not name.startswith("_"):
-            raise UsageError(f"`rename` names an output column {name!r} that the job does not have")
+            raise UsageError(f"`rename` names an output column {printable(name, SHORT)!r} that the job does not have")
 
 
 def _check_new_columns(source: Source, layout: OutputLayout) -> None:

@@ -22,7 +22,7 @@ MOST_MODULES_AT_THE_TOP = 8  # of `flows`: what a newcomer sees first
 # For each folder (or module) of `flows`, what else of the project it may import. A prefix stands for all below it.
 SPEC_AND_PREFLIGHT = ("flows.spec", "flows.preflight")
 MAY_IMPORT = {
-    "flows.domain": ("blocks.batch", "blocks.errors"),
+    "flows.domain": ("blocks.batch", "blocks.errors", "blocks.printable"),
     "flows.storage": ("flows.domain", "blocks"),
     "flows.settings": ("flows.storage", "flows.domain", "blocks"),
     "flows.spec": ("flows.settings", "flows.preflight", "flows.storage", "flows.domain", "blocks"),

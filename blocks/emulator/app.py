@@ -16,7 +16,7 @@ from starlette.types import ExceptionHandler
 from blocks.emulator.dialects.dialect import Dialect
 from blocks.emulator.service.service import Service
 from blocks.emulator.service.store import Store
-from blocks.emulator.wire.calls import CallError, JsonResponse
+from blocks.emulator.wire.calls import CallError, JsonResponse, require_bearer
 from blocks.emulator.wire.middleware import AnswerHeaders, FailingCalls
 
 
@@ -68,7 +68,12 @@ def health(service: Service) -> dict[str, object]:
 
 
 def ledger(service: Service, request: Request) -> Response:
-    """What has been billed so far: totals, or with `?rows=1` each billed item as a line of JSON."""
+    """What has been billed so far: totals, or with `?rows=1` each billed item as a line of JSON.
+
+    Where there is a key it is needed here too: prompts and answers of a trial are nobody else's.
+    """
+    if service.options.key is not None:
+        require_bearer(request, service.options.key)
     service.settle_all()
     if request.query_params.get("rows") == "1":
         lines = (orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in service.store.ledger.rows())

@@ -4,8 +4,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, cast
 
@@ -15,6 +15,11 @@ from blocks.emulator.options import EmulatorOptions
 
 ROOT = Path(__file__).parents[2]  # where `blocks` is imported from
 STOP_SECONDS = 10
+ENVIRONMENT = {  # what Python and SQLite read: no key of a provider, no token of a service
+    *("PATH", "HOME", "LANG", "TZ", "TMPDIR", "TEMP", "TMP", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"),
+    *("PYTHONHOME", "PYTHONUSERBASE", "PYTHONNOUSERSITE", "PYTHONUTF8"),
+    *("PYTHONWARNINGS", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +42,33 @@ def running_emulator(options: EmulatorOptions | None = None) -> Iterator[Running
 
 
 def start_process(options: EmulatorOptions) -> subprocess.Popen[bytes]:
-    """Start it with a pipe as standard input, which closes when this process ends; a new session keeps Ctrl-C away."""
-    return subprocess.Popen(  # noqa: S603  # our own module and our own arguments
-        [sys.executable, "-P", "-m", "blocks.emulator", "--attached", *options.to_args()],
+    """Start it with a pipe as standard input, which closes when this process ends; a new session keeps Ctrl-C away.
+
+    The key goes through that pipe: every user of the machine can read arguments.
+    """
+    hidden = [] if options.key is None else ["--key-on-stdin"]
+    process = subprocess.Popen(  # noqa: S603  # our own module and our own arguments
+        [sys.executable, "-P", "-m", "blocks.emulator", "--attached", *hidden, *replace(options, key=None).to_args()],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(python_path())},
+        env=dict(_environment()),
     )
+    if options.key is not None:
+        pipe = cast("IO[bytes]", process.stdin)
+        with suppress(BrokenPipeError):  # it has ended already; why is on standard error
+            pipe.write(f"{options.key}\n".encode())
+            pipe.flush()
+    return process
 
 
-def python_path() -> list[str]:
-    """Where the subprocess finds this package."""
-    return [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+def _environment() -> Iterator[tuple[str, str]]:
+    """Modules come from this package's own folder first, and none from the current folder."""
+    for name, value in os.environ.items():
+        if name in ENVIRONMENT or name.startswith("LC_"):
+            yield name, value
+    inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    yield "PYTHONPATH", os.pathsep.join([str(ROOT), *(place for place in inherited if Path(place).is_absolute())])
 
 
 def wait_until_ready(process: subprocess.Popen[bytes]) -> RunningEmulator:

@@ -1,6 +1,7 @@
 """All options of the emulator in one frozen value, shared by the command line, the launcher and tests."""
 
 import argparse
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from difflib import get_close_matches
@@ -177,6 +178,7 @@ def argument_parser(prog: str) -> argparse.ArgumentParser:
         action="store_true",
         help="print the address as one line of JSON, and exit when standard input closes",
     )
+    parser.add_argument("--key-on-stdin", action="store_true", help="read the key from standard input: its first line")
     return parser
 
 
@@ -187,6 +189,8 @@ def parse_args(
     parser = argument_parser(prog)
     given = {name: value for name, value in vars(parser.parse_args(args)).items() if value is not None}
     attached = bool(given.pop("attached"))
+    if given.pop("key_on_stdin"):
+        given["key"] = sys.stdin.readline().removesuffix("\n")
     try:
         return EmulatorOptions.from_mapping(given), attached
     except ValueError as error:

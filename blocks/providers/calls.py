@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
+from urllib.parse import quote
 
 from blocks.batch import Answer, BatchPhase, BatchStatus, EncodedBatch, PollPlan
 from blocks.errors import BatchRefused, Complaint, UnknownOutcome
@@ -110,7 +111,7 @@ class Calls:
         self._http.close()
 
     def _path(self, kind: str, name: str = "") -> str:
-        return self.dialect.paths[kind].format(id=name)
+        return self.dialect.paths[kind].format(id=quote(name, safe=""))  # an id may come from a file
 
     def _create(self, path: str, order: Mapping[str, Any] | bytes, tag: str) -> str:
         """Create a batch from an order that fits into memory; this may not be done twice."""

@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from blocks.batch import RequestForm
 from blocks.errors import UsageError
+from blocks.printable import NAMES, SHORT, printable
 from flows.domain.keys import form_digest
 from flows.domain.schema import OutputSchema
 
@@ -25,7 +26,7 @@ class Job(BaseModel):
     system: str | None = None
     prompt: str = Field(min_length=1)
     output: dict[str, Any] | None = None
-    max_output_tokens: int | None = Field(default=None, gt=0)
+    max_output_tokens: int | None = Field(default=None, gt=0, lt=2**31)
     temperature: float | None = Field(default=None, ge=0, le=2)
     skip_empty: Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)] = ()
     rename: dict[str, str] = Field(default_factory=dict)  # output column → its name in the output
@@ -49,15 +50,21 @@ class Job(BaseModel):
         return form_digest(shared)
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML without aliases: a kilobyte of them stands for gigabytes."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Called by PyYAML for each value."""
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # the stubs have no types for it
+            raise yaml.composer.ComposerError(None, None, "aliases are not allowed", mark)
+        node: yaml.Node | None = super().compose_node(parent, index)
+        return node
+
+
 def parse_job(text: str, name: str) -> Job:
-    """The job in a YAML text; `name` is the file's, for messages."""
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f" (line {mark.line + 1})" if mark else ""
-        problem = getattr(error, "problem", None) or "it can't be parsed"
-        raise UsageError(f"invalid job file {name}: not valid YAML: {problem}{place}") from error
+    """The job in a YAML text; `name` is the file's, for messages, which quote no more of it than a few names."""
+    content = _parse_yaml(text, name)
     if not isinstance(content, dict):
         raise UsageError(
             f"invalid job file {name}: it does not contain a mapping of settings",
@@ -66,19 +73,34 @@ def parse_job(text: str, name: str) -> Job:
     try:
         return Job.model_validate(content)
     except ValidationError as error:
-        problems = "; ".join(_explain(problem["loc"], problem["type"], problem["msg"]) for problem in error.errors())
+        problems = [_explain(problem["loc"], problem["type"], problem["msg"]) for problem in error.errors()]
+        more = f"; and {len(problems) - NAMES} more" if len(problems) > NAMES else ""
         raise UsageError(
-            f"invalid job file {name}: {problems}",
+            f"invalid job file {name}: {'; '.join(problems[:NAMES])}{more}",
             next_step=f"allowed settings: {', '.join(Job.model_fields)}; see data/jobs for examples",
         ) from error
 
 
+def _parse_yaml(text: str, name: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506  # a safe loader
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" (line {mark.line + 1})" if mark else ""
+        problem = getattr(error, "problem", None) or "it can't be parsed"
+        if not isinstance(error, yaml.scanner.ScannerError | yaml.parser.ParserError | yaml.composer.ComposerError):
+            problem = "it holds something that no job file has"  # the error's own words quote it
+        raise UsageError(f"invalid job file {name}: not valid YAML: {printable(problem, 80)}{place}") from error
+    except (ValueError, RecursionError, OverflowError) as error:  # a number of 5,000 digits, the 31st of February
+        raise UsageError(f"invalid job file {name}: a value in it is out of all bounds") from error
+
+
 def _explain(place: tuple[int | str, ...], kind: str, message: str) -> str:
-    where = ".".join(map(str, place))
+    where = printable(".".join(map(str, place)), SHORT)
     match kind:
         case "missing":
             return f"`{where}` is missing"
         case "extra_forbidden":
             return f"`{where}` is not a known setting"
         case _:
-            return f"`{where}`: {message}"
+            return f"`{where}`: {printable(message)}"

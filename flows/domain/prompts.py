@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import StrictUndefined, TemplateSyntaxError, meta, nodes
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from blocks.errors import UsageError
+from blocks.printable import SHORT, printable, some_names
+from flows.domain.bounds import BoundedEnvironment, bounded, calling, has_loops, weight
 
+SHOWN_COLUMNS = 20  # of an input, in a message
 ROW = "row"  # how a template reaches columns whose names are not identifiers
 # Between renderings. No suffix of it is also a prefix, so it is found at the right place whatever text precedes it.
 SEPARATOR = "\x00\x1e\x1f"
@@ -39,7 +41,7 @@ class Unrenderable:
     reason: str
 
 
-class _Sandbox(ImmutableSandboxedEnvironment):
+class _Sandbox(BoundedEnvironment):
     def getattr(self, obj: Any, attribute: str) -> Any:
         """`row.copy` is the column `copy`, not the method that dicts have."""
         if isinstance(obj, dict) and attribute in obj:
@@ -53,18 +55,19 @@ def _shown(value: Any) -> Any:
         return value
     if value is None:
         return ""
-    if isinstance(value, Iterator) or (callable(value) and not isinstance(value, StrictUndefined)):
+    if isinstance(value, list | tuple | dict):
+        weight(value)
+    elif isinstance(value, Iterator) or (callable(value) and not isinstance(value, StrictUndefined)):
         raise TypeError(f"an expression yields a {type(value).__name__}, not text; a `| join` or `()` may be missing")
     return value
 
 
-def _environment() -> ImmutableSandboxedEnvironment:
+def _environment() -> _Sandbox:
     environment = _Sandbox(
         undefined=StrictUndefined,
         keep_trailing_newline=True,  # a prompt is sent exactly as it was written
         finalize=_shown,
     )
-    del environment.filters["random"]
     del environment.globals["lipsum"]
     return environment
 
@@ -74,14 +77,16 @@ class Prompt:
 
     def __init__(self, source: str, available: Sequence[str]) -> None:
         self._environment = _environment()
+        self._source = source
         for name in available:
             self._environment.globals.pop(name, None)  # a column `range` is the column
         try:
             self._tree = self._environment.parse(source)
-            self._single = self._environment.from_string(source)
+            self._single = self._environment.from_string(bounded(self._environment.parse(source)))
         except TemplateSyntaxError as error:
+            problem = printable(error.message or "", 2 * SHORT)
             raise UsageError(
-                f"the prompt is not a valid template: {error.message} (line {error.lineno})",
+                f"the prompt is not a valid template: {problem} (line {error.lineno})",
                 next_step="fix `prompt` in the job file; it is a Jinja template",
             ) from error
         self._direct, self._through_row = self._names_used(available)
@@ -109,6 +114,7 @@ class Prompt:
     def _render_one(self, row: tuple[Any, ...]) -> str | Unrenderable:
         values = dict(zip(self.columns, row, strict=True))
         context = {name: values[name] for name in self._direct} | {ROW: values}
+        self._environment.begin()
         try:
             return self._single.render(context)
         except Exception as error:  # noqa: BLE001  # see above; the row comes out with this reason
@@ -145,7 +151,9 @@ class Prompt:
         names = [*self._direct, *([ROW] if self._through_row else [])]
         targets: list[nodes.Expr] = [nodes.Name(name, "store") for name in names]
         target = targets[0] if len(targets) == 1 else nodes.Tuple(targets, "store")
-        body = [*self._tree.body, nodes.Output([nodes.TemplateData(SEPARATOR)])]
+        tree = bounded(self._environment.parse(self._source))
+        begin = [nodes.ExprStmt(calling("begin", []))] if has_loops(tree) else []
+        body = [*begin, *tree.body, nodes.Output([nodes.TemplateData(SEPARATOR)])]
         loop = nodes.For(target, nodes.Name(_ROWS, "load"), body, [], None, False)  # noqa: FBT003  # Jinja's node
         try:
             return self._environment.from_string(nodes.Template([loop], lineno=1))
@@ -177,9 +185,10 @@ def _fixed_name(node: nodes.Node) -> str | None:
 
 
 def _unknown_column(name: str, available: Sequence[str]) -> tuple[str]:
-    close = difflib.get_close_matches(name, available, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return (f"the prompt uses a column {name!r} that the input does not have{hint} (it has: {', '.join(available)})",)
+    close = difflib.get_close_matches(name[:SHORT], available[:1_000], n=1)
+    hint = f"; did you mean {printable(close[0], SHORT)!r}?" if close else ""
+    has = some_names(available, SHOWN_COLUMNS)
+    return (f"the prompt uses a column {printable(name, SHORT)!r} that the input does not have{hint} (it has: {has})",)
 
 
 def blank(value: Any) -> bool:

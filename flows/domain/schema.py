@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +12,7 @@ import jsonschema_rs
 import orjson
 
 from blocks.errors import UsageError
+from blocks.printable import SHORT, printable
 
 INT64 = range(-(2**63), 2**63)
 PLAIN = "answer"  # the column of a job without an output schema
@@ -63,9 +63,10 @@ class OutputSchema:
             # References first: validating the schema would fetch remote ones.
             self._validator = jsonschema_rs.validator_for(self.schema, retriever=_no_network)
             jsonschema_rs.meta.validate(self.schema)
-        except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
+            orjson.dumps(self.schema)  # a number of more than 64 bits can't be sent
+        except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError, TypeError) as error:
             raise UsageError(
-                f"`output` is not a valid JSON Schema: {str(error).splitlines()[0]}",
+                f"`output` is not a valid JSON Schema: {_problem(error)}",
                 next_step="fix `output` in the job file; see https://json-schema.org/understanding-json-schema",
             ) from error
         self.fields = {name: field_type(node) for name, node in self.schema["properties"].items()}
@@ -101,6 +102,16 @@ class OutputSchema:
         return "the answer does not match the schema"
 
 
+def _problem(error: Exception) -> str:
+    """What is wrong with a schema, and where; of its values little more than a word is quoted."""
+    said = printable(str(error).split("\n", 1)[0], 2 * SHORT)
+    if "retrieving it failed" in str(error):
+        return f"{said}; only references inside the schema are followed"
+    if isinstance(error, jsonschema_rs.ValidationError) and error.instance_path:
+        return f"{printable('/'.join(map(str, error.instance_path)), 2 * SHORT)}: {said}"
+    return said
+
+
 def _whole_schema(output: Mapping[str, Any]) -> dict[str, Any]:
     if not output:
         raise UsageError(
@@ -113,8 +124,8 @@ def _whole_schema(output: Mapping[str, Any]) -> dict[str, Any]:
     for name, node in output.items():
         if not isinstance(node, Mapping | bool):
             raise UsageError(
-                f"`output` field {name!r} is not a JSON Schema: {node!r}",
-                next_step=f"write it as a map, for example `{name}: {{type: string}}`",
+                f"`output` field {printable(str(name), SHORT)!r} is not a JSON Schema",
+                next_step=f"write it as a map, for example `{printable(str(name), SHORT)}: {{type: string}}`",
             )
     return {"type": "object", "properties": dict(output), "required": list(output)}
 
@@ -135,7 +146,7 @@ def _no_network(uri: str) -> Any:
     raise ValueError(f"the schema refers to {uri}; only references inside the schema are followed")
 
 
-_FENCE = re.compile(r"^\s*```[a-zA-Z]*\s*\n(.*?)\n?\s*```\s*$", re.DOTALL)
+_FENCE = "```"
 
 
 def _loads(text: str) -> Any:
@@ -143,9 +154,18 @@ def _loads(text: str) -> Any:
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
-        if (fenced := _FENCE.match(text)) is None:
+        if (fenced := _unfenced(text)) is None:
             raise
-        return orjson.loads(fenced.group(1))
+        return orjson.loads(fenced)
+
+
+def _unfenced(text: str) -> str | None:
+    """What stands inside a code fence; None without one. No regular expression: answers may be long and odd."""
+    opening, _, rest = text.strip().partition("\n")
+    language = opening.removeprefix(_FENCE).strip()
+    if not opening.startswith(_FENCE) or not rest.endswith(_FENCE):
+        return None
+    return rest.removesuffix(_FENCE) if not language or (language.isascii() and language.isalpha()) else None
 
 
 def field_type(schema: Any) -> FieldType:

@@ -11,7 +11,7 @@ from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 
 from flows.orchestration.server import PrefectServer
 from flows.report.figures import Figures
-from flows.report.markdown import cost_table, markdown
+from flows.report.markdown import code, cost_table, markdown
 from flows.report.progress import Progress, Watcher, in_background, thinned
 
 UPDATE_EVERY = 10.0  # seconds
@@ -29,7 +29,7 @@ def publish_artifacts(server: PrefectServer, figures: Figures, flow_run: UUID | 
         (f"report-{name}", "markdown", "Report", markdown(figures)),
     ):
         made = ArtifactCreate(
-            key=key, type=kind, description=f"{what} of {figures.output}", data=data, flow_run_id=flow_run
+            key=key, type=kind, description=f"{what} of {code(figures.output)}", data=data, flow_run_id=flow_run
         )
         server.ask(lambda client, made=made: client.create_artifact(made))  # type: ignore[misc]
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from blocks.printable import SHOWN, printable
 from flows.domain.money import show_usd
 from flows.report.figures import Figures
 from flows.storage.output import FAILED, OK, PENDING, SKIPPED
 
 MAX_BATCHES = 200  # lines of the batch table; report.json has all
+LONGEST_MESSAGE = 2_000  # characters
 
 
 def headline(figures: Figures) -> str:
@@ -43,13 +45,19 @@ def markdown(figures: Figures) -> str:
     return "\n".join(_lines(figures)) + "\n"
 
 
+def code(text: object, most: int = SHOWN) -> str:
+    """A text of others as code: no character of it is markup then, not even in the cell of a table."""
+    shown = printable(str(text), most).replace("`", "'").replace("|", "/").strip()
+    return f"`{shown}`" if shown else ""
+
+
 def _lines(figures: Figures) -> Iterator[str]:
-    yield f"# {figures.job}: {figures.output}"
+    yield f"# {code(figures.job)}: {code(figures.output)}"
     yield ""
     yield f"{headline(figures)}."
     if figures.message:
         yield ""
-        yield f"**Not complete:** {figures.message}"
+        yield f"**Not complete:** {code(' '.join(figures.message.split()), LONGEST_MESSAGE)}"
     if figures.emulated:
         yield ""
         yield "The embedded emulator answered: it is not a model, its answers mean nothing, and nothing was billed."
@@ -80,7 +88,7 @@ def _rows(figures: Figures) -> Iterator[str]:
 
 def _costs(figures: Figures) -> Iterator[str]:
     yield ""
-    yield f"## Cost ({figures.model} at {figures.provider})"
+    yield f"## Cost ({code(figures.model)} at {code(figures.provider)})"
     yield ""
     yield "| | USD | |"
     yield "| --- | ---: | --- |"
@@ -102,9 +110,8 @@ def _batches(figures: Figures) -> Iterator[str]:
     for line in figures.table[-MAX_BATCHES:]:
         times = " | ".join(_seconds(line[f"{name}_seconds"]) for name in ("sending", "provider", "collecting"))
         cost = show_usd(line["cost_usd"]) if line["state"] == "collected" else ""
-        note = str(line["note"]).replace("|", "/")
         counts = f"{line['requests']:,} | {line['ok']:,}"
-        yield f"| {line['batch']} | {line['state']} | {counts} | {cost} | {times} | {note} |"
+        yield f"| {line['batch']} | {line['state']} | {counts} | {cost} | {times} | {code(line['note'])} |"
     if len(figures.table) > MAX_BATCHES:
         yield f"\nThe last {MAX_BATCHES} of {len(figures.table):,} batches; report.json has all."
 

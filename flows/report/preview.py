@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from blocks.printable import printable, printable_lines
 from flows.domain.estimate import Estimate
 from flows.domain.ledger import replay
 from flows.domain.money import show_usd
@@ -20,6 +21,8 @@ from flows.storage.journal import read_events
 from flows.storage.plan import Plan, checked_generations, read_plan, wanted_requests
 from flows.storage.planner import make_plan
 from flows.storage.requests import FrozenRequests
+
+SHOWN_PROMPT = 10_000  # characters of the first prompt
 
 
 @dataclass(frozen=True)
@@ -60,17 +63,19 @@ class Preview:
             f"rows       {plan.rows:,} of {plan.total_rows:,} ({plan.skipped:,} skipped{unsendable})",
             f"requests   {plan.requests:,} distinct ({plan.duplicates:,} rows share another row's)",
             f"to send    {estimate.requests:,}, batches: {self.batches:,}",
-            f"tokens     about {estimate.input_tokens:,} in, {estimate.output_tokens:,} out ({self.model})",
+            f"tokens     about {estimate.input_tokens:,} in, {estimate.output_tokens:,} out ({printable(self.model)})",
             f"cost       about {show_usd(estimate.cost)}, {show_usd(estimate.single_cost)} as single requests",
         ]
         if plan.first_problem is not None:
-            lines.insert(1, f"           {plan.first_problem}")
+            lines.insert(1, f"           {printable(plan.first_problem)}")
         if estimate.cost is None:
             lines[-1] = "cost       unpriced: this model is not in the price table"
         if self.emulated:
             lines.append("           the emulator answers; nothing is billed")
         if plan.first_prompt is not None:
-            lines += ["", "first prompt:", plan.first_prompt]
+            lines += ["", "first prompt:", printable_lines(plan.first_prompt[:SHOWN_PROMPT])]
+            if len(plan.first_prompt) > SHOWN_PROMPT:
+                lines.append(f"… and {len(plan.first_prompt) - SHOWN_PROMPT:,} characters more")
         return "\n".join(lines)
 
 

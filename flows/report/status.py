@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from blocks.errors import UsageError
+from blocks.printable import printable
 from flows.domain.batches import State
 from flows.domain.ledger import Ledger, replay
 from flows.domain.money import show_usd
@@ -48,8 +49,8 @@ class Status:
         rows = ", ".join(f"{count:,} {status}" for status, count in found["statuses"].items()) or "not published yet"
         return "\n".join(
             [
-                f"output     {self.output}{'' if found['complete'] else ' (not complete)'}",
-                f"input      {found['input']}",
+                f"output     {printable(str(self.output))}{'' if found['complete'] else ' (not complete)'}",
+                f"input      {printable(str(found['input']))}",
                 f"rows       {rows}",
                 f"requests   {found['requests']:,} in total, {found['with_provider']:,} with the provider now",
                 f"batches    {batches}",

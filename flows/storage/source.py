@@ -14,14 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from blocks.errors import UsageError
-from flows.storage.tables import ahead, fitting_rows
+from flows.storage.tables import ahead
+from flows.storage.windows import check_pages, windows_of
 
-WINDOW_BYTES = 8 * 1024 * 1024  # uncompressed; what one window of rows may take in memory
-WINDOW_ROWS = 8_192
 _FOOTER_BYTES = 64 * 1024
 _NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"  # how Hive writes null
 _TABLE_FORMATS = {"_delta_log/*": "Delta", ".hoodie/*": "Hudi", "metadata/*.metadata.json": "Iceberg"}  # by their logs
-_PEEKED_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -33,12 +31,13 @@ class SourceFile:
     schema: pa.Schema
     rows: int
     identity: str  # size, modification time and footer hash: changes when the file does
-    bytes_per_row: Mapping[str, float]  # uncompressed, by top-level column
     partition: Mapping[str, str | None]  # values in the names of its folders, `key=value`
 
     @classmethod
     def open(cls, path: Path, name: str) -> SourceFile:
         """Read a file's footer. Raises UsageError for anything that is not a readable Parquet file."""
+        if not path.is_file():  # a named pipe would be waited for
+            raise UsageError(f"{path} is not a regular file", next_step="give a .parquet file")
         try:
             with pq.ParquetFile(path) as file:
                 metadata = file.metadata
@@ -49,34 +48,21 @@ class SourceFile:
                 next_step="give a .parquet file, for example one that pandas.DataFrame.to_parquet wrote",
             ) from error
         _check_names(path, schema.names)
-        sizes = _bytes_per_row(metadata, schema.names)
+        check_pages(path, metadata)
         partition = {key: value for key, value in _partition(name).items() if key not in schema.names}
-        return cls(path, name, schema, metadata.num_rows, identity_of(path), sizes, partition)
-
-    def window_rows(self, columns: Sequence[str] | None = None) -> int:
-        """How many rows of these columns fit into a window, by the footer."""
-        names = self.schema.names if columns is None else columns
-        width = sum(self.bytes_per_row.get(name, 0.0) for name in names)
-        return max(1, min(WINDOW_ROWS, int(WINDOW_BYTES / max(width, 1.0))))
+        return cls(path, name, schema, metadata.num_rows, identity_of(path), partition)
 
     def windows(self, columns: Sequence[str] | None = None, limit: int | None = None) -> Iterator[pa.Table]:
         """The rows in order, a window at a time; none for no rows. `columns` may include partition keys."""
         left = self.rows if limit is None else min(limit, self.rows)
         own = None if columns is None else [name for name in columns if name not in self.partition]
         with pq.ParquetFile(self.path, pre_buffer=False) as file:
-            for batch in ahead(file.iter_batches(self._fitting_rows(file, own), columns=own, use_threads=False)):
+            for window in ahead(windows_of(self.path, file, own)):
                 if left <= 0:
                     return
-                table = pa.Table.from_batches([batch[:left]])
+                table = window.slice(0, left)
                 left -= table.num_rows
                 yield table if columns is None else self._with_partition(table, columns)
-
-    def _fitting_rows(self, file: pq.ParquetFile, columns: Sequence[str] | None) -> int:
-        """Rows of a window, by the footer and by the first rows: the footer counts a repeated text once."""
-        rows = self.window_rows(columns)
-        for batch in file.iter_batches(_PEEKED_ROWS, columns=columns, use_threads=False):
-            return min(rows, fitting_rows(pa.Table.from_batches([batch]), WINDOW_BYTES))
-        return rows
 
     def _with_partition(self, table: pa.Table, columns: Sequence[str]) -> pa.Table:
         for name in columns:
@@ -195,6 +181,8 @@ def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
 def identity_of(path: Path) -> str:
     """Size, modification time, and a hash of the end of the file, which holds the Parquet footer."""
     stat = path.stat()
+    if not path.is_file():
+        return "no file"
     with path.open("rb") as file:
         file.seek(max(0, stat.st_size - _FOOTER_BYTES))
         footer = blake2b(file.read(), digest_size=8).hexdigest()
@@ -237,21 +225,3 @@ def _check_names(path: Path, names: Sequence[str]) -> None:
     for name in names:
         if names.count(name) > 1:
             raise UsageError(f"the input {path} has two columns named {name!r}", next_step="rename one of them")
-
-
-def _bytes_per_row(metadata: pq.FileMetaData, names: Sequence[str]) -> dict[str, float]:
-    """Mean uncompressed bytes per row, by top-level column."""
-    sizes: dict[str, float] = {}
-    for group in range(metadata.num_row_groups):
-        row_group = metadata.row_group(group)
-        for index in range(row_group.num_columns):
-            column = row_group.column(index)
-            path = column.path_in_schema
-            name = path if path in names else _top_level(path, names)
-            sizes[name] = sizes.get(name, 0.0) + column.total_uncompressed_size
-    return {name: size / max(1, metadata.num_rows) for name, size in sizes.items()}
-
-
-def _top_level(path: str, names: Sequence[str]) -> str:
-    """The column that a nested value belongs to; names may contain dots."""
-    return max((name for name in names if path.startswith(f"{name}.")), key=len, default=path)

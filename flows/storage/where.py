@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import duckdb
 import numpy as np
 
@@ -11,12 +15,14 @@ from flows.storage.sql import escape_path, quote_name, quote_text
 from flows.storage.tables import Numbers
 
 NOT_SELECTED = "not selected by --where"
+CHECK_SECONDS = 20.0  # for a look at a condition; no row is read
+SECONDS = 600.0  # for all rows: minutes are enough for a hundred million of them
 
 
 def selected_rows(source: Source, where: str) -> Numbers:
     """The numbers of the rows for which the condition holds, ascending. Raises UsageError for an invalid condition."""
     found, offset = [np.zeros(0, dtype=np.int64)], 0
-    with _reading_only(source) as db:
+    with _reading_only(source) as db, _deadline(db, SECONDS):
         for file in source.files:
             found.append(_query(db, file, where) + offset)
             offset += file.rows
@@ -25,8 +31,27 @@ def selected_rows(source: Source, where: str) -> Numbers:
 
 def check_condition(source: Source, where: str) -> None:
     """Raises UsageError for an invalid condition on the columns of the input; reads no row."""
-    with _reading_only(source) as db:
+    with _reading_only(source) as db, _deadline(db, CHECK_SECONDS):
         _query(db, source.files[0], where, limit=0)
+
+
+@contextmanager
+def _deadline(db: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[None]:
+    """A condition that has no end is given up. Raises UsageError."""
+    timer = threading.Timer(seconds, db.interrupt)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except UsageError as error:
+        if not isinstance(error.__cause__, duckdb.InterruptException):
+            raise
+        raise UsageError(
+            f"the --where condition was not evaluated within {seconds:g} seconds",
+            next_step="write a simpler one, without a sub-query that counts or repeats",
+        ) from error
+    finally:
+        timer.cancel()
 
 
 def _reading_only(source: Source) -> duckdb.DuckDBPyConnection:

@@ -317,7 +317,7 @@ class Ends:
         return Path(orjson.loads(self._told("/emulator/health"))["state"])
 
     def _told(self, path: str) -> bytes:
-        return call(self.emulator, "GET", path)[2]
+        return call(self.emulator, "GET", path, headers={"authorization": f"Bearer {KEY}"})[2]
 
 
 def client_of(way: Way, base_url: str, key: str = KEY, **options: Any) -> BatchProvider:

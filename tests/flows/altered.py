@@ -14,11 +14,11 @@ def counting_checks(*arguments: str) -> None:
 
     calls, check = [], preflight.check
 
-    def counting(settings: Any) -> Any:
+    def counting(settings: Any, **more: Any) -> Any:
         calls.append(settings)
-        return check(settings)
+        return check(settings, **more)
 
-    preflight.check = enrich.check = counting  # type: ignore[attr-defined]  # imported there
+    preflight.check = enrich.check = counting  # type: ignore[assignment, attr-defined]  # imported there
     try:
         main(*arguments)
     finally:

@@ -37,7 +37,7 @@ def prefect(*arguments: str, env: dict[str, str]) -> subprocess.CompletedProcess
 class PrefectProcess:
     """A server on one port and one database, which can go away and come back."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, csrf: bool = False) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}/api"
@@ -45,6 +45,7 @@ class PrefectProcess:
             **{name: value for name, value in PREFECT_DEFAULTS.items() if "SERVER" in name},
             "PREFECT_HOME": str(home),
             "PREFECT_API_URL": self.url,
+            "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": str(csrf).lower(),
         }
         self._home = home
         self._process: subprocess.Popen[bytes] | None = None
@@ -71,9 +72,9 @@ class PrefectProcess:
 
 
 @contextmanager
-def prefect_server(home: Path) -> Iterator[dict[str, str]]:
-    """Starts a server and yields the environment that leads to it."""
-    server = PrefectProcess(home)
+def prefect_server(home: Path, *, csrf: bool = False) -> Iterator[dict[str, str]]:
+    """Starts a server and yields the environment that leads to it; without `csrf` tests may call it by hand."""
+    server = PrefectProcess(home, csrf=csrf)
     try:
         server.start()
         yield server.env

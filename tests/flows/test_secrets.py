@@ -247,7 +247,7 @@ def test_a_key_that_can_be_none_is_refused_and_not_shown(
     """It was copied wrongly, but most of it is right."""
     key = KEYS[provider]
     if "\x00" in spoilt:
-        monkeypatch.setattr("blocks.clients._key", lambda _: SecretStr(spoilt.format(key)))
+        monkeypatch.setattr("blocks.clients._key", lambda *_: SecretStr(spoilt.format(key)))
         monkeypatch.setenv(PROVIDERS[provider].key_variable, "x")
     else:
         monkeypatch.setenv(PROVIDERS[provider].key_variable, spoilt.format(key))

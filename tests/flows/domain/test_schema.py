@@ -1,6 +1,9 @@
 """The shape of answers: columns from a JSON Schema, and what is rejected."""
 
 import socket
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +15,7 @@ from blocks.errors import UsageError
 from flows.domain.schema import PLAIN, FieldType, ListOf, OutputSchema, Scalar, Struct, field_type
 from flows.storage.results import answer_type
 
+ROOT = Path(__file__).parents[3]
 STRING, INT64, DOUBLE, BOOL, JSON = (Scalar(name) for name in ("string", "int64", "double", "bool", "json"))
 
 
@@ -98,6 +102,18 @@ def test_an_answer_becomes_typed_values(field: Any, answer: str, expected: Any) 
     assert read(field, answer) == (expected, "")
 
 
+@pytest.mark.parametrize("answer", ["```" + "\n" * 100_000, "```a" + " \n" * 100_000 + "x", "\n" * 100_000 + "```"])
+def test_an_answer_of_line_breaks_is_judged_at_once(answer: str) -> None:
+    """Whoever looks for a code fence step by step would look for hours; the process is stopped long before."""
+    program = (
+        "import sys; from flows.domain.schema import OutputSchema;"
+        "print(OutputSchema({'a': {'type': 'string'}}).read(sys.stdin.read())[1])"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=ROOT, input=answer, capture_output=True, text=True, timeout=60, check=True)
+    assert "not JSON" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("field", "answer", "reason"),
     [
@@ -151,6 +167,7 @@ def test_without_a_schema_the_text_is_the_answer() -> None:
         ({"a": {"type": "string", "minLength": -1}}, "-1"),
         ({"a": {"type": "string", "pattern": "["}}, "regex"),
         ({"a": {"$ref": "#/nowhere"}}, "nowhere"),
+        ({"a": {"type": "integer", "minimum": 10**40}}, "valid JSON Schema"),
         ({"a": {"type": "object", "properties": {1: {"type": "string"}}}}, "valid JSON Schema"),
         ({"a": {"enum": [{1, 2}]}}, "valid JSON Schema"),
         ({"a": {"type": "string", "enum": [True, False]}}, "quotes"),

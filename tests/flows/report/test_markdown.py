@@ -38,7 +38,7 @@ def test_the_report_of_a_run_has_its_figures(faulty: Reported) -> None:
         assert cells(text, status) == [status, str(figures.rows[status])]
     assert cells(text, "pending") == ["pending", "0"]
     assert cells(text, "all") == ["all", "68"]
-    assert f"**Not complete:** {figures.rows['failed']} of 68 rows failed" in text
+    assert f"**Not complete:** `{figures.rows['failed']} of 68 rows failed" in text
     assert "60 distinct requests (5 rows share another row's, 0 were answered before this run)" in text
     tokens_in, tokens_out = faulty.emulator("SELECT sum(input_tokens), sum(output_tokens) FROM billed")
     assert f"Tokens of this run: {tokens_in:,} in, {tokens_out:,} out." in text
@@ -98,8 +98,24 @@ def test_a_batch_that_was_not_collected_has_no_cost_and_no_times() -> None:
     """Its cells are empty, and its note can't break the table."""
     failed = line(7, state="failed", ok=0, cost_usd=None, provider_seconds=None, collecting_seconds=None, note="a | b")
     assert batch_lines(markdown(figures_with(table=[failed]))) == [
-        ["7", "failed", "10", "0", "", "0.1", "", "", "a / b"]
+        ["7", "failed", "10", "0", "", "0.1", "", "", "`a / b`"]
     ]
+
+
+FORGED = "x\n# All is well\n\n![beacon](http://198.51.100.1/x.png) [pay here](http://198.51.100.1) <b>`| y | z |\x1b[2J"
+
+
+def test_what_others_wrote_is_no_markup(faulty: Reported) -> None:
+    """A provider's text, a name or a path forges no heading, image, link, row or escape sequence."""
+    forged = {"message": FORGED, "job": FORGED, "model": FORGED, "provider": FORGED, "output": FORGED}
+    text = markdown(figures_with(**forged, table=[line(1, note=FORGED)]))
+    plain = markdown(figures_with(message="m", table=[line(1, note="n")]))
+    assert len(text.splitlines()) == len(plain.splitlines())
+    assert text.replace("\n", "").isprintable()
+    outside = "".join(text.split("`")[::2])  # what is no code
+    assert "198.51.100.1" in text
+    assert not any(sign in outside for sign in ("198.51.100.1", "![", "](", "<b>", "All is well"))
+    assert len(batch_lines(text)[0]) == len(batch_lines(plain)[0])
 
 
 def test_a_selection_is_told_from_the_whole_input() -> None:

@@ -99,3 +99,18 @@ def test_the_model_of_the_call_is_shown(tmp_path: Path) -> None:
     assert usual.estimate.cost is not None
     assert other.estimate.cost is not None
     assert other.estimate.cost * 400 == usual.estimate.cost * 21  # 0.21 and 4 USD per million tokens
+
+
+def test_a_row_that_commands_the_terminal_is_only_shown(tmp_path: Path) -> None:
+    """The first prompt keeps its lines, the first problem is one line, and neither holds an escape sequence."""
+    text = previewed(tmp_path, ["\x1b]0;title\x07good\nsecond line"]).text()
+    assert text.endswith("first prompt:\nReview: \\u001b]0;title\\u0007good\nsecond line")
+    lines = shown(plan=plan_with(first_problem="\x1b[2J\nbatchwerk: done"), model="\x1b[31mm")
+    assert lines[1] == "           \\u001b[2J\\nbatchwerk: done"
+    assert all(line.isprintable() for line in lines)
+
+
+def test_only_the_beginning_of_a_long_prompt_is_shown() -> None:
+    """The rest is counted."""
+    lines = shown(plan=plan_with(first_prompt="x" * 30_000))
+    assert lines[-2:] == ["x" * 10_000, "… and 20,000 characters more"]

@@ -72,3 +72,19 @@ def test_a_condition_lists_no_folder(tmp_path: Path) -> None:
     source = Source.open(parquet(tmp_path / "in.parquet", {"text": ["a"]}))
     with pytest.raises(UsageError, match="invalid --where condition"):
         selected_rows(source, "(SELECT count(*) FROM glob('/etc/*')) > 0")
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "(SELECT count(*) FROM range(100000000000) a, range(100000000000) b WHERE a.range % 7 = b.range % 11) > stars",
+        "(WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) SELECT max(n) FROM t) > stars",
+    ],
+)
+def test_a_condition_without_end_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """With a sentence that says so; the process is not held for ever."""
+    monkeypatch.setattr("flows.storage.where.SECONDS", 0.3)
+    source = Source.open(parquet(tmp_path / "in.parquet", {"text": ["a"], "stars": [1]}))
+    with pytest.raises(UsageError, match=r"not evaluated within 0\.3 seconds"):
+        selected_rows(source, where)
+    assert selected_rows(source, "stars = 1").tolist() == [0]
