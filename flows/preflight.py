@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from blocks.connections import connection_for
+from blocks.connections import connection_for, key_options
 from blocks.errors import UsageError
 from flows.domain.job import Job, parse_job
 from flows.domain.prompts import Prompt
@@ -59,7 +59,7 @@ def check(settings: Settings) -> RunConfig:
     question = Question(
         source=source,
         prompt=prompt,
-        digest=job.digest(spec.form, connection.endpoint),
+        digest=job.digest(spec.form, connection.endpoint, key_options(connection)),
         codec=spec.codec,
         skip_empty=job.skip_empty,
         max_request_bytes=spec.limits.max_request_bytes,

@@ -24,7 +24,13 @@ ENTRY = ProviderEntry(
     client=OpenAI,
     codec=OpenAICodec,
     options=(
-        Option("endpoint", "The endpoint that each request of a batch calls.", (CHAT, RESPONSES), in_codec=True),
+        Option(
+            "endpoint",
+            "The endpoint that each request of a batch calls.",
+            (CHAT, RESPONSES),
+            in_codec=True,
+            in_key=True,
+        ),
         SETTLE,
     ),
 )
