@@ -75,7 +75,7 @@ class OpenAICodec(ChatCodec):
 
     def __init__(self, form: RequestForm, endpoint: str = CHAT) -> None:
         before, after = _chat_body(form) if endpoint == CHAT else _responses_body(form)
-        super().__init__(form, b'","method":"POST","url":%b,"body":%b' % (orjson.dumps(endpoint), before), after)
+        super().__init__(b'","method":"POST","url":%b,"body":%b' % (orjson.dumps(endpoint), before), after)
 
 
 def _chat_body(form: RequestForm) -> tuple[bytes, dict[str, Any]]:
