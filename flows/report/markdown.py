@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flows.domain.money import show_usd
+from flows.domain.money import show_cost, show_usd
 from flows.report.figures import Figures
 from flows.storage.output import FAILED, OK, PENDING, SKIPPED
 
@@ -18,7 +18,18 @@ def headline(figures: Figures) -> str:
     parts += [f"{rows[name]:,} {name}" for name in (FAILED, SKIPPED, PENDING) if rows.get(name)]
     cost = show_usd(figures.money.this_call)
     would = "would have cost" if figures.emulated else "cost"
-    return f"{', '.join(parts)}; this run sent {figures.attempts:,} requests, its answers {would} {cost}"
+    sent = f"this run sent {figures.attempts:,} requests, its answers {would} {cost}"
+    return f"{', '.join(parts)}; {sent}{_of_the_other_kind(figures)}"
+
+
+def _of_the_other_kind(figures: Figures) -> str:
+    """What a run collected of another one, if that was a trial and this is not, or the reverse."""
+    if figures.money.other_call == 0:
+        return ""
+    cost = show_usd(figures.money.other_call)
+    if figures.emulated:
+        return f"; it also collected answers of a real provider, which cost {cost}"
+    return f"; it also collected answers of the emulator, which would have cost {cost} and were not billed"
 
 
 def cost_table(figures: Figures) -> list[dict[str, str]]:
@@ -35,6 +46,11 @@ def cost_table(figures: Figures) -> list[dict[str, str]]:
         ("spent on useless answers", money.rejected, "billed, but invalid, cut off or refused"),
         ("spent on rows that left the input", money.elsewhere, ""),
     ]
+    if money.other_total != 0:
+        if figures.emulated:
+            lines.append(("billed by real providers", money.other_total, "in no other line"))
+        else:
+            lines.append(("the emulator's answers", money.other_total, "would have cost this; in no other line"))
     return [{"what": what, "usd": show_usd(pico), "note": note} for what, pico, note in lines]
 
 
@@ -101,7 +117,7 @@ def _batches(figures: Figures) -> Iterator[str]:
     yield "| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |"
     for line in figures.table[-MAX_BATCHES:]:
         times = " | ".join(_seconds(line[f"{name}_seconds"]) for name in ("sending", "provider", "collecting"))
-        cost = show_usd(line["cost_usd"]) if line["state"] == "collected" else ""
+        cost = show_cost(line["cost_usd"], emulated=line["emulated"]) if line["state"] == "collected" else ""
         note = str(line["note"]).replace("|", "/")
         counts = f"{line['requests']:,} | {line['ok']:,}"
         yield f"| {line['batch']} | {line['state']} | {counts} | {cost} | {times} | {note} |"

@@ -10,7 +10,7 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from flows.domain.money import show_usd
+from flows.domain.money import show_cost
 from flows.engine.run import Run
 
 log = logging.getLogger("batchwerk")
@@ -28,13 +28,19 @@ class Progress:
     with_provider: int  # requests
     spent: int | None  # pico-dollars, this output
     seconds_left: float | None
+    emulated: bool = False  # whether `spent` is what the emulator's answers would have cost
+
+    @property
+    def cost(self) -> str:
+        """What was spent, in words."""
+        return show_cost(self.spent, emulated=self.emulated)
 
     def sentence(self) -> str:
         """For a log."""
         left = "" if self.seconds_left is None else f", about {clock(self.seconds_left)} left"
         return (
             f"{self.rows_done:,} of {self.rows:,} rows, {self.in_flight} batches with {self.with_provider:,} requests "
-            f"in flight, {show_usd(self.spent)} so far{left}"
+            f"in flight, {self.cost} so far{left}"
         )
 
 
@@ -96,16 +102,17 @@ class ProgressReporter:
             watcher.show(progress)
 
     def _measure(self, moment: float) -> Progress:
-        plan = self._run.plan
+        plan, emulated = self._run.plan, self._run.config.spec.connection.emulated
         with self._run.recorder.reading() as ledger:
-            tally, in_flight, spent = ledger.tally(self._run.wanted), len(ledger.in_flight()), ledger.spent()
+            tally, in_flight = ledger.tally(self._run.wanted), len(ledger.in_flight())
+            spent = ledger.spent(emulated=emulated)
         done = tally.answered + tally.failed
         if self._done_before is None:
             self._done_before = done
         gained = done - self._done_before
         left = (moment - self._began) / gained * (tally.wanted - done) if gained > 0 else None
         rows_done = plan.rows if done == tally.wanted else plan.rows * done // tally.wanted
-        return Progress(plan.rows, rows_done, in_flight, tally.in_flight, spent, left)
+        return Progress(plan.rows, rows_done, in_flight, tally.in_flight, spent, left, emulated)
 
 
 def clock(seconds: float) -> str:
