@@ -17,12 +17,12 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from blocks.errors import BatchwerkError, StateError
+from blocks.errors import BatchwerkError, Busy, StateError
 from flows.batches.orchestrator import COLLECTORS, MAX_LANES
 from flows.cancel import cancel_output
 from flows.orchestration.orchestrator import PrefectOrchestrator
-from flows.pipeline import run_pipeline
-from flows.preflight import RunConfig, check
+from flows.pipeline import harvest_output, run_pipeline
+from flows.preflight import RunConfig, check, harvest_config
 from flows.report.figures import Figures
 from flows.report.progress import Watcher, log_watcher
 from flows.report.verdict import Exit
@@ -76,6 +76,58 @@ def enrich_flow(body: Body) -> Flow[..., State[Any]]:
     )(enrich)
 
 
+def harvest_flow(body: Callable[[Path, float], Figures]) -> Flow[..., State[Any]]:
+    """The flow `harvest` around `body`."""
+
+    def harvest(output: str, wait: float = 0.0) -> State[Any]:
+        """Collect what earlier runs of an output left with its provider.
+
+        Args:
+            output: The output that was given to `enrich`; its last run's parameters apply, whatever they were.
+            wait: Seconds to wait for batches that have not ended.
+        """
+        try:
+            figures = body(Path(output), wait)
+        except Busy as error:  # whoever holds it collects
+            return Completed(name="Busy", message=f"nothing to do here: {error.message}")
+        except BatchwerkError as error:
+            return Failed(message=str(error))
+        name = STATE_NAMES.get(figures.exit, "Completed")
+        return Completed(name=name, message=figures.message or None, data=figures)
+
+    harvest.__qualname__ = "harvest"
+    return flow(
+        name="harvest",
+        description="Collects the batches that earlier runs of an output stopped waiting for; plans nothing new.",
+        flow_run_name="{output}",
+        task_runner=ThreadPoolTaskRunner(max_workers=MAX_LANES + COLLECTORS + 1),  # type: ignore[arg-type]  # Prefect's own default
+        validate_parameters=True,
+        persist_result=False,
+    )(harvest)
+
+
+def harvest_as_flow(output: Path, wait: float, display: Watcher) -> Figures:
+    """Harvest in this process. Raises the error that it failed with, Busy included."""
+    outcome: Figures | BatchwerkError | None = None
+
+    def body(output: Path, wait: float) -> Figures:
+        nonlocal outcome
+        try:
+            outcome = _harvest(output, wait, display)
+        except BatchwerkError as error:
+            outcome = error
+            raise
+        return outcome
+
+    state = harvest_flow(body)(str(output), wait, return_state=True)
+    return _outcome_of(outcome, state)
+
+
+def _harvest(output: Path, wait: float, display: Watcher) -> Figures:
+    config = harvest_config(output, wait)
+    return harvest_output(config, PrefectOrchestrator(config, display))
+
+
 def run_as_flow(config: RunConfig, display: Watcher) -> Figures:
     """Run the flow in this process with a checked configuration. Raises the error that the run failed with."""
     outcome: Figures | BatchwerkError | None = None
@@ -90,6 +142,10 @@ def run_as_flow(config: RunConfig, display: Watcher) -> Figures:
         return outcome
 
     state = enrich_flow(body)(**config.settings.model_dump(mode="json"), return_state=True)
+    return _outcome_of(outcome, state)
+
+
+def _outcome_of(outcome: Figures | BatchwerkError | None, state: State[Any]) -> Figures:
     if isinstance(outcome, BatchwerkError):
         raise outcome
     if outcome is None:
@@ -106,6 +162,7 @@ def _check_and_run(parameters: Mapping[str, Any]) -> Figures:
 
 
 enrich = enrich_flow(_check_and_run)
+harvest = harvest_flow(lambda output, wait: _harvest(output, wait, log_watcher()))
 
 
 if __name__ == "__main__":

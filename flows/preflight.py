@@ -8,15 +8,18 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from blocks.connections import connection_for, key_options
 from blocks.errors import UsageError
 from flows.domain.job import Job, parse_job
+from flows.domain.money import show_usd
 from flows.domain.prompts import Prompt
+from flows.domain.replacing import Asked, what_replaces
 from flows.domain.schema import OutputSchema
-from flows.settings import Settings
+from flows.settings import Settings, read_settings
 from flows.spec import Spec
-from flows.storage.output import STATUS_COLUMNS, OutputLayout
+from flows.storage.output import OK, STATUS_COLUMNS, OutputLayout
 from flows.storage.plan import Question
 from flows.storage.source import Source, identity_of
 from flows.storage.state import StateDirectory, check_belongs
@@ -34,6 +37,21 @@ class RunConfig:
     state: StateDirectory
 
     @property
+    def asked(self) -> Asked:
+        """What the output is asked for, without its rows."""
+        question, connection = self.question, self.spec.connection
+        return Asked(
+            digest=question.digest.hex(),
+            job=self.spec.job.name,
+            model=self.spec.model,
+            endpoint=connection.endpoint,
+            emulated=connection.emulated,
+            skip_empty=question.skip_empty,
+            where=question.where,
+            limit=question.limit,
+        )
+
+    @property
     def source(self) -> Source:
         """The input."""
         return self.question.source
@@ -41,7 +59,28 @@ class RunConfig:
 
 def check(settings: Settings) -> RunConfig:
     """Check input, job, columns, provider, key and paths. Raises UsageError for the first problem."""
-    job = _read_job(settings.job)
+    return _checked(settings, _read_job(settings.job))
+
+
+def last_config(output: Path, **changes: Any) -> RunConfig:
+    """What the output's newest run was asked for, by its state directory: the job file may have changed since.
+
+    `changes`: other values of its parameters. Raises UsageError if there was no run.
+    """
+    state = StateDirectory(output)
+    run = state.read_run()
+    if run is None:
+        raise UsageError(f"{output} was not written by Batchwerk", next_step="pass the OUTPUT that was given to `run`")
+    settings = read_settings({**state.last_settings(), "input": run["input"], "output": output, **changes})
+    return _checked(settings, Job.model_validate(state.last_spec()["job"]))
+
+
+def harvest_config(output: Path, wait: float) -> RunConfig:
+    """The output's last settings, without what the user said for one run alone: to retry all, perhaps to pay twice."""
+    return last_config(output, wait=wait, retry_failed=False, on_unknown="fail")
+
+
+def _checked(settings: Settings, job: Job) -> RunConfig:
     schema = OutputSchema(job.output)
     source = Source.open(settings.input)
     prompt = Prompt(job.prompt, source.schema.names)
@@ -66,7 +105,31 @@ def check(settings: Settings) -> RunConfig:
         limit=settings.limit,
         where=settings.where,
     )
-    return RunConfig(settings, spec, question, layout, state)
+    config = RunConfig(settings, spec, question, layout, state)
+    check_replacing(config)
+    return config
+
+
+def check_replacing(config: RunConfig) -> None:
+    """Raises UsageError if paid answers in the output would be replaced without `--replace`."""
+    held = config.state.held()
+    if config.settings.replace or "asked" not in held:
+        return
+    before, statuses = Asked(**held["asked"]), held.get("statuses")
+    if before.emulated or (statuses is not None and not statuses.get(OK)):
+        return
+    rows = config.source.rows if statuses is None else min(sum(statuses.values()), config.source.rows)
+    change = what_replaces(before, config.asked, rows)
+    if not change:
+        return
+    answers = "paid answers" if statuses is None else f"{statuses[OK]:,} rows with paid answers"
+    cost = f", {show_usd(held['cost_pico_usd'])} in all" if "cost_pico_usd" in held else ""
+    raise UsageError(
+        f"{config.settings.output} holds {answers} ({before.job} with {before.model}, {before.endpoint}{cost}), "
+        f"and this run would replace them: it {change}",
+        next_step="choose another output; or add --replace: what was paid stays in the state folder, and the earlier "
+        "command brings it back without paying again",
+    )
 
 
 def _read_job(path: Path) -> Job:

@@ -14,7 +14,6 @@ from flows.engine.recorder import Recorder, now
 from flows.engine.run import Run
 from flows.engine.stopping import StopSwitch, catching_signals
 from flows.preflight import RunConfig
-from flows.storage.files import write_json
 from flows.storage.plan import Plan, generations, read_plan, wanted_requests
 from flows.storage.planner import make_plan
 from flows.storage.requests import FrozenRequests
@@ -47,8 +46,6 @@ def make_new_plan(config: RunConfig, recorder: Recorder) -> Plan:
 def open_run(config: RunConfig, recorder: Recorder, plan: Plan) -> Iterator[Run]:
     """A run that works on the plan until the end, an error or a signal."""
     state, settings, spec = config.state, config.settings, config.spec
-    if not state.spec(spec.fingerprint).exists():
-        write_json(state.spec(spec.fingerprint), spec.content)
     wanted = wanted_requests(state.rows, settings.memory_limit) if plan.requests else Ranges()
     if settings.retry_failed and recorder.query(lambda ledger: bool(ledger.final)):
         recorder.record(Reopened(at=now(), slices=recorder.query(lambda ledger: ledger.reopened())))

@@ -12,7 +12,8 @@ from flows.domain.batches import Batch
 from flows.domain.events import Event, Slice
 from flows.domain.ledger import Ledger, replay
 from flows.domain.ranges import Ranges
-from flows.preflight import RunConfig
+from flows.preflight import RunConfig, check_replacing
+from flows.storage.files import write_json
 from flows.storage.journal import Journal
 
 T = TypeVar("T")
@@ -79,16 +80,22 @@ class Recorder:
 
 
 @contextmanager
-def open_recorder(config: RunConfig) -> Iterator[Recorder]:
+def open_recorder(config: RunConfig, *, remember: bool = True, cancelling: bool = False) -> Iterator[Recorder]:
     """Take the output's state directory, which has one writer at a time, and replay its journal.
 
-    Raises StateError if another process holds it, or if the journal is missing although requests were made.
+    `remember`: whether this configuration becomes the output's last one. Raises StateError if another process holds
+    the directory, or if the journal is missing although requests were made; UsageError if paid answers would be
+    replaced without a word of the user.
     """
-    state = config.state
+    state, spec = config.state, config.spec
     with state.locked():
+        check_replacing(config)  # once more: another run may just have published
         state.prepare()
         run_id = state.open_run(config.source.path, input_moved=config.settings.input_moved)
-        state.remember(config.settings.model_dump(mode="json"))
+        if not state.spec(spec.fingerprint).exists():
+            write_json(state.spec(spec.fingerprint), spec.content)
+        if remember:
+            state.remember(config.settings.model_dump(mode="json"), spec.fingerprint, cancelled=cancelling)
         state.check_journal()
         with Journal(state.journal) as journal:
             yield Recorder(run_id, journal)

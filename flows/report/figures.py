@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -64,6 +64,7 @@ class Figures:
     seconds: float
     exit: Exit
     message: str  # why the output is not complete, and what to do
+    notes: list[str] = field(default_factory=list)  # of the output's files
 
     def summary(self) -> dict[str, Any]:
         """The object that `--json` prints."""
@@ -110,6 +111,7 @@ class Figures:
             "answers_without_usage": self.unmetered,
             "outcomes": self.outcomes,
             "message": self.message,
+            "notes": self.notes,
             "batch_table": [
                 {name: usd(value) if name == "cost_usd" else value for name, value in line.items()}
                 for line in self.table
@@ -169,6 +171,7 @@ def figures_of(
         seconds=seconds,
         exit=exit_status,
         message=message,
+        notes=published.notes,
     )
 
 

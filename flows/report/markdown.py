@@ -66,6 +66,9 @@ def _lines(figures: Figures) -> Iterator[str]:
     if figures.message:
         yield ""
         yield f"**Not complete:** {figures.message}"
+    for note in figures.notes:
+        yield ""
+        yield f"**Note:** {note}."
     if figures.emulated:
         yield ""
         yield "The embedded emulator answered: it is not a model, its answers mean nothing, and nothing was billed."

@@ -111,7 +111,7 @@ class ProgressReporter:
             self._done_before = done
         gained = done - self._done_before
         left = (moment - self._began) / gained * (tally.wanted - done) if gained > 0 else None
-        rows_done = plan.rows if done == tally.wanted else plan.rows * done // tally.wanted
+        rows_done = plan.rows if done == plan.requests else plan.rows * done // plan.requests
         return Progress(plan.rows, rows_done, in_flight, tally.in_flight, spent, left, emulated)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -83,16 +84,27 @@ def plan_metadata(question: Question, plan: Plan) -> dict[str, str]:
 
 def read_plan(rows_file: Path, question: Question) -> Plan | None:
     """The plan on disk, if it answers this question."""
-    if not rows_file.exists():
-        return None
-    try:
-        with NumberedTable(rows_file) as rows:
-            metadata = rows.metadata
-    except pa.ArrowInvalid:
-        return None  # damaged: a new plan finds the same requests by their keys
+    metadata = _metadata(rows_file)
     if metadata.get(b"identity", b"").decode() != question.identity:
         return None
     return Plan(**orjson.loads(metadata[b"plan"]))
+
+
+def last_plan(rows_file: Path) -> Plan | None:
+    """The plan on disk, whatever question it answers."""
+    metadata = _metadata(rows_file)
+    return Plan(**orjson.loads(metadata[b"plan"])) if b"plan" in metadata else None
+
+
+def _metadata(rows_file: Path) -> Mapping[bytes, bytes]:
+    """Empty for a file that is missing or damaged: a new plan finds the same requests by their keys."""
+    if not rows_file.exists():
+        return {}
+    try:
+        with NumberedTable(rows_file) as rows:
+            return dict(rows.metadata)
+    except pa.ArrowInvalid:
+        return {}
 
 
 def wanted_requests(rows_file: Path, memory: str, scratch_in: Path | None = None) -> Ranges:

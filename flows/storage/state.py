@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from blocks.errors import StateError, UsageError
+from blocks.errors import Busy, StateError, UsageError
 from flows.storage.files import write_json
 
 FORMAT = 2
@@ -77,6 +77,10 @@ class StateDirectory:
             found.setdefault(name, set()).add(identity)
         return found
 
+    def held(self) -> dict[str, Any]:
+        """What the output was published with: as `published` says, or `publishing` after a crash before that."""
+        return read_or_none(self.published) or read_or_none(self.publishing) or {}
+
     def spec(self, fingerprint: str) -> Path:
         """A job, provider and endpoint that batches were sent under."""
         return self.path / "specs" / f"{fingerprint}.json"
@@ -129,13 +133,24 @@ class StateDirectory:
             write_json(self.run_file, {**run, "input": where})
         return str(run["id"])
 
-    def remember(self, settings: Mapping[str, Any]) -> None:
-        """Keep the parameters of the newest run, for `cancel`; they hold no secrets."""
-        write_json(self.path / "settings.json", settings)
+    def remember(self, settings: Mapping[str, Any], spec: str, *, cancelled: bool) -> None:
+        """Keep what the newest run was asked for: its parameters, which hold no secrets, and the spec of its requests.
+
+        `cancelled`: it was asked to cancel them.
+        """
+        write_json(self.path / "settings.json", {"settings": settings, "spec": spec, "cancelled": cancelled})
 
     def last_settings(self) -> dict[str, Any]:
         """The parameters of the newest run."""
-        return read_json(self.path / "settings.json")
+        return dict(read_json(self.path / "settings.json")["settings"])
+
+    def last_spec(self) -> dict[str, Any]:
+        """The content of the spec of the newest run, as it was then, whatever became of the job file."""
+        return read_json(self.spec(read_json(self.path / "settings.json")["spec"]))
+
+    def is_cancelled(self) -> bool:
+        """Whether cancelling is the last that was asked for: then nothing is repeated without another word."""
+        return bool(read_json(self.path / "settings.json")["cancelled"])
 
     def prepare(self) -> None:
         """Make the folders."""
@@ -151,7 +166,7 @@ class StateDirectory:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise StateError(
+                raise Busy(
                     f"{self.output} is being worked on by {_holder(place)}",
                     next_step="wait until it ends, or stop it; then run the same command again to continue",
                 ) from None
