@@ -96,6 +96,14 @@ def check_paid_once(folder: Path, rows: int) -> None:
 # --- rows -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("structured", ["json_object", "prompt"])
+def test_a_shape_that_is_said_in_words_is_answered(tmp_path: Path, structured: str) -> None:
+    """For compatible services that take no schema; another way to say it is another question."""
+    switches = {"structured": structured, "token_limit": "max_tokens"}
+    assert enrich(**call(tmp_path, "openai", 3, **switches)).rows == {"ok": 3}
+    assert enrich(**call(tmp_path, "openai", 3)).attempts == 3
+
+
 @pytest.mark.parametrize(
     ("dialect", "switches"),
     [*((name, {}) for name in DIALECTS), ("openai", {"endpoint": "/v1/responses"}), ("mistral", {"inline": "never"})],

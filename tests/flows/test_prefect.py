@@ -260,6 +260,10 @@ def test_a_run_that_lets_go_is_completed_as_waiting_and_harvested_later(env: Env
     ((run),) = httpx.post(f"{env['PREFECT_API_URL']}/flow_runs/filter", json=named).raise_for_status().json()
     assert (run["state_type"], run["state_name"]) == ("COMPLETED", "Waiting")
     time.sleep(3)
+    with StateDirectory(output).locked():
+        busy = batchwerk("harvest", output, env=env)
+    assert busy.status == 0, busy.err
+    assert f"nothing to do here: {output} is being worked on by process" in busy.out
     assert batchwerk("harvest", output, env=env).status == 0
     assert pq.read_table(output).column("_status").to_pylist() == ["ok"] * 5
 
