@@ -155,11 +155,8 @@ class BatchCodec(Protocol):
     separator: bytes
     tail: bytes
 
-    def encode(self, custom_id: str, prompt: str, correction: str | None = None, *, longer: bool = False) -> bytes:
-        """One request. `correction` says why the previous answer was rejected; `longer`: that it was cut off.
-
-        A longer answer may have `LONGER` times as many output tokens.
-        """
+    def encode(self, custom_id: str, prompt: str, *, longer: bool = False) -> bytes:
+        """One request. `longer`: the last answer was cut off, this one may have `LONGER` times as many tokens."""
         ...
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from urllib.parse import urlsplit
 
+from blocks.addresses import normal_address
 from blocks.batch import BatchCodec, Connection, Limits, RequestForm
 from blocks.catalog import LOCAL, PROVIDERS
 from blocks.emulator import EmulatorOptions
@@ -37,7 +38,7 @@ def connection_for(provider: str, base_url: str | None, options: Options, *, typ
             f"there is no key for {provider}: {entry.key_variable} is not set",
             next_step=f"export {entry.key_variable}=…, or try it without a key: --provider {LOCAL}",
         )
-    url = _web_address(base_url or entry.base_url)
+    url = _web_address(base_url or entry.base_url, entry)
     check_address(url, entry.base_url, typed=typed)
     return Connection(provider, url, f"{provider} {url}", options=dict(options))
 
@@ -55,14 +56,15 @@ def _block_connection(slug: str, base_url: str | None, options: Options) -> Conn
 
     block = load_block(slug)
     provider = slug.partition("/")[0].removesuffix("-credentials")
-    chosen = {**block.options(), **options}
-    _check_options(PROVIDERS[provider], chosen)
-    url = _web_address(base_url or block.base_url)
+    entry, chosen = PROVIDERS[provider], {**block.options(), **options}
+    _check_options(entry, chosen)
+    url = _web_address(base_url or block.base_url, entry)
     check_address(url, block.base_url, loopback=False)
     return Connection(provider, url, f"{provider} {url}", block=slug, options=chosen)
 
 
-def _web_address(url: str) -> str:
+def _web_address(url: str, entry: ProviderEntry) -> str:
+    """The address in its one spelling: it becomes part of every request's key."""
     if "@" in url or "?" in url or "#" in url:
         raise UsageError(
             "--base-url may have no user, no password and no parameters: it is written down with each batch",
@@ -75,7 +77,7 @@ def _web_address(url: str) -> str:
         right = False
     if not right or " " in url:
         raise UsageError(f"--base-url {url!r} is not a web address", next_step="it begins with https://")
-    return url.rstrip("/")
+    return normal_address(parts, entry.added)
 
 
 def _check_options(entry: ProviderEntry, options: Options) -> None:
@@ -89,6 +91,11 @@ def _check_options(entry: ProviderEntry, options: Options) -> None:
 def codec_for(connection: Connection, form: RequestForm) -> BatchCodec:
     """How requests are encoded for the provider; needs neither key nor network."""
     return PROVIDERS[connection.provider].codec_for(form, connection.options)
+
+
+def key_options(connection: Connection) -> dict[str, str]:
+    """The options that are part of every request's key."""
+    return PROVIDERS[connection.provider].key_options(connection.options)
 
 
 def limits_for(connection: Connection) -> Limits:

@@ -33,6 +33,9 @@ class Option:
     default: str = ""  # of a number, in words
     in_codec: bool = False  # whether the bytes of a request depend on it
     in_client: bool = True  # whether the client takes it
+    # Whether answers may depend on it: then it is part of every request's key. Without a default, so that whoever adds
+    # an option decides: an answer under another setting must not pass for one under this.
+    in_key: bool = field(kw_only=True)
 
     @property
     def values(self) -> str:
@@ -75,7 +78,7 @@ class Option:
 
 
 def _limit(name: str, meaning: str) -> Option:
-    return Option(name, meaning, kind=Kind.COUNT, default="the provider's limit")
+    return Option(name, meaning, kind=Kind.COUNT, default="the provider's limit", in_key=False)
 
 
 LIMIT_OPTIONS = (  # of every provider; named like the fields of `Limits` that they replace
@@ -91,6 +94,7 @@ SETTLE = Option(
     "Seconds that a new batch may stay invisible in the provider's lists.",
     kind=Kind.SECONDS,
     default="600",
+    in_key=False,
 )
 
 
@@ -108,6 +112,7 @@ class ProviderEntry:
     codec: Callable[..., BatchCodec]  # made with a form and the options that have `in_codec`
     options: tuple[Option, ...] = ()  # its own, beside LIMIT_OPTIONS
     base_url_help: str = "Where the API is."
+    added: tuple[str, ...] = ()  # what the client adds to the address itself, such as /v1; so it may be in it or not
     emulated: Mapping[str, object] = field(default_factory=dict)  # options of the client if the emulator answers
 
     def all_options(self) -> tuple[Option, ...]:
@@ -133,6 +138,14 @@ class ProviderEntry:
         """How requests of this form are encoded."""
         chosen = self._chosen(options)
         return self.codec(form, **{option.name: chosen[option.name] for option in self.options if option.in_codec})
+
+    def key_options(self, options: Options) -> dict[str, str]:
+        """The options that are part of every request's key, without defaults: a new option changes no old key."""
+        return {
+            option.name: options[option.name]
+            for option in self.options
+            if option.in_key and options.get(option.name, option.usual) != option.usual
+        }
 
     def _chosen(self, options: Options) -> dict[str, Any]:
         given = {option.name: option.read(options[option.name]) for option in self.options if option.name in options}

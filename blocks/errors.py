@@ -46,6 +46,10 @@ class StateError(BatchwerkError):
     """The state directory can't be used as it is."""
 
 
+class Busy(StateError):
+    """Another process works on the output."""
+
+
 def system_error(error: OSError) -> StateError:
     """An error such as a full disk or a missing permission, with the path and a next step."""
     place = f": {error.filename}" if error.filename else ""

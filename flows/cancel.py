@@ -7,7 +7,6 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from blocks.errors import UsageError
 from flows.batches.collect import restore_results
 from flows.batches.loop import send_and_collect
 from flows.batches.orchestrator import Threads
@@ -19,13 +18,10 @@ from flows.engine.recorder import open_recorder
 from flows.engine.run import Run
 from flows.engine.translating import readable_errors
 from flows.pipeline import plan_requests, publish_and_report
-from flows.preflight import RunConfig, check
+from flows.preflight import last_config
 from flows.report.figures import Figures
 from flows.report.forecast import estimate_run
 from flows.report.verdict import Ending
-from flows.settings import read_settings
-from flows.storage.roots import check_inside
-from flows.storage.state import StateDirectory
 
 log = logging.getLogger("batchwerk")
 
@@ -35,11 +31,11 @@ def cancel_output(output: Path) -> Figures:
 
     Raises the error that stopped it, after publishing what was collected.
     """
-    config, started = _last_config(output), time.monotonic()
+    config, started = last_config(output, wait=None, retry_failed=False), time.monotonic()
     log_progress()
     with (
         readable_errors(config.state),
-        open_recorder(config) as recorder,
+        open_recorder(config, cancelling=True) as recorder,
         Threads() as threads,
         Outbox(threads) as outbox,
         open_run(config, recorder, plan_requests(config, recorder, outbox)) as run,
@@ -48,19 +44,10 @@ def cancel_output(output: Path) -> Figures:
         forecast = estimate_run(run)
         cancel_batches(run)
         ending = send_and_collect(run, outbox, threads, submit=False)
-        figures = publish_and_report(run, _with_unknown(run, ending), forecast, started)
+        figures = publish_and_report(run, _with_unknown(run, ending), forecast, started, removes=False)
     if ending.error is not None:
         raise ending.error
     return figures
-
-
-def _last_config(output: Path) -> RunConfig:
-    """The parameters of the newest run, except that this waits for all batches and retries nothing."""
-    check_inside([output])
-    state = StateDirectory(output)
-    if state.read_run() is None:
-        raise UsageError(f"{output} was not written by Batchwerk", next_step="pass the OUTPUT that was given to `run`")
-    return check(read_settings({**state.last_settings(), "wait": None, "retry_failed": False}))
 
 
 def cancel_batches(run: Run) -> None:

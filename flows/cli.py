@@ -7,13 +7,14 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import orjson
 import typer
 
-from blocks.errors import BatchwerkError, UsageError
+from blocks.errors import BatchwerkError, Busy, UsageError
 from blocks.printable import printable, printable_lines
 from blocks.trusted_hosts import keep_loopback_direct
 from flows.settings import PREFECT_DEFAULTS, Settings, cli_of, default_of, option_name, read_settings, show_default
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from flows.preflight import RunConfig
     from flows.report.figures import Figures
+    from flows.report.progress import Watcher
 
 INTERRUPTED = 130  # exit status after Ctrl-C
 LONGEST_PATH = 4_096  # characters, as the system has it
@@ -131,6 +133,27 @@ def cancel(output: Output, json: Json = False) -> int:
 
 
 @app.command()
+def harvest(
+    output: Output,
+    wait: Annotated[float, typer.Option(metavar="SECONDS", min=0, help="Seconds to wait for batches.")] = 0.0,
+    json: Json = False,
+) -> int:
+    """Collect what earlier runs of OUTPUT left with its provider, and repeat what failed; plans nothing new."""
+    from flows.preflight import harvest_config  # noqa: PLC0415
+
+    place = Path(output)
+    harvest_config(place, wait)  # a mistake is reported before Prefect starts
+    try:
+        figures = _in_flow(partial(_harvest_flow, place, wait))
+    except Busy as error:  # whoever holds it collects
+        typer.echo(f"nothing to do here: {error.message}", err=json)
+        if json:
+            typer.echo(orjson.dumps({"message": error.message, "exit": 0}).decode())
+        return 0
+    return _show(figures, as_json=json)
+
+
+@app.command()
 def report(output: Output, json: Json = False) -> int:
     """Show the report of the last run of OUTPUT."""
     from flows.storage.state import StateDirectory  # noqa: PLC0415
@@ -180,19 +203,33 @@ def _set_prefect_defaults() -> None:
     keep_loopback_direct()  # Prefect's temporary server is on this machine
 
 
+def _harvest_flow(output: Path, wait: float, display: Watcher) -> Figures:
+    from flows.enrich import harvest_as_flow  # noqa: PLC0415
+
+    return harvest_as_flow(output, wait, display)
+
+
 def _run_flow(config: RunConfig) -> Figures:
-    """Run the flow in this process, with a live line on a terminal."""
+    def work(display: Watcher) -> Figures:
+        from flows.enrich import run_as_flow  # noqa: PLC0415  # Prefect takes seconds to import
+
+        return run_as_flow(config, display)
+
+    return _in_flow(work)
+
+
+def _in_flow(work: Callable[[Watcher], Figures]) -> Figures:
+    """Run a flow in this process, with a live line on a terminal."""
     _set_prefect_defaults()
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
     if sys.stderr.isatty():  # the live line replaces it
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     from flows.engine.stopping import block_interrupts  # noqa: PLC0415
-    from flows.enrich import run_as_flow  # noqa: PLC0415  # Prefect takes seconds to import
     from flows.report.live import live_display  # noqa: PLC0415
 
     block_interrupts()
     with live_display() as display:
-        return run_as_flow(config, display)
+        return work(display)
 
 
 def _show(figures: Figures, *, as_json: bool) -> int:

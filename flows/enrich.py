@@ -18,13 +18,13 @@ from prefect.exceptions import Abort, Pause, PrefectSignal
 from prefect.states import Cancelled, Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from blocks.errors import BatchwerkError, StateError
-from flows.batches.orchestrator import COLLECTORS, MAX_LANES
+from blocks.errors import BatchwerkError, Busy, StateError
+from flows.batches.orchestrator import COLLECTORS, MAX_LANES, Orchestrator
 from flows.cancel import cancel_output
 from flows.orchestration.orchestrator import PrefectOrchestrator, show_cancelled
 from flows.orchestration.server import is_away
-from flows.pipeline import run_pipeline
-from flows.preflight import RunConfig, check
+from flows.pipeline import harvest_output, run_pipeline
+from flows.preflight import RunConfig, check, harvest_config
 from flows.report.figures import Figures
 from flows.report.progress import Watcher, log_watcher
 from flows.report.verdict import Exit
@@ -62,10 +62,7 @@ def enrich_flow(body: Body) -> Flow[..., State[Any]]:
             figures, ended_elsewhere = body(parameters)
         except BatchwerkError as error:
             return Failed(message=str(error))
-        if ended_elsewhere is not None:
-            return _as_ended_elsewhere(ended_elsewhere)
-        name = STATE_NAMES.get(figures.exit, "Completed")
-        return Completed(name=name, message=figures.message or None, data=figures)
+        return _final_state(figures, ended_elsewhere)
 
     # Prefect reads the form and the entry point from these.
     enrich.__signature__ = settings_signature()  # type: ignore[attr-defined]
@@ -82,29 +79,76 @@ def enrich_flow(body: Body) -> Flow[..., State[Any]]:
     )(enrich)
 
 
+def harvest_flow(body: Callable[[Path, float], tuple[Figures, ServersState]]) -> Flow[..., State[Any]]:
+    """The flow `harvest` around `body`."""
+
+    def harvest(output: str, wait: float = 0.0) -> State[Any]:
+        """Collect what earlier runs of an output left with its provider.
+
+        Args:
+            output: The output that was given to `enrich`; its last run's parameters apply, whatever they were.
+            wait: Seconds to wait for batches that have not ended.
+        """
+        try:
+            figures, ended_elsewhere = body(Path(output), wait)
+        except Busy as error:  # whoever holds it collects
+            return Completed(name="Busy", message=f"nothing to do here: {error.message}")
+        except BatchwerkError as error:
+            return Failed(message=str(error))
+        return _final_state(figures, ended_elsewhere)
+
+    harvest.__qualname__ = "harvest"
+    return flow(
+        name="harvest",
+        description="Collects the batches that earlier runs of an output stopped waiting for; plans nothing new.",
+        flow_run_name="{output}",
+        task_runner=ThreadPoolTaskRunner(max_workers=MAX_LANES + COLLECTORS + 1),  # type: ignore[arg-type]  # Prefect's own default
+        validate_parameters=True,
+        persist_result=False,
+    )(harvest)
+
+
+def harvest_as_flow(output: Path, wait: float, display: Watcher) -> Figures:
+    """Harvest in this process. Raises the error that it failed with, Busy included."""
+    caught = _Caught(lambda: _harvest(output, wait, display))
+    return caught.outcome_of(lambda: harvest_flow(lambda *_: caught.work())(str(output), wait, return_state=True))
+
+
 def run_as_flow(config: RunConfig, display: Watcher) -> Figures:
     """Run the flow in this process with a checked configuration. Raises the error that the run failed with."""
-    outcome: Figures | BatchwerkError | None = None
-    problem: object = None
+    caught = _Caught(lambda: _run(config, display, run_pipeline))
+    parameters = config.settings.model_dump(mode="json")
+    return caught.outcome_of(lambda: enrich_flow(lambda _: caught.work())(**parameters, return_state=True))
 
-    def body(_: Mapping[str, Any]) -> tuple[Figures, ServersState]:
-        nonlocal outcome
+
+class _Caught:
+    """The outcome of a flow's work, beside what Prefect makes of it."""
+
+    def __init__(self, work: Callable[[], tuple[Figures, ServersState]]) -> None:
+        self._work = work
+        self._outcome: Figures | BatchwerkError | None = None
+
+    def work(self) -> tuple[Figures, ServersState]:
+        """For the flow's body."""
         try:
-            outcome, state = _run(config, display)
+            self._outcome, state = self._work()
         except BatchwerkError as error:
-            outcome = error
+            self._outcome = error
             raise
-        return outcome, state
+        return self._outcome, state
 
-    try:
-        problem = enrich_flow(body)(**config.settings.model_dump(mode="json"), return_state=True).message
-    except PrefectSignal:
-        pass  # the flow run was ended elsewhere, and this process stopped
-    except Exception as error:
-        if outcome is None and not is_away(error):
-            raise
-        problem = error
-    return _result(outcome, problem)
+    def outcome_of(self, flow_run: Callable[[], State[Any]]) -> Figures:
+        """The figures of a flow run. Raises the error that it failed with."""
+        problem: object = None
+        try:
+            problem = flow_run().message
+        except PrefectSignal:
+            pass  # the flow run was ended elsewhere, and this process stopped
+        except Exception as error:
+            if self._outcome is None and not is_away(error):
+                raise
+            problem = error
+        return _result(self._outcome, problem)
 
 
 def _result(outcome: Figures | BatchwerkError | None, problem: object) -> Figures:
@@ -124,20 +168,33 @@ def _result(outcome: Figures | BatchwerkError | None, problem: object) -> Figure
 
 
 def _check_and_run(parameters: Mapping[str, Any]) -> tuple[Figures, ServersState]:
-    return _run(check(read_settings(parameters)), log_watcher())
+    return _run(check(read_settings(parameters)), log_watcher(), run_pipeline)
 
 
-def _run(config: RunConfig, display: Watcher) -> tuple[Figures, ServersState]:
-    """The pipeline within a flow run; if that was cancelled meanwhile, its batches are too."""
+def _harvest(output: Path, wait: float, display: Watcher) -> tuple[Figures, ServersState]:
+    return _run(harvest_config(output, wait), display, harvest_output)
+
+
+def _run(
+    config: RunConfig, display: Watcher, pipeline: Callable[[RunConfig, Orchestrator], Figures]
+) -> tuple[Figures, ServersState]:
+    """A pipeline within a flow run; if that was cancelled meanwhile, its batches are too."""
     with PrefectOrchestrator(config, display) as orchestrator:
         try:
-            figures = run_pipeline(config, orchestrator)
+            figures = pipeline(config, orchestrator)
         finally:
             state = orchestrator.flow_run.settle()
         if state is not None and (state.is_cancelling() or state.is_cancelled()):
             figures = cancel_output(config.settings.output)
             orchestrator.show_report(figures)
         return figures, state
+
+
+def _final_state(figures: Figures, ended_elsewhere: ServersState) -> State[Any]:
+    if ended_elsewhere is not None:
+        return _as_ended_elsewhere(ended_elsewhere)
+    name = STATE_NAMES.get(figures.exit, "Completed")
+    return Completed(name=name, message=figures.message or None, data=figures)
 
 
 def _as_ended_elsewhere(state: State[Any]) -> State[Any]:
@@ -150,6 +207,7 @@ def _as_ended_elsewhere(state: State[Any]) -> State[Any]:
 
 
 enrich = enrich_flow(_check_and_run)
+harvest = harvest_flow(lambda output, wait: _harvest(output, wait, log_watcher()))
 
 
 if __name__ == "__main__":

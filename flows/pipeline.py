@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from blocks.errors import UsageError
 from flows.batches.collect import restore_results
 from flows.batches.loop import send_and_collect
 from flows.batches.orchestrator import Orchestrator
@@ -13,8 +14,8 @@ from flows.domain.sizing import batch_limit
 from flows.engine.compact import compact_results
 from flows.engine.logs import log_progress
 from flows.engine.memory import rare_garbage_collection
-from flows.engine.opening import current_plan, make_new_plan, open_run
-from flows.engine.publish import publish
+from flows.engine.opening import current_plan, last_known_plan, make_new_plan, open_run
+from flows.engine.publish import publish, published_before
 from flows.engine.recorder import Recorder, open_recorder
 from flows.engine.run import Run
 from flows.engine.translating import readable_errors
@@ -23,8 +24,11 @@ from flows.report.figures import Figures, figures_of
 from flows.report.files import write_report
 from flows.report.forecast import estimate_run
 from flows.report.progress import PLANNING, Progress, ended, publishing, show_last, show_phase
-from flows.report.verdict import Ending, verdict
+from flows.report.verdict import Ending, Exit, verdict
 from flows.storage.plan import Plan
+
+UNSENT = Ending("the rest was never sent", next_step="only a run of the output sends it, not a harvest")
+INPUT_CHANGED = "the input has changed since the last run: what was collected is kept, and the next run publishes it"
 
 
 def run_pipeline(config: RunConfig, orchestrator: Orchestrator) -> Figures:
@@ -64,10 +68,62 @@ def plan_requests(config: RunConfig, recorder: Recorder, outbox: Outbox) -> Plan
     return make_new_plan(config, recorder)
 
 
-def publish_and_report(run: Run, ending: Ending, forecast: Estimate, started: float) -> Figures:
-    """Write the output, then the report; both include pending and failed rows."""
-    published = publish(run)
+def harvest_output(config: RunConfig, orchestrator: Orchestrator) -> Figures:
+    """Collect what the output's last run sent, and repeat what failed; `config` is what that run was asked for.
+
+    Nothing is planned, and nothing is sent that was not sent before; after a cancellation nothing is sent at all.
+    Raises Busy if a run works on the output.
+    """
+    started = time.monotonic()
+    log_progress()
+    with (
+        readable_errors(config.state),
+        rare_garbage_collection(),
+        open_recorder(config, remember=False) as recorder,
+        Outbox(orchestrator) as outbox,
+    ):
+        plan = current_plan(config, recorder)
+        with open_run(config, recorder, plan or _last_plan(config, recorder)) as whole:
+            run = whole.only_sent()
+            restore_results(run)
+            forecast = estimate_run(run)
+            ending = send_and_collect(run, outbox, orchestrator, submit=not config.state.is_cancelled())
+            ending = UNSENT if ending == Ending() else ending
+            show_phase(orchestrator.watchers, publishing(run))
+            figures = publish_and_report(run, ending, forecast, started, removes=False, publishes=plan is not None)
+            orchestrator.show_report(figures)
+            show_last(orchestrator.watchers, ended(run, figures))
+    if ending.error is not None:
+        raise ending.error
+    return figures
+
+
+def _last_plan(config: RunConfig, recorder: Recorder) -> Plan:
+    plan = last_known_plan(config, recorder)
+    if plan is None:
+        output = config.settings.output
+        raise UsageError(f"nothing was planned for {output} yet", next_step=f"`batchwerk run` enriches {output}")
+    return plan
+
+
+def publish_and_report(
+    run: Run,
+    ending: Ending,
+    forecast: Estimate,
+    started: float,
+    *,
+    removes: bool = True,
+    publishes: bool = True,
+) -> Figures:
+    """Write the output, then the report; both include pending and failed rows.
+
+    `removes`: whether output files whose input is gone may be removed. `publishes`: false if the input is no longer
+    that of the plan, so that the output stays as it is.
+    """
+    published = publish(run, removes=removes) if publishes else published_before(run.config.state)
     status, message = verdict(published, ending, run.config.settings.max_failed)
+    if not publishes and status is not Exit.ERROR:
+        status, message = Exit.WAITING, INPUT_CHANGED
     figures = figures_of(run, published, forecast, time.monotonic() - started, status, message)
     write_report(run.config.state, figures)
     return figures

@@ -8,16 +8,19 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from blocks.connections import connection_for
+from blocks.connections import connection_for, key_options
 from blocks.errors import UsageError
 from blocks.printable import SHORT, printable, some_names
 from flows.domain.job import Job, parse_job
+from flows.domain.money import show_usd
 from flows.domain.prompts import SHOWN_COLUMNS, Prompt
+from flows.domain.replacing import Asked, what_replaces
 from flows.domain.schema import OutputSchema
-from flows.settings import Settings
+from flows.settings import Settings, read_settings
 from flows.spec import Spec
-from flows.storage.output import STATUS_COLUMNS, OutputLayout
+from flows.storage.output import OK, STATUS_COLUMNS, OutputLayout
 from flows.storage.plan import Question
 from flows.storage.roots import check_inside
 from flows.storage.small_files import read_small_file
@@ -38,6 +41,21 @@ class RunConfig:
     typed: str | None = None  # the address that a person typed on a shell
 
     @property
+    def asked(self) -> Asked:
+        """What the output is asked for, without its rows."""
+        question, connection = self.question, self.spec.connection
+        return Asked(
+            digest=question.digest.hex(),
+            job=self.spec.job.name,
+            model=self.spec.model,
+            endpoint=connection.endpoint,
+            emulated=connection.emulated,
+            skip_empty=question.skip_empty,
+            where=question.where,
+            limit=question.limit,
+        )
+
+    @property
     def source(self) -> Source:
         """The input."""
         return self.question.source
@@ -49,7 +67,29 @@ def check(settings: Settings, *, typed: str | None = None) -> RunConfig:
     `typed`: an address that a person typed on a shell, beside the key: it needs no other permission to have that.
     """
     check_inside([settings.job, settings.input, settings.output])
-    job = _read_job(settings.job)
+    return _checked(settings, _read_job(settings.job), typed)
+
+
+def last_config(output: Path, **changes: Any) -> RunConfig:
+    """What the output's newest run was asked for, by its state directory: the job file may have changed since.
+
+    `changes`: other values of its parameters. Raises UsageError if there was no run.
+    """
+    check_inside([output])
+    state = StateDirectory(output)
+    run = state.read_run()
+    if run is None:
+        raise UsageError(f"{output} was not written by Batchwerk", next_step="pass the OUTPUT that was given to `run`")
+    settings = read_settings({**state.last_settings(), "input": run["input"], "output": output, **changes})
+    return _checked(settings, Job.model_validate(state.last_spec()["job"]))
+
+
+def harvest_config(output: Path, wait: float) -> RunConfig:
+    """The output's last settings, without what the user said for one run alone: to retry all, perhaps to pay twice."""
+    return last_config(output, wait=wait, retry_failed=False, on_unknown="fail")
+
+
+def _checked(settings: Settings, job: Job, typed: str | None = None) -> RunConfig:
     schema = OutputSchema(job.output)
     source = Source.open(settings.input)
     check_inside(file.path for file in source.files)
@@ -68,14 +108,38 @@ def check(settings: Settings, *, typed: str | None = None) -> RunConfig:
     question = Question(
         source=source,
         prompt=prompt,
-        digest=job.digest(spec.form, connection.endpoint),
+        digest=job.digest(spec.form, connection.endpoint, key_options(connection)),
         codec=spec.codec,
         skip_empty=job.skip_empty,
         max_request_bytes=spec.limits.max_request_bytes,
         limit=settings.limit,
         where=settings.where,
     )
-    return RunConfig(settings, spec, question, layout, state, typed)
+    config = RunConfig(settings, spec, question, layout, state, typed)
+    check_replacing(config)
+    return config
+
+
+def check_replacing(config: RunConfig) -> None:
+    """Raises UsageError if paid answers in the output would be replaced without `--replace`."""
+    held = config.state.held()
+    if config.settings.replace or "asked" not in held:
+        return
+    before, statuses = Asked(**held["asked"]), held.get("statuses")
+    if before.emulated or (statuses is not None and not statuses.get(OK)):
+        return
+    rows = config.source.rows if statuses is None else min(sum(statuses.values()), config.source.rows)
+    change = what_replaces(before, config.asked, rows)
+    if not change:
+        return
+    answers = "paid answers" if statuses is None else f"{statuses[OK]:,} rows with paid answers"
+    cost = f", {show_usd(held['cost_pico_usd'])} in all" if "cost_pico_usd" in held else ""
+    raise UsageError(
+        f"{config.settings.output} holds {answers} ({before.job} with {before.model}, {before.endpoint}{cost}), "
+        f"and this run would replace them: it {change}",
+        next_step="choose another output; or add --replace: what was paid stays in the state folder, and the earlier "
+        "command brings it back without paying again",
+    )
 
 
 def _read_job(path: Path) -> Job:

@@ -121,6 +121,11 @@ class Settings(BaseModel):
     retry_failed: bool = Field(
         default=False, description="Retry requests whose failure was final, with a new allowance of attempts."
     )
+    replace: bool = Field(
+        default=False,
+        description="Replace paid answers: allow another job, model or provider, a trial with the emulator or fewer "
+        "rows in an output that holds them, and remove output files whose input is gone.",
+    )
     input_moved: bool = Field(default=False, description="The same input data has moved to a new path.")
     state_moved: bool = Field(
         default=False,

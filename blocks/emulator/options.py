@@ -71,6 +71,7 @@ class EmulatorOptions:
     )
     rate_limit_every: int = every("every Nth create answers 429")
     retry_after: float = switch(1.0, "seconds to wait, as stated by a 429", 0)
+    alternating: int = switch(0, "1 refuses requests in which two messages of one role follow each other", 0, 1)
     retry_header: str = switch("retry-after", f"header that states it: {', '.join(RETRY_HEADERS)}")
     should_retry: str = switch("", "x-should-retry on every error: true or false; default: no such header")
     quota_every: int = every("every Nth create answers 429 because a quota is exhausted")

@@ -38,12 +38,6 @@ def with_more_tokens(members: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value * LONGER if name in TOKEN_LIMITS else value for name, value in members.items()}
 
 
-def correction_note(correction: str, form: RequestForm) -> str:
-    """What the user says after an answer that was rejected."""
-    again = "Answer again." if form.schema is None else "Answer again, so that it matches the JSON Schema."
-    return f"Your previous answer was rejected: {correction}\n{again}"
-
-
 class ChatCodec:
     """JSONL of requests whose bodies end in a list of messages.
 
@@ -54,17 +48,14 @@ class ChatCodec:
     separator = b"\n"
     tail = b"\n"
 
-    def __init__(self, form: RequestForm, between: bytes, after: Mapping[str, Any]) -> None:
-        self._form = form
+    def __init__(self, between: bytes, after: Mapping[str, Any]) -> None:
         self._between = between
         self._end = b"}]" + following(after) + b"}}"
         self._longer_end = b"}]" + following(with_more_tokens(after)) + b"}}"
 
-    def encode(self, custom_id: str, prompt: str, correction: str | None = None, *, longer: bool = False) -> bytes:
+    def encode(self, custom_id: str, prompt: str, *, longer: bool = False) -> bytes:
         """One request; only the prompt itself is escaped anew, all else was when the codec was made."""
         line = b'{"custom_id":"' + custom_id.encode() + self._between + orjson.dumps(prompt)
-        if correction:
-            line += b'},{"role":"user","content":' + orjson.dumps(correction_note(correction, self._form))
         return line + (self._longer_end if longer else self._end)
 
 

@@ -62,6 +62,7 @@ def _send(run: Run, batch: Batch, body: EncodedBatch) -> Found | None:
             bytes=body.bytes,
             sha256=body.sha256,
             spec=spec.fingerprint,
+            emulated=spec.connection.emulated,
         )
     )
     try:

@@ -42,6 +42,7 @@ class Batch:
     sha256: str = ""
     spec: str = ""
     bytes: int = 0
+    emulated: bool = False  # whether the embedded emulator has it: its costs are never summed with money
     id: str | None = None
     intended_at: float = 0.0
     submitted_at: float = 0.0

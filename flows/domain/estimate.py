@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import ceil
 
 from blocks.batch import Usage
+from flows.domain.batches import Batch
 from flows.domain.ledger import Ledger
 from flows.domain.money import ModelPrice
 
@@ -22,10 +24,21 @@ class Estimate:
 
 
 def estimate(
-    requests: int, size: int, tokens_per_byte: float, output_tokens: int, price: ModelPrice | None, ledger: Ledger
+    requests: int,
+    size: int,
+    tokens_per_byte: float,
+    output_tokens: int,
+    price: ModelPrice | None,
+    ledger: Ledger,
+    *,
+    emulated: bool = False,
 ) -> Estimate:
-    """Estimate `requests` of `size` bytes in total, `output_tokens` per answer, corrected by the usage so far."""
-    input_rate, output_rate = _observed(ledger) or (tokens_per_byte, float(output_tokens))
+    """Estimate `requests` of `size` bytes in total, `output_tokens` per answer, corrected by the usage so far.
+
+    `emulated`: whether the emulator will answer. What it counted says nothing of a real provider, and the reverse.
+    """
+    seen = (batch for batch in ledger.batches.values() if batch.emulated is emulated)
+    input_rate, output_rate = _observed(seen) or (tokens_per_byte, float(output_tokens))
     tokens_in, tokens_out = ceil(size * input_rate), ceil(requests * output_rate)
     if price is None:
         return Estimate(requests, tokens_in, tokens_out, None, None)
@@ -35,14 +48,14 @@ def estimate(
 
 def input_rate(ledger: Ledger) -> float | None:
     """Input tokens per byte, as observed so far; None without complete batches."""
-    observed = _observed(ledger)
+    observed = _observed(ledger.batches.values())
     return None if observed is None else observed[0]
 
 
-def _observed(ledger: Ledger) -> tuple[float, float] | None:
+def _observed(batches: Iterable[Batch]) -> tuple[float, float] | None:
     """Input tokens per byte and output tokens per answer, from batches in which every request was answered."""
     size = answers = tokens_in = tokens_out = 0
-    for batch in ledger.batches.values():
+    for batch in batches:
         if batch.result is not None and batch.result.ok == batch.requests and batch.bytes:
             size += batch.bytes
             answers += batch.result.ok

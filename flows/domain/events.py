@@ -79,6 +79,7 @@ class Submitting(_Event):
     bytes: int
     sha256: str
     spec: str
+    emulated: bool = False  # whether the embedded emulator answers, whose costs are no money
 
 
 class Submitted(_Event):

@@ -35,8 +35,11 @@ class Job(BaseModel):
         """What all requests of this job share."""
         return RequestForm(model, self.system, schema.schema, self.max_output_tokens, self.temperature)
 
-    def digest(self, form: RequestForm, endpoint: str) -> bytes:
-        """Part of every request's key: two jobs with the same digest ask the same questions of the same service."""
+    def digest(self, form: RequestForm, endpoint: str, options: Mapping[str, str]) -> bytes:
+        """Part of every request's key: two jobs with the same digest ask the same questions of the same service.
+
+        `options`: those of the provider's that answers may depend on.
+        """
         shared: Mapping[str, Any] = {
             "endpoint": endpoint,
             "model": form.model,
@@ -46,6 +49,7 @@ class Job(BaseModel):
             "schema": None if form.schema is None else orjson.dumps(form.schema).decode(),
             "max_output_tokens": form.max_output_tokens,
             "temperature": form.temperature,
+            "options": options,
         }
         return form_digest(shared)
 

@@ -149,20 +149,21 @@ class Ledger:
         """The final requests as they would be retried with a new allowance of attempts."""
         return [part._replace(attempt=part.attempt + 1, used=0, excused=0) for part in self.final]
 
-    def collected(self) -> list[BatchResult]:
-        """The results of all batches, in the order of their numbers."""
-        return [b.result for _, b in sorted(self.batches.items()) if b.result is not None]
+    def collected(self, *, emulated: bool = False) -> list[BatchResult]:
+        """The results of all batches of real providers, or of all that the emulator had, in the order of their numbers.
 
-    def spent(self) -> int | None:
-        """Pico-dollars of everything collected so far; None if a model is unpriced."""
-        total: int | None = 0
-        for result in self.collected():
-            total = money.add(total, result.cost)
-        return total
+        What the emulator's answers would have cost is no money: the two are never summed.
+        """
+        batches = sorted(self.batches.items())
+        return [b.result for _, b in batches if b.result is not None and b.emulated is emulated]
 
-    def outcomes(self) -> Counter[str]:
-        """How the requests of all collected batches ended."""
-        return sum((Counter(result.outcomes) for result in self.collected()), Counter())
+    def spent(self, *, emulated: bool = False) -> int | None:
+        """Pico-dollars of everything collected so far, of one kind; None if a model is unpriced."""
+        return money.total(result.cost for result in self.collected(emulated=emulated))
+
+    def outcomes(self, *, emulated: bool = False) -> Counter[str]:
+        """How the requests of all collected batches of one kind ended."""
+        return sum((Counter(result.outcomes) for result in self.collected(emulated=emulated)), Counter())
 
     def _step(self, batch: Batch, event: _Step, at: float) -> None:
         match event:
@@ -206,6 +207,7 @@ class Ledger:
             raise StateError(f"the journal submits batch {event.batch} twice", next_step=RESTORE)
         batch.state, batch.intended_at = State.SUBMITTING, at
         batch.tag, batch.sha256, batch.spec, batch.bytes = event.tag, event.sha256, event.spec, event.bytes
+        batch.emulated = event.emulated
 
     def _refused(self, batch: Batch, event: Refused, at: float) -> None:
         batch.state, batch.reason = State.REFUSED, event.reason

@@ -107,6 +107,19 @@ def add(first: int | None, second: int | None) -> int | None:
     return None if first is None or second is None else first + second
 
 
+def total(amounts: Iterable[int | None]) -> int | None:
+    """The sum; None if any amount is unknown."""
+    amount: int | None = 0
+    for each in amounts:
+        amount = add(amount, each)
+    return amount
+
+
+def show_cost(pico: int | None, *, emulated: bool) -> str:
+    """Like `show_usd`; what the emulator's answers would have cost says so."""
+    return f"{show_usd(pico)} (emulated)" if emulated else show_usd(pico)
+
+
 def show_usd(pico: int | None) -> str:
     """For display: cents from one dollar up, more places below; `unpriced` if unknown."""
     if pico is None:

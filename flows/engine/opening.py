@@ -16,12 +16,10 @@ from flows.engine.recorder import Recorder, now
 from flows.engine.run import Run
 from flows.engine.stopping import StopSwitch, catching_signals
 from flows.preflight import RunConfig
-from flows.storage.files import write_json
-from flows.storage.plan import Plan, checked_generations, generation_path, read_plan, wanted_requests
+from flows.storage.plan import Plan, checked_generations, generation_path, last_plan, read_plan, wanted_requests
 from flows.storage.planner import make_plan
 from flows.storage.requests import FrozenRequests
 from flows.storage.sealing import seal_of
-from flows.storage.state import read_or_none
 
 log = logging.getLogger("batchwerk")
 
@@ -29,6 +27,11 @@ log = logging.getLogger("batchwerk")
 def current_plan(config: RunConfig, recorder: Recorder) -> Plan | None:
     """The plan on disk, if it was made for the same question and input."""
     return read_plan(config.state.rows, config.question, recorder.query(lambda ledger: ledger.plan))
+
+
+def last_known_plan(config: RunConfig, recorder: Recorder) -> Plan | None:
+    """The plan on disk, also if the input has changed since."""
+    return last_plan(config.state.rows, recorder.query(lambda ledger: ledger.plan))
 
 
 def frozen_files(config: RunConfig, recorder: Recorder) -> list[Path]:
@@ -65,8 +68,6 @@ def make_new_plan(config: RunConfig, recorder: Recorder) -> Plan:
 def open_run(config: RunConfig, recorder: Recorder, plan: Plan) -> Iterator[Run]:
     """A run that works on the plan until the end, an error or a signal."""
     state, settings, spec = config.state, config.settings, config.spec
-    if read_or_none(state.spec(spec.fingerprint)) != spec.content:
-        write_json(state.spec(spec.fingerprint), spec.content)
     wanted = wanted_requests(state.rows, settings.memory_limit) if plan.requests else Ranges()
     if settings.retry_failed and recorder.query(lambda ledger: bool(ledger.final)):
         recorder.record(Reopened(at=now(), slices=recorder.query(lambda ledger: ledger.reopened())))

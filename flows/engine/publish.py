@@ -5,8 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 from blocks.errors import StateError
 from flows.domain.events import Published
@@ -16,23 +20,45 @@ from flows.storage.files import write_json
 from flows.storage.output import PENDING, OutputFile, OutputSummary, output_files
 from flows.storage.output_writer import OutputWriter
 from flows.storage.source import identity_of
-from flows.storage.state import read_or_none
+from flows.storage.state import StateDirectory, read_or_none
 
 log = logging.getLogger("batchwerk")
 
+INPUT_GONE, BEYOND_LIMIT = "its input is gone", "it is beyond the limit"  # why a file is set aside
 
-def publish(run: Run) -> OutputSummary:
-    """Write the files that changed and, last, `published.json` with the content of each file."""
-    return _Publishing(run).publish()
+
+def publish(run: Run, *, removes: bool = True) -> OutputSummary:
+    """Write the files that changed and, last, `published.json` with the content of each file.
+
+    `removes`: whether files whose input is gone may be removed.
+    """
+    return _Publishing(run, removes=removes).publish()
+
+
+def published_before(state: StateDirectory) -> OutputSummary:
+    """What the output holds, without writing it."""
+    return _sum_of((read_or_none(state.published) or {}).get("files", {}), [])
+
+
+def _sum_of(files: Mapping[str, Any], notes: list[str]) -> OutputSummary:
+    """What the files hold that are not set aside."""
+    total = OutputSummary(notes=notes)
+    for held in files.values():
+        if "aside" not in held:
+            costs = held["rows_cost_pico_usd"], held["shared_cost_pico_usd"]
+            total.add(OutputSummary(Counter(held["statuses"]), *costs))
+    return total
 
 
 class _Publishing:
     """One writing of an output."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, *, removes: bool) -> None:
         self._run = run
+        self._removes = removes and run.config.settings.limit is None
         self._state = run.config.state
-        self._before: dict[str, Any] = (read_or_none(self._state.published) or {}).get("files", {})
+        self._held = read_or_none(self._state.published) or {}
+        self._before: dict[str, Any] = self._held.get("files", {})
         self._files: dict[str, Any] = {}
         self._outputs: dict[str, str] = {}  # identities of the files written this time
         self._input_checked = False
@@ -45,9 +71,10 @@ class _Publishing:
         ):
             for output in output_files(config.source, config.settings.limit):
                 self._files[output.source.name] = self._kept(writer, output) or self._written(writer, output)
-        gone = self._remove_gone()
-        published = self._sum()
-        if self._outputs or gone:
+        self._set_aside()
+        published = _sum_of(self._files, self._notes())
+        asked = orjson.loads(orjson.dumps(config.asked))
+        if self._outputs or self._files != self._before or asked != self._held.get("asked"):
             self._note(published)
             log.info(
                 "published %s rows to %s in %.1f s (%s of %s files written)",
@@ -61,7 +88,8 @@ class _Publishing:
         before, place = self._before.get(output.source.name), self._place(output.source.name)
         if before is None or not place.exists() or before["output"] != identity_of(place):
             return None
-        return dict(before) if before["content"] == writer.fingerprint(output) else None
+        found = {name: value for name, value in before.items() if name != "aside"}
+        return found if before["content"] == writer.fingerprint(output) else None
 
     def _written(self, writer: OutputWriter, output: OutputFile) -> dict[str, Any]:
         self._check_input()
@@ -88,31 +116,64 @@ class _Publishing:
     def _announce(self, name: str, file: Path) -> None:
         """Record the file as ours, for a crash before `published.json` is written."""
         self._outputs[name] = identity_of(file)
-        write_json(self._state.publishing, {"outputs": self._outputs})
+        write_json(self._state.publishing, {"outputs": self._outputs, "asked": asdict(self._run.config.asked)})
 
-    def _remove_gone(self) -> bool:
-        """Delete files whose input is gone, unless somebody changed them."""
-        gone = [name for name in self._before if name not in self._files]
-        for name in gone:
+    def _set_aside(self) -> None:
+        """Keep, or remove, the files that are not part of this run.
+
+        An input that is absent may be back tomorrow: its file is removed by the second run in a row that misses it, or
+        if the user says so. What somebody else changed is left alone.
+        """
+        for name, held in self._before.items():
+            if name in self._files:
+                continue
             place = self._place(name)
-            if place.exists() and identity_of(place) == self._before[name]["output"]:
+            if not place.exists() or identity_of(place) != held["output"]:
+                continue
+            aside = self._why_aside(name, held)
+            if aside is None:
                 place.unlink()
                 log.info("%s was removed because its input is gone", place)
-        return bool(gone)
+            else:
+                self._files[name] = {**held, "aside": aside}
+
+    def _why_aside(self, name: str, held: Mapping[str, Any]) -> str | None:
+        """Why a file is kept though this run does not write it; None if it is to be removed."""
+        if any(file.name == name for file in self._run.config.source.files):
+            return BEYOND_LIMIT
+        before: str | None = held.get("aside")
+        if not self._removes:
+            return before or BEYOND_LIMIT
+        return None if before == INPUT_GONE or self._run.config.settings.replace else INPUT_GONE
 
     def _place(self, name: str) -> Path:
         config = self._run.config
         return config.settings.output / name if config.source.is_folder else config.settings.output
 
-    def _sum(self) -> OutputSummary:
-        total = OutputSummary()
-        for held in self._files.values():
-            costs = held["rows_cost_pico_usd"], held["shared_cost_pico_usd"]
-            total.add(OutputSummary(Counter(held["statuses"]), *costs))
-        return total
+    def _notes(self) -> list[str]:
+        """What is said of the files that were kept."""
+        kept = Counter(held["aside"] for held in self._files.values() if "aside" in held)
+        notes = []
+        if count := kept[INPUT_GONE]:
+            notes.append(
+                f"{count:,} of its files have lost their input and were kept, not counted here; "
+                "the next run removes them unless their input is back (--replace removes them at once)"
+            )
+        if count := kept[BEYOND_LIMIT]:
+            notes.append(f"{count:,} of its files were not part of this run and stay as they are, not counted here")
+        for note in notes:
+            log.warning("%s: %s", self._run.config.settings.output, note)
+        return notes
 
     def _note(self, published: OutputSummary) -> None:
         complete, statuses = not published.statuses[PENDING], dict(published.statuses)
-        content = {"complete": complete, "statuses": statuses, "files": self._files}
+        asked = self._run.config.asked
+        content = {
+            "complete": complete,
+            "statuses": statuses,
+            "asked": asdict(asked),
+            "cost_pico_usd": self._run.recorder.query(lambda ledger: ledger.spent(emulated=asked.emulated)),
+            "files": self._files,
+        }
         write_json(self._state.published, content)
         self._run.recorder.record(Published(at=now(), rows=published.rows, statuses=statuses, complete=complete))

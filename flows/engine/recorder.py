@@ -12,10 +12,11 @@ from flows.domain.batches import Batch
 from flows.domain.events import Event, Slice
 from flows.domain.ledger import Ledger, replay
 from flows.domain.ranges import Ranges
-from flows.preflight import RunConfig
+from flows.preflight import RunConfig, check_replacing
+from flows.storage.files import write_json
 from flows.storage.journal import Journal
 from flows.storage.plan import checked_generations, remove_unknown
-from flows.storage.state import random_name
+from flows.storage.state import random_name, read_or_none
 
 T = TypeVar("T")
 
@@ -90,16 +91,23 @@ class Recorder:
 
 
 @contextmanager
-def open_recorder(config: RunConfig) -> Iterator[Recorder]:
+def open_recorder(config: RunConfig, *, remember: bool = True, cancelling: bool = False) -> Iterator[Recorder]:
     """Take the output's state directory, which has one writer at a time, and replay its journal.
 
+    `remember`: whether this configuration becomes the output's last one. Raises UsageError if paid answers would be
+    replaced without a word of the user.
     Raises StateError if another process holds it, or if it is not the one that the last run left, as a whole.
     """
-    state = config.state
+    state, spec = config.state, config.spec
     with state.locked() as lease:
         state.check_place(moved=config.settings.state_moved)
         run_id = state.open_run(config.source.path, input_moved=config.settings.input_moved)
-        state.remember(config.settings.model_dump(mode="json", exclude={"state_moved"}))
+        check_replacing(config)  # once more: another run may just have published
+        if read_or_none(state.spec(spec.fingerprint)) != spec.content:
+            write_json(state.spec(spec.fingerprint), spec.content)
+        if remember:
+            parameters = config.settings.model_dump(mode="json", exclude={"state_moved"})
+            state.remember(parameters, spec.fingerprint, cancelled=cancelling)
         with Journal(state.journal, before_append=lease.check) as journal:
             state.note_place()
             recorder = Recorder(run_id, journal)

@@ -6,7 +6,7 @@ import queue
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from blocks.errors import Transient
 from flows.domain.agenda import Visit
@@ -53,6 +53,11 @@ class Run:
     def tally(self) -> Tally:
         """Counts of the plan's requests, by progress."""
         return self.recorder.query(lambda ledger: ledger.tally(self.wanted))
+
+    def only_sent(self) -> Run:
+        """The same run, but for requests that were never sent: they are left alone."""
+        sent = self.recorder.query(lambda ledger: list(ledger.sent))
+        return replace(self, wanted=Ranges(part for start, stop in sent for part in self.wanted.overlap(start, stop)))
 
     def batch_limit(self, ledger: Ledger) -> BatchLimit:
         """How large the next batch may be."""

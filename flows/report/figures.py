@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
 
-from flows.domain import money
 from flows.domain.batches import Batch
 from flows.domain.estimate import Estimate
 from flows.domain.events import BatchResult
-from flows.domain.money import PICO
+from flows.domain.money import PICO, total
 from flows.engine.run import Run
 from flows.report.verdict import Exit
 from flows.storage.output import FAILED, OK, PENDING, SKIPPED, OutputSummary
@@ -31,6 +29,10 @@ class Money:
     shared: int  # what duplicate rows would have cost again
     reused: int | None  # answers collected before this run
     elsewhere: int | None  # for requests that no row asks for any longer
+    # Of answers of the other kind: the emulator's in a run with a real provider, a real provider's in a trial with the
+    # emulator. They are in none of the sums above.
+    other_call: int | None = 0
+    other_total: int | None = 0
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Figures:
     seconds: float
     exit: Exit
     message: str  # why the output is not complete, and what to do
+    notes: list[str] = field(default_factory=list)  # of the output's files
 
     def summary(self) -> dict[str, Any]:
         """The object that `--json` prints."""
@@ -78,8 +81,11 @@ class Figures:
             "attempts": self.attempts,
             "input_tokens": self.input_tokens,
             "output_tokens": self.output_tokens,
+            "emulated": self.emulated,
             "cost_usd": usd(self.money.this_call),
             "total_cost_usd": usd(self.money.total),
+            "billed_usd": usd(self.money.other_total if self.emulated else self.money.total),
+            "emulated_usd": usd(self.money.total if self.emulated else self.money.other_total),
             "single_cost_usd": usd(self.money.single),
             "estimate_usd": usd(self.money.estimate),
             "seconds": round(self.seconds, 3),
@@ -95,7 +101,6 @@ class Figures:
             "model": self.model,
             "provider": self.provider,
             "dialect": self.dialect,
-            "emulated": self.emulated,
             "input": self.input,
             "output": self.output,
             "rejected_cost_usd": usd(self.money.rejected),
@@ -106,6 +111,7 @@ class Figures:
             "answers_without_usage": self.unmetered,
             "outcomes": self.outcomes,
             "message": self.message,
+            "notes": self.notes,
             "batch_table": [
                 {name: usd(value) if name == "cost_usd" else value for name, value in line.items()}
                 for line in self.table
@@ -127,18 +133,20 @@ def figures_of(
 ) -> Figures:
     """The figures of a finished run."""
     config, since = run.config, run.recorder.began.timestamp()
-    sent = run.recorder.sent_here()
+    sent, emulated = run.recorder.sent_here(), run.config.spec.connection.emulated
     with run.recorder.reading() as ledger:
-        every = ledger.collected()
-        here = [b.result for b in ledger.batches.values() if b.result is not None and b.collected_at >= since]
-        outcomes = dict(sorted(ledger.outcomes().items()))
+        every, others = ledger.collected(emulated=emulated), ledger.collected(emulated=not emulated)
+        new = [batch for batch in ledger.batches.values() if batch.result is not None and batch.collected_at >= since]
+        here = [batch.result for batch in new if batch.result is not None and batch.emulated is emulated]
+        others_here = [batch.result for batch in new if batch.result is not None and batch.emulated is not emulated]
+        outcomes = dict(sorted(ledger.outcomes(emulated=emulated).items()))
         table = [_line(batch) for _, batch in sorted(ledger.batches.items())]
     return Figures(
         job=config.spec.job.name,
         model=config.layout.model,
         provider=config.settings.provider,
         dialect=config.spec.connection.provider,
-        emulated=config.spec.connection.emulated,
+        emulated=emulated,
         input=str(config.settings.input),
         output=str(config.settings.output),
         run=run.recorder.run_id,
@@ -153,34 +161,32 @@ def figures_of(
         output_tokens=sum(result.output_tokens for result in here),
         cached_tokens=sum(result.cached_tokens for result in here),
         unmetered=sum(result.unmetered for result in every),
-        money=_money(every, here, published, forecast),
+        money=replace(
+            _money(every, here, published, forecast),
+            other_call=total(result.cost for result in others_here),
+            other_total=total(result.cost for result in others),
+        ),
         outcomes=outcomes,
         table=table,
         seconds=seconds,
         exit=exit_status,
         message=message,
+        notes=published.notes,
     )
 
 
 def _money(every: list[BatchResult], here: list[BatchResult], published: OutputSummary, forecast: Estimate) -> Money:
-    total, this_call = _sum(r.cost for r in every), _sum(r.cost for r in here)
+    paid, this_call = total(r.cost for r in every), total(r.cost for r in here)
     return Money(
         this_call=this_call,
-        total=total,
-        single=_sum(r.single_cost for r in every),
+        total=paid,
+        single=total(r.single_cost for r in every),
         estimate=forecast.cost,
-        rejected=_sum(r.rejected_cost for r in every),
+        rejected=total(r.rejected_cost for r in every),
         shared=published.shared_cost,
-        reused=None if total is None or this_call is None else total - this_call,
-        elsewhere=None if total is None else total - published.rows_cost,
+        reused=None if paid is None or this_call is None else paid - this_call,
+        elsewhere=None if paid is None else paid - published.rows_cost,
     )
-
-
-def _sum(amounts: Iterable[int | None]) -> int | None:
-    total: int | None = 0
-    for amount in amounts:
-        total = money.add(total, amount)
-    return total
 
 
 def _line(batch: Batch) -> dict[str, Any]:
@@ -193,6 +199,7 @@ def _line(batch: Batch) -> dict[str, Any]:
         "batch": batch.number,
         "id": batch.id,
         "state": str(batch.state),
+        "emulated": batch.emulated,
         "requests": batch.requests,
         "attempts": {str(attempt): count for attempt, count in sorted(attempts.items())},
         "ok": result.ok if result else 0,

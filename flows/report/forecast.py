@@ -22,6 +22,7 @@ def estimate_unsent(spec: Spec, plan: Plan, ledger: Ledger, wanted: Ranges, requ
         output_tokens=expected_output_tokens(spec.form.schema, spec.form.max_output_tokens),
         price=spec.price,
         ledger=ledger,
+        emulated=spec.connection.emulated,
     )
 
 

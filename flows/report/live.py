@@ -12,7 +12,6 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from flows.domain.money import show_usd
 from flows.report.progress import Progress, Watcher, clock, log_watcher
 
 log = logging.getLogger("batchwerk")
@@ -30,7 +29,7 @@ def live_display() -> Iterator[Watcher]:
 
         def show(progress: Progress) -> None:
             left = "" if progress.seconds_left is None else f"  {clock(progress.seconds_left)} left"
-            rest = f"{progress.activity()}  {show_usd(progress.spent)} so far{left}"
+            rest = f"{progress.activity()}  {progress.cost} so far{left}"
             bar.update(task, total=progress.rows, completed=progress.rows_done, rest=rest)
 
         handler = RichHandler(logging.WARNING, bar.console, show_path=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from blocks.printable import SHOWN, printable
-from flows.domain.money import show_usd
+from flows.domain.money import show_cost, show_usd
 from flows.report.figures import Figures
 from flows.storage.output import FAILED, OK, PENDING, SKIPPED
 
@@ -20,7 +20,18 @@ def headline(figures: Figures) -> str:
     parts += [f"{rows[name]:,} {name}" for name in (FAILED, SKIPPED, PENDING) if rows.get(name)]
     cost = show_usd(figures.money.this_call)
     would = "would have cost" if figures.emulated else "cost"
-    return f"{', '.join(parts)}; this run sent {figures.attempts:,} requests, its answers {would} {cost}"
+    sent = f"this run sent {figures.attempts:,} requests, its answers {would} {cost}"
+    return f"{', '.join(parts)}; {sent}{_of_the_other_kind(figures)}"
+
+
+def _of_the_other_kind(figures: Figures) -> str:
+    """What a run collected of another one, if that was a trial and this is not, or the reverse."""
+    if figures.money.other_call == 0:
+        return ""
+    cost = show_usd(figures.money.other_call)
+    if figures.emulated:
+        return f"; it also collected answers of a real provider, which cost {cost}"
+    return f"; it also collected answers of the emulator, which would have cost {cost} and were not billed"
 
 
 def cost_table(figures: Figures) -> list[dict[str, str]]:
@@ -37,6 +48,11 @@ def cost_table(figures: Figures) -> list[dict[str, str]]:
         ("spent on useless answers", money.rejected, "billed, but invalid, cut off or refused"),
         ("spent on rows that left the input", money.elsewhere, ""),
     ]
+    if money.other_total != 0:
+        if figures.emulated:
+            lines.append(("billed by real providers", money.other_total, "in no other line"))
+        else:
+            lines.append(("the emulator's answers", money.other_total, "would have cost this; in no other line"))
     return [{"what": what, "usd": show_usd(pico), "note": note} for what, pico, note in lines]
 
 
@@ -58,6 +74,9 @@ def _lines(figures: Figures) -> Iterator[str]:
     if figures.message:
         yield ""
         yield f"**Not complete:** {code(' '.join(figures.message.split()), LONGEST_MESSAGE)}"
+    for note in figures.notes:
+        yield ""
+        yield f"**Note:** {code(note)}."
     if figures.emulated:
         yield ""
         yield "The embedded emulator answered: it is not a model, its answers mean nothing, and nothing was billed."
@@ -109,7 +128,7 @@ def _batches(figures: Figures) -> Iterator[str]:
     yield "| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |"
     for line in figures.table[-MAX_BATCHES:]:
         times = " | ".join(_seconds(line[f"{name}_seconds"]) for name in ("sending", "provider", "collecting"))
-        cost = show_usd(line["cost_usd"]) if line["state"] == "collected" else ""
+        cost = show_cost(line["cost_usd"], emulated=line["emulated"]) if line["state"] == "collected" else ""
         counts = f"{line['requests']:,} | {line['ok']:,}"
         yield f"| {line['batch']} | {line['state']} | {counts} | {cost} | {times} | {code(line['note'])} |"
     if len(figures.table) > MAX_BATCHES:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from flows.domain.batches import State
 from flows.domain.ledger import Ledger
-from flows.domain.money import show_usd
+from flows.domain.money import show_cost
 from flows.engine.run import Run
 from flows.report.figures import Figures
 from flows.report.thinning import Thinning
@@ -47,6 +47,12 @@ class Progress:
     spent: int | None = 0  # pico-dollars, this output
     seconds_left: float | None = None
     waits: tuple[Waiting, ...] = ()
+    emulated: bool = False  # whether `spent` is what the emulator's answers would have cost
+
+    @property
+    def cost(self) -> str:
+        """What was spent, in words."""
+        return show_cost(self.spent, emulated=self.emulated)
 
     def activity(self) -> str:
         """What is being done, and what is waited for."""
@@ -57,7 +63,7 @@ class Progress:
         if self.phase == PLANNING:
             return f"planning {self.rows:,} rows"
         left = "" if self.seconds_left is None or timeless else f", about {clock(self.seconds_left)} left"
-        return f"{self.rows_done:,} of {self.rows:,} rows; {self.activity()}; {show_usd(self.spent)} so far{left}"
+        return f"{self.rows_done:,} of {self.rows:,} rows; {self.activity()}; {self.cost} so far{left}"
 
     def _activities(self) -> Iterator[str]:
         if self.phase:
@@ -197,6 +203,7 @@ class ProgressReporter:
 def _measured(run: Run, ledger: Ledger) -> tuple[Progress, int, int]:
     """Progress without time; requests that are done, and to do."""
     plan, tally, under_way = run.plan, ledger.tally(run.wanted), ledger.in_flight()
+    emulated = run.config.spec.connection.emulated
     done = tally.answered + tally.failed
     return (
         Progress(
@@ -204,7 +211,8 @@ def _measured(run: Run, ledger: Ledger) -> tuple[Progress, int, int]:
             rows_done=plan.rows if done == tally.wanted else plan.rows * done // tally.wanted,
             batches=Counter(batch.state for batch in under_way),
             requests=sum(batch.requests for batch in under_way if batch.state is State.SUBMITTED),
-            spent=ledger.spent(),
+            spent=ledger.spent(emulated=emulated),
+            emulated=emulated,
         ),
         done,
         tally.wanted - done,

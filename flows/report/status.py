@@ -39,6 +39,7 @@ class Status:
             "with_provider": sum(batch.requests for batch in self.ledger.in_state(State.SUBMITTED)),
             "final_failures": sum(piece.requests for piece in self.ledger.final),
             "total_cost_usd": usd(self.ledger.spent()),
+            "emulated_usd": usd(self.ledger.spent(emulated=True)),
             "exit": 0,
         }
 
@@ -47,6 +48,8 @@ class Status:
         found = self.summary()
         batches = ", ".join(f"{count} {state}" for state, count in found["batches"].items()) or "none"
         rows = ", ".join(f"{count:,} {status}" for status, count in found["statuses"].items()) or "not published yet"
+        emulated = self.ledger.spent(emulated=True)
+        trial = [f"emulated   {show_usd(emulated)} for the emulator's answers, not billed"] if emulated != 0 else []
         return "\n".join(
             [
                 f"output     {printable(str(self.output))}{'' if found['complete'] else ' (not complete)'}",
@@ -55,6 +58,7 @@ class Status:
                 f"requests   {found['requests']:,} in total, {found['with_provider']:,} with the provider now",
                 f"batches    {batches}",
                 f"cost       {show_usd(self.ledger.spent())} so far",
+                *trial,
             ]
         )
 

@@ -27,6 +27,7 @@ class Ending:
     reason: str = ""
     unresolved: Mapping[int, str] = field(default_factory=dict)  # batches that may have been accepted, and why
     error: BatchwerkError | None = None
+    next_step: str = "run the same command again to continue"
 
 
 def verdict(published: OutputSummary, ending: Ending, max_failed: float) -> tuple[Exit, str]:
@@ -36,7 +37,7 @@ def verdict(published: OutputSummary, ending: Ending, max_failed: float) -> tupl
     if ending.unresolved:
         return Exit.ERROR, "; ".join(why for _, why in sorted(ending.unresolved.items()))
     if published.statuses[PENDING]:
-        return Exit.WAITING, f"{ending.reason}; run the same command again to continue"
+        return Exit.WAITING, f"{ending.reason}; {ending.next_step}"
     failed, rows = published.statuses[FAILED], published.rows
     if failed > max_failed * rows:
         return Exit.ROWS_FAILED, f"{failed:,} of {rows:,} rows failed; the column _error says why"

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from blocks.batch import BatchCodec, EncodedBatch
 from blocks.errors import StateError
+from flows.domain.corrections import corrected
 from flows.domain.custom_ids import LONGEST_ID, custom_id
 from flows.domain.events import Slice
 from flows.domain.prompts import Prompt, Unrenderable
@@ -25,6 +26,10 @@ _NONE: dict[int, str] = {}
 def request_bytes(codec: BatchCodec, prompt: str) -> int:
     """Bytes that a request with this prompt takes in a batch, under the longest custom_id."""
     return len(codec.encode(LONGEST_ID, prompt)) + len(codec.separator)
+
+
+def _corrected(prompt: str, reason: str | None) -> str:
+    return prompt if reason is None else corrected(prompt, reason)
 
 
 class BatchWriter:
@@ -62,8 +67,7 @@ class BatchWriter:
             yield [
                 encode(
                     custom_id(tag, number, piece.attempt),
-                    prompt,
-                    corrections.get(piece.after or 0, _NONE).get(number),
+                    _corrected(prompt, corrections.get(piece.after or 0, _NONE).get(number)),
                     longer=piece.longer,
                 )
                 for prompt, (number, piece) in zip(self._prompts(table), numbered, strict=True)

@@ -56,6 +56,7 @@ class OutputSummary:
     statuses: Counter[str] = field(default_factory=Counter)  # rows by status
     rows_cost: int = 0  # the sum of its cost column
     shared_cost: int = 0  # what duplicate rows would have cost again
+    notes: list[str] = field(default_factory=list)  # what a user should know of files that were not written
 
     def add(self, other: OutputSummary) -> None:
         """Add what other rows hold."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -86,13 +86,24 @@ def plan_metadata(question: Question, plan: Plan) -> dict[str, str]:
 
 def read_plan(rows_file: Path, question: Question, seal: Seal | None) -> Plan | None:
     """The plan on disk, if it answers this question and is the one that was sealed."""
-    if seal is None or not is_sealed(rows_file, seal):
-        return None  # missing, damaged or of other numbers: a new plan finds the same requests by their keys
-    with NumberedTable(rows_file) as rows:
-        metadata = rows.metadata
+    metadata = _metadata(rows_file, seal)
     if metadata.get(b"identity", b"").decode() != question.identity:
         return None
     return Plan(**orjson.loads(metadata[b"plan"]))
+
+
+def last_plan(rows_file: Path, seal: Seal | None) -> Plan | None:
+    """The plan on disk that was sealed, whatever question it answers."""
+    metadata = _metadata(rows_file, seal)
+    return Plan(**orjson.loads(metadata[b"plan"])) if b"plan" in metadata else None
+
+
+def _metadata(rows_file: Path, seal: Seal | None) -> Mapping[bytes, bytes]:
+    """Empty if the file is missing, damaged or of other numbers: a new plan finds the same requests by their keys."""
+    if seal is None or not is_sealed(rows_file, seal):
+        return {}
+    with NumberedTable(rows_file) as rows:
+        return dict(rows.metadata)
 
 
 def wanted_requests(rows_file: Path, memory: str, scratch_in: Path | None = None) -> Ranges:

@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from blocks.errors import StateError, UsageError
+from blocks.errors import Busy, StateError, UsageError
 from flows.storage.files import make_folder, open_plain, write_json
 from flows.storage.lease import Lease, acquire, describe, read_holder
 
@@ -82,6 +82,10 @@ class StateDirectory:
         for name, identity in publishing.get("outputs", {}).items():
             found.setdefault(name, set()).add(identity)
         return found
+
+    def held(self) -> dict[str, Any]:
+        """What the output was published with: as `published` says, or `publishing` after a crash before that."""
+        return read_or_none(self.published) or read_or_none(self.publishing) or {}
 
     def spec(self, fingerprint: str) -> Path:
         """A job, provider and endpoint that batches were sent under."""
@@ -157,13 +161,24 @@ class StateDirectory:
             write_json(self.run_file, {**run, "input": where})
         return str(run["id"])
 
-    def remember(self, settings: Mapping[str, Any]) -> None:
-        """Keep the parameters of the newest run, for `cancel`; they hold no secrets."""
-        write_json(self.path / "settings.json", settings)
+    def remember(self, settings: Mapping[str, Any], spec: str, *, cancelled: bool) -> None:
+        """Keep what the newest run was asked for: its parameters, which hold no secrets, and the spec of its requests.
+
+        `cancelled`: it was asked to cancel them.
+        """
+        write_json(self.path / "settings.json", {"settings": settings, "spec": spec, "cancelled": cancelled})
 
     def last_settings(self) -> dict[str, Any]:
         """The parameters of the newest run."""
-        return read_json(self.path / "settings.json")
+        return dict(read_json(self.path / "settings.json")["settings"])
+
+    def last_spec(self) -> dict[str, Any]:
+        """The content of the spec of the newest run, as it was then, whatever became of the job file."""
+        return read_json(self.spec(read_json(self.path / "settings.json")["spec"]))
+
+    def is_cancelled(self) -> bool:
+        """Whether cancelling is the last that was asked for: then nothing is repeated without another word."""
+        return bool(read_json(self.path / "settings.json")["cancelled"])
 
     def prepare(self) -> None:
         """Make the folders."""
@@ -178,7 +193,7 @@ class StateDirectory:
         handle = open_plain(self.path / "lock", os.O_RDWR | os.O_CREAT)
         try:
             if not _lock(handle):
-                raise StateError(
+                raise Busy(
                     f"{self.output} is being worked on by {_wait_for_holder(self.lease)}",
                     next_step="wait until it ends, or stop it; then run the same command again to continue",
                 )

@@ -37,6 +37,7 @@ from blocks.errors import (
     Transient,
     UnknownOutcome,
 )
+from flows.domain.corrections import corrected
 from tests.blocks.contract import (
     CANCEL,
     CREATE,
@@ -257,7 +258,9 @@ def test_an_answer_may_be_asked_for_again_with_the_reason(way: Way, start: Start
     form = way.codec(FORM)
     tag = new_tag()
     prompts = dict(zip(ids_for(tag, len(PROMPTS), 2), PROMPTS, strict=True))
-    requests = [form.encode(custom_id, prompt, "“topics” is no list\n") for custom_id, prompt in prompts.items()]
+    requests = [
+        form.encode(custom_id, corrected(prompt, "“topics” is no list\n")) for custom_id, prompt in prompts.items()
+    ]
     batch_id = ends.provider.submit(write_batch(form, ends.folder, requests, tag), FORM)
     ends.wait(batch_id)
     assert {meaning_of(answer) for answer in once_each(ends.answers(batch_id)).values()} == {"answered"}
@@ -311,6 +314,17 @@ def test_a_fault_is_what_the_port_calls_it(fault: str, way: Way, start: Start) -
     assert_meant(answers, ends)
     assert Counter(ends.outcomes().values()) == {FAULTS[fault]: len(PROMPTS)}
     assert_as_billed(answers.values(), ends.billed())
+
+
+@every_way
+@pytest.mark.parametrize("form", [FORM, PLAIN], ids=["schema", "plain"])
+def test_a_corrected_prompt_is_taken_by_strict_servers(form: RequestForm, way: Way, start: Start) -> None:
+    """Those that want the roles of a conversation to alternate: the reason is a part of the one message."""
+    ends = start(alternating=1)
+    answers = ends.run([corrected(prompt, "'topics' is missing") for prompt in PROMPTS], form)
+    assert len(answers) == len(PROMPTS)
+    assert all(answer.failure is None for answer in answers)
+    assert all("Your previous answer was rejected: 'topics' is missing" in prompt for prompt in ends.prompts().values())
 
 
 @every_way

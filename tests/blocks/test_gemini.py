@@ -105,22 +105,18 @@ open_schema = {"type": "object", "additionalProperties": {"type": "string"}}
 @given(
     st.text(),
     st.none() | st.text(min_size=1),
-    st.none() | st.text(min_size=1),
     st.sampled_from([None, SCHEMA, open_schema, {"enum": ["a"]}]),
     st.booleans(),
 )
-def test_an_encoded_request_is_one_line_of_json(
-    prompt: str, system: str | None, correction: str | None, schema: Any, longer: bool
-) -> None:
+def test_an_encoded_request_is_one_line_of_json(prompt: str, system: str | None, schema: Any, longer: bool) -> None:
     """Put together from pieces, it is what an encoder would have made of the whole."""
-    line = GeminiCodec(RequestForm("m", system, schema, 9)).encode("run-1-1", prompt, correction, longer=longer)
+    line = GeminiCodec(RequestForm("m", system, schema, 9)).encode("run-1-1", prompt, longer=longer)
     assert b"\n" not in line
     row = json.loads(line)
     assert (list(row), row["key"]) == (["key", "request"], "run-1-1")
     (said,) = row["request"]["contents"]
     assert (said["role"], said["parts"][0]) == ("user", {"text": prompt})
-    assert correction is None or correction in said["parts"][1]["text"]
-    assert len(said["parts"]) == 1 + (correction is not None) + (schema is open_schema)
+    assert len(said["parts"]) == 1 + (schema is open_schema)
     limit = row["request"]["generationConfig"]["maxOutputTokens"]
     assert limit == (9 * LONGER if longer else 9) + (ECHO_TOKENS if echo_of(schema) else 0)
 
@@ -162,15 +158,14 @@ def test_the_echo_has_a_name_of_its_own() -> None:
 @pytest.mark.parametrize("system", [None, "Be brief."])
 def test_a_schema_that_can_not_be_given_is_said_in_words(system: str | None) -> None:
     """Whole, in the system text; the key to echo stands at the end of the prompt. JSON is asked for all the same."""
-    request = encoded(RequestForm("m", system, open_schema), "Hi", "no")
+    request = encoded(RequestForm("m", system, open_schema), "Hi")
     assert request["generationConfig"] == {"responseMimeType": "application/json"}
     said = request["systemInstruction"]["parts"][0]["text"]
     assert said.startswith("Be brief.\n\n") is (system is not None)
     schema = json.loads(said.splitlines()[-1])
     assert schema == {**open_schema, "properties": {ECHO: {"type": "string"}}, "required": [ECHO]}
-    prompt, correction, told = request["contents"][0]["parts"]
+    prompt, told = request["contents"][0]["parts"]
     assert (prompt["text"], told["text"]) == ("Hi", f'The value of "{ECHO}" in your answer has to be "run-1-1".')
-    assert "rejected: no" in correction["text"]
 
 
 @pytest.mark.parametrize("schema", [{"type": "array", "items": {"type": "string"}}, {"enum": ["a"]}, {}])

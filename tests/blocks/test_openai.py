@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blocks.batch import (
+    LONGER,
     Answer,
     BatchPhase,
     BatchStatus,
@@ -107,6 +108,36 @@ def test_an_answer_that_was_cut_off_may_be_longer_the_next_time() -> None:
     assert answer.failure.kind is FailureKind.TERMINAL
 
 
+@pytest.mark.parametrize(
+    ("structured", "kind", "in_words"),
+    [
+        ("json_schema", "json_schema", False),
+        ("json_object", "json_object", True),
+        ("prompt", None, True),
+        ("off", None, False),
+    ],
+)
+@pytest.mark.parametrize("endpoint", [CHAT, RESPONSES])
+def test_a_service_is_told_the_shape_of_answers_as_it_takes_it(
+    endpoint: str, structured: str, kind: str | None, in_words: bool
+) -> None:
+    """In a field of its own, or in the system text; a compatible service may take neither schemas nor JSON objects."""
+    body = json.loads(OpenAICodec(FORM, endpoint, structured).encode("run-1-1", "Hi"))["body"]
+    form = body.get("response_format") if endpoint == CHAT else body.get("text", {}).get("format")
+    assert (form and form["type"]) == kind
+    system = body["messages"][0]["content"] if endpoint == CHAT else body.get("instructions", "")
+    assert ("It must match this JSON Schema" in system) is in_words
+    assert json.dumps(SCHEMA, separators=(",", ":")) in system or not in_words
+
+
+def test_the_limit_of_tokens_has_the_name_that_the_service_knows() -> None:
+    """Also where an answer may be longer."""
+    codec = OpenAICodec(RequestForm("m", max_output_tokens=9), CHAT, "off", "max_tokens")
+    for longer, limit in ((False, 9), (True, 9 * LONGER)):
+        body = json.loads(codec.encode("run-1-1", "Hi", longer=longer))["body"]
+        assert (body["max_tokens"], "max_completion_tokens" in body) == (limit, False)
+
+
 @pytest.mark.parametrize("endpoint", [CHAT, RESPONSES])
 def test_a_temperature_is_sent_where_the_job_has_one(endpoint: str) -> None:
     """Also 0, which is not the default."""
@@ -115,13 +146,11 @@ def test_a_temperature_is_sent_where_the_job_has_one(endpoint: str) -> None:
     assert "temperature" not in json.loads(OpenAICodec(FORM, endpoint).encode("run-1-1", "Hi"))["body"]
 
 
-@given(st.text(), st.none() | st.text(min_size=1), st.none() | st.text(min_size=1), st.sampled_from([CHAT, RESPONSES]))
-def test_an_encoded_request_is_one_line_of_json(
-    prompt: str, system: str | None, correction: str | None, endpoint: str
-) -> None:
+@given(st.text(), st.none() | st.text(min_size=1), st.sampled_from([CHAT, RESPONSES]))
+def test_an_encoded_request_is_one_line_of_json(prompt: str, system: str | None, endpoint: str) -> None:
     """Put together from pieces, it is what an encoder would have made of the whole."""
     form = OpenAICodec(RequestForm("m", system, SCHEMA, 9), endpoint)
-    line = form.encode("run-1-1", prompt, correction)
+    line = form.encode("run-1-1", prompt)
     assert b"\n" not in line
     request = json.loads(line)
     assert list(request) == ["custom_id", "method", "url", "body"]
@@ -131,9 +160,7 @@ def test_an_encoded_request_is_one_line_of_json(
     if endpoint == CHAT and system:
         assert said.pop(0) == {"role": "system", "content": system}
     assert body.get("instructions") == (system if endpoint == RESPONSES else None)
-    assert said[0] == {"role": "user", "content": prompt}
-    assert len(said) == (1 if correction is None else 2)
-    assert correction is None or (said[1]["role"] == "user" and correction in said[1]["content"])
+    assert said == [{"role": "user", "content": prompt}]
 
 
 def test_a_chat_body_is_as_documented() -> None:

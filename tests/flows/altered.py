@@ -18,7 +18,7 @@ def counting_checks(*arguments: str) -> None:
         calls.append(settings)
         return check(settings, **more)
 
-    preflight.check = enrich.check = counting  # type: ignore[assignment, attr-defined]  # imported there
+    preflight.check = enrich.check = counting  # type: ignore[attr-defined]  # imported there
     try:
         main(*arguments)
     finally:

@@ -96,6 +96,28 @@ def check_paid_once(folder: Path, rows: int) -> None:
 # --- rows -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("structured", ["json_object", "prompt"])
+def test_a_shape_that_is_said_in_words_is_answered(tmp_path: Path, structured: str) -> None:
+    """For compatible services that take no schema; another way to say it is another question."""
+    switches = {"structured": structured, "token_limit": "max_tokens"}
+    assert enrich(**call(tmp_path, "openai", 3, **switches)).rows == {"ok": 3}
+    assert enrich(**call(tmp_path, "openai", 3)).attempts == 3
+
+
+@pytest.mark.parametrize(
+    ("dialect", "switches"),
+    [*((name, {}) for name in DIALECTS), ("openai", {"endpoint": "/v1/responses"}), ("mistral", {"inline": "never"})],
+)
+def test_a_correction_is_taken_by_strict_servers(tmp_path: Path, dialect: str, switches: dict[str, str]) -> None:
+    """Those whose chat templates want the roles to alternate: the reason is part of the one message."""
+    figures = enrich(**call(tmp_path, dialect, 5, invalid_rate=1, alternating=1, **switches))
+    assert figures.rows == {"ok": 5}
+    assert figures.outcomes["ok"] == 5
+    again = [prompt for (prompt,) in books(tmp_path, "SELECT prompt FROM requests WHERE attempt = 2")]
+    assert again
+    assert all("Your previous answer was rejected: " in prompt for prompt in again) or dialect == "gemini"
+
+
 @every_dialect
 def test_failures_and_invalid_answers_go_again_until_ok(tmp_path: Path, dialect: str) -> None:
     """Failed, timed out, missing, unexplained and broken ones; what was answered well is never asked again."""

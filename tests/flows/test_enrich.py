@@ -41,6 +41,7 @@ FORM: dict[str, dict[str, Any]] = {
     "limit": {"anyOf": [COUNT, NOTHING], "default": None},
     "where": {"anyOf": [{"type": "string", "minLength": 1}, NOTHING], "default": None},
     "retry_failed": {"type": "boolean", "default": False},
+    "replace": {"type": "boolean", "default": False},
     "input_moved": {"type": "boolean", "default": False},
     "compression": {"type": "string", "enum": ["zstd", "snappy", "gzip", "none"], "default": "zstd"},
     "row_group_rows": {**COUNT, "default": 122_880},

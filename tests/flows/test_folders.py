@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from blocks.errors import UsageError
+from flows.report.markdown import markdown
 from tests.flows.undecorated import emulator_ledger, enrich, reviews, write_job
 
 JOB = """\
@@ -120,14 +121,57 @@ def test_a_row_that_is_now_paid_elsewhere_writes_that_file(call: dict[str, Any])
     assert sum(costs) * 10**12 == first.money.total == second.money.total
 
 
-def test_a_file_that_is_gone_goes(call: dict[str, Any]) -> None:
-    """One that somebody changed stays."""
+def test_a_file_whose_input_is_gone_goes_with_the_second_run_that_misses_it(call: dict[str, Any]) -> None:
+    """The first one says so in log and report, and counts only the others. One that somebody changed stays."""
     enrich(**call)
     for name in NAMES[1:]:
         (Path(call["input"]) / name).unlink()
     write(Path(call["output"]), NAMES[2], ["mine"])
-    assert enrich(**call).rows == {"ok": 5}
+    figures = enrich(**call)
+    assert figures.rows == {"ok": 5}
+    assert [note.partition(" of")[0] for note in figures.notes] == ["1"]
+    assert "the next run removes them unless their input is back" in markdown(figures)
+    assert list(states(Path(call["output"]))) == NAMES
+    assert enrich(**call).notes == []
     assert list(states(Path(call["output"]))) == [NAMES[0], NAMES[2]]
+
+
+def test_an_input_that_was_absent_for_one_night_loses_nothing(call: dict[str, Any]) -> None:
+    """Its file stays as it is, and absences that do not follow each other are not added up."""
+    enrich(**call)
+    before, place = states(Path(call["output"])), Path(call["input"]) / NAMES[1]
+    for _ in range(2):
+        place.rename(place.with_suffix(".away"))
+        assert enrich(**call).rows == {"ok": 10}
+        place.with_suffix(".away").rename(place)
+        figures = enrich(**call)
+        assert (figures.rows, figures.attempts, figures.notes) == ({"ok": 15}, 0, [])
+        assert states(Path(call["output"])) == before
+
+
+def test_a_word_of_the_user_removes_at_once(call: dict[str, Any]) -> None:
+    """--replace means the whole output."""
+    enrich(**call)
+    (Path(call["input"]) / NAMES[1]).unlink()
+    enrich(**call, replace=True)
+    assert list(states(Path(call["output"]))) == [NAMES[0], NAMES[2]]
+
+
+def test_a_limited_run_removes_nothing(call: dict[str, Any]) -> None:
+    """Neither files beyond its limit, however often it runs, nor files whose input is gone; the next run has them."""
+    enrich(**call)
+    before = states(Path(call["output"]))
+    for _ in range(2):
+        figures = enrich(**call, limit=1)
+        assert figures.rows == {"ok": 1}
+        assert "2 of its files were not part of this run" in figures.notes[0]
+        assert {name: states(Path(call["output"]))[name] for name in NAMES[1:]} == {n: before[n] for n in NAMES[1:]}
+    away = Path(call["input"]) / NAMES[2]
+    away.rename(away.with_suffix(".away"))
+    enrich(**call, limit=1)
+    assert list(states(Path(call["output"]))) == NAMES
+    away.with_suffix(".away").rename(away)
+    assert (enrich(**call).rows, enrich(**call).notes) == ({"ok": 15}, [])
 
 
 def test_a_file_that_somebody_else_wrote_is_not_overwritten(call: dict[str, Any]) -> None:

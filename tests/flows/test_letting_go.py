@@ -291,7 +291,7 @@ def test_batches_stay_with_the_service_that_they_were_sent_to(tmp_path: Path, mo
         enrich(**parameters, base_url=old.base_url, wait=0)
         assert enrich(**parameters, base_url=new.base_url).rows == {"ok": 20}
         assert events(parameters).count("collected") == 4
-        back = enrich(**parameters, base_url=old.base_url)
+        back = enrich(**parameters, base_url=old.base_url, replace=True)
     assert (back.rows, back.attempts) == ({"ok": 20}, 0)
 
 

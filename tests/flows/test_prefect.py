@@ -286,7 +286,7 @@ def test_the_command_killed_at_each_class_of_event_goes_on(env: Env, tmp_path: P
 
 
 def test_a_run_that_lets_go_is_completed_as_waiting_and_harvested_later(env: Env, tmp_path: Path) -> None:
-    """Exit status 4 and a completed state named Waiting; a later run with the harvest's parameters collects."""
+    """Exit status 4 and a completed state named Waiting; a harvest, which is told the output alone, collects."""
     source, output = write_texts(tmp_path, reviews(5)), tmp_path / "waiting.parquet"
     options: list[str | Path] = [
         "--job",
@@ -304,7 +304,11 @@ def test_a_run_that_lets_go_is_completed_as_waiting_and_harvested_later(env: Env
     (run,) = flow_runs_of(env, output)
     assert (run["state_type"], run["state_name"]) == ("COMPLETED", "Waiting")
     time.sleep(3)
-    assert batchwerk("run", source, output, *options, env=env).status == 0
+    with StateDirectory(output).locked():
+        busy = batchwerk("harvest", output, env=env)
+    assert busy.status == 0, busy.err
+    assert f"nothing to do here: {output} is being worked on by process" in busy.out
+    assert batchwerk("harvest", output, env=env).status == 0
     assert pq.read_table(output).column("_status").to_pylist() == ["ok"] * 5
 
 

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 
 from blocks.errors import BatchwerkError
 from flows.batches.orchestrator import Threads
-from flows.pipeline import run_pipeline
-from flows.preflight import check
+from flows.pipeline import harvest_output, run_pipeline
+from flows.preflight import check, harvest_config
 from flows.report.figures import Figures
 from flows.settings import read_settings
 
@@ -39,6 +39,12 @@ def enrich(**parameters: Any) -> Figures:
     settings = read_settings(parameters)
     with Threads() as threads:
         return run_pipeline(check(settings), threads)
+
+
+def harvest(output: Path, wait: float = 0.0) -> Figures:
+    """Harvest an output, as the flow does."""
+    with Threads() as threads:
+        return harvest_output(harvest_config(output, wait), threads)
 
 
 def main(parameters: str) -> None:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 DECODER = JSONDecoder()
 MARK = '"properties"'
-REJECTION = "previous answer"  # from here to the end there is a note on a rejected answer, not a text to read
+REJECTION = "Your previous answer"  # from here to the end there is a note on a rejected answer, not a text to read
 # A line with such a word is an instruction, not a text to read.
 INSTRUCTION_WORDS = ("JSON", "json", "chema", "our answer", "eine Antwort", "hre Antwort")
 LABEL_LENGTH = 32
@@ -83,10 +83,14 @@ def is_schema(value: Any) -> bool:
 def subject_of(prompt: str, schema: Span | None) -> str:
     """The text that a prompt is about, judged by its form: from its last label on, else its last paragraph."""
     if schema is None:
-        return passage(prompt) or prompt.strip()
+        return passage(without_note(prompt)) or prompt.strip()
     before, after = prompt[: schema.start], prompt[schema.end :]
-    note = after.find(REJECTION)
-    return max(passage(before), passage(after if note < 0 else after[:note]), key=len)
+    return max(passage(without_note(before)), passage(without_note(after)), key=len)
+
+
+def without_note(part: str) -> str:
+    """A part up to the note on a rejected answer, if there is one."""
+    return part.partition(REJECTION)[0]
 
 
 def passage(part: str) -> str:

@@ -1,5 +1,6 @@
 """Bodies of chat completions, which more than one provider takes."""
 
+from itertools import pairwise
 from typing import Any
 
 from blocks.emulator.wire.lines import Json, LineError, dump_schema, member, required
@@ -19,6 +20,12 @@ def read_messages(messages: list[Any], param: str) -> str:
         return "\n\n".join(text_of(message["content"]) for message in messages)
     except (KeyError, TypeError):
         raise LineError("invalid_request", f"Each of '{param}' must have a content.", param) from None
+
+
+def repeats_role(messages: Any) -> bool:
+    """Whether two messages of one role follow each other."""
+    roles = [message.get("role") for message in messages] if isinstance(messages, list) else []
+    return any(first == second for first, second in pairwise(roles))
 
 
 def text_of(content: Any) -> str:

@@ -50,7 +50,7 @@ class Request(NamedTuple):
     """One request as a dialect understood it; `schema` is JSON text if the dialect has a field for it.
 
     `rejection` is the reason why a request that is accepted can only fail; `note` is the dialect's own text, returned
-    unchanged.
+    unchanged; `repeats_role` says that two messages of one role follow each other.
     """
 
     custom_id: str
@@ -60,6 +60,7 @@ class Request(NamedTuple):
     max_tokens: int | None = None
     rejection: str | None = None
     note: str | None = None
+    repeats_role: bool = False
 
 
 class StoredRequest(NamedTuple):

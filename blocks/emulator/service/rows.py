@@ -82,7 +82,7 @@ def insert_requests(connection: sqlite3.Connection, number: int, new: NewBatch, 
 
 def request_row(connection: sqlite3.Connection, first: int, position: int, request: Request) -> tuple[object, ...]:
     """The attempt is the one in the id, else counted: one more than earlier batches asked this prompt."""
-    custom_id, prompt, model, schema, *rest = request
+    custom_id, prompt, model, schema, *rest, _ = request
     attempt = attempt_of(custom_id)
     counted = attempt is None
     if attempt is None:

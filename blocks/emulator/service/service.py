@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import orjson
@@ -11,6 +11,7 @@ import orjson
 from blocks.emulator.answers.answers import Answers
 from blocks.emulator.options import EmulatorOptions
 from blocks.emulator.service import faults, processing
+from blocks.emulator.service.alternating import Alternating
 from blocks.emulator.service.batch import Batch, Ending, Item, NewBatch, Refusal, Status
 from blocks.emulator.service.processing import Finishing, Habits
 from blocks.emulator.service.rows import Publish
@@ -68,6 +69,8 @@ class Service:
 
     def accept(self, new: NewBatch) -> Accepted:
         """Store a batch. Raises KeyReusedError if its idempotency key came before with another body."""
+        if self.options.alternating:
+            new = replace(new, requests=Alternating(new.requests))
         count = len(new.requests)
         batch, is_new = self.store.add_batch(
             new,

@@ -21,17 +21,19 @@ ENTRY = ProviderEntry(
     key_variable="ANTHROPIC_API_KEY",
     base_url=BASE_URL,
     base_url_help="Where the API is, without /v1.",
+    added=("/v1",),
     limits=LIMITS,
     client=Anthropic,
     codec=AnthropicCodec,
     options=(
-        Option("version", "The API version.", (VERSION, "2023-06-01"), in_codec=True),
-        Option("auth", "The header that carries the key.", (AUTH, "bearer")),
+        Option("version", "The API version.", (VERSION, "2023-06-01"), in_codec=True, in_key=False),
+        Option("auth", "The header that carries the key.", (AUTH, "bearer"), in_key=False),
         Option(
             "cache",
             "How long a system text that is long enough stays in the prompt cache.",
             (CACHE, "off", "1h"),
             in_codec=True,
+            in_key=False,  # a cached text is read like any other
         ),
         Option(
             "effort",
@@ -39,6 +41,7 @@ ENTRY = ProviderEntry(
             (EFFORT, "low", "medium", "high", "xhigh", "max"),
             in_codec=True,
             in_client=False,
+            in_key=True,
         ),
         SETTLE,
     ),

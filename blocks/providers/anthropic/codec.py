@@ -99,22 +99,13 @@ class AnthropicCodec:
         output = b"" if effort == EFFORT and schema is None else _output_config(schema, effort)
         self._end = b'}],"max_tokens":%d%b}}' % (limit, output)
         self._longer_end = b'}],"max_tokens":%d%b}}' % (limit * LONGER, output)
-        self._correction = "Answer again." if form.schema is None else _AGAIN
 
-    def encode(self, custom_id: str, prompt: str, correction: str | None = None, *, longer: bool = False) -> bytes:
-        """One request; only the prompt itself is escaped anew, all else was when the format was made.
-
-        A correction is a second part of the user's message: models refuse to have their own answer begun for them.
-        """
-        content = orjson.dumps(prompt)
-        if correction:
-            note = orjson.dumps(f"Your previous answer was rejected: {correction}\n{self._correction}")
-            content = b'[{"type":"text","text":%b},{"type":"text","text":%b}]' % (content, note)
+    def encode(self, custom_id: str, prompt: str, *, longer: bool = False) -> bytes:
+        """One request; only the prompt itself is escaped anew, all else was when the format was made."""
         end = self._longer_end if longer else self._end
-        return b'{"custom_id":"' + custom_id.encode() + self._between + content + end
+        return b'{"custom_id":"' + custom_id.encode() + self._between + orjson.dumps(prompt) + end
 
 
-_AGAIN = "Answer again, so that it matches the JSON Schema."
 _MODEL_VERSION = re.compile(r"claude-[a-z]+-(\d+)(?:-(\d{1,2})(?!\d))?")
 
 

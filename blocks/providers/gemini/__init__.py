@@ -21,11 +21,12 @@ ENTRY = ProviderEntry(
     key_variable="GEMINI_API_KEY",
     base_url=BASE_URL,
     base_url_help="Where the API is, without its version.",
+    added=(f"/{V1BETA}", f"/{V1}"),
     limits=LIMITS,
     client=Gemini,
     codec=GeminiCodec,
     options=(
-        Option("api_version", "The API version.", (V1BETA, V1)),
+        Option("api_version", "The API version.", (V1BETA, V1), in_key=False),
         SETTLE,
     ),
 )

@@ -60,16 +60,12 @@ class GeminiCodec:
     def __init__(self, form: RequestForm) -> None:
         self._usual = _template(form, form.max_output_tokens)
         self._longer = _template(form, form.max_output_tokens and form.max_output_tokens * LONGER)
-        self._again = "Answer again." if form.schema is None else "Answer again, so that it matches the JSON Schema."
 
-    def encode(self, custom_id: str, prompt: str, correction: str | None = None, *, longer: bool = False) -> bytes:
+    def encode(self, custom_id: str, prompt: str, *, longer: bool = False) -> bytes:
         """One request; only the prompt itself is escaped anew, all else was when the format was made."""
         key = custom_id.encode()
         before, after = self._longer if longer else self._usual
-        note = b""
-        if correction:
-            note = b'},{"text":' + orjson.dumps(f"Your previous answer was rejected: {correction}\n{self._again}")
-        return key.join(before) + orjson.dumps(prompt) + note + key.join(after)
+        return key.join(before) + orjson.dumps(prompt) + key.join(after)
 
 
 def _template(form: RequestForm, most_tokens: int | None) -> _Template:

@@ -29,6 +29,7 @@ ENTRY = ProviderEntry(
             "idempotency",
             "`verified` once the server is known to answer a repeated Idempotency-Key with the first batch.",
             (UNVERIFIED, VERIFIED),
+            in_key=False,
         ),
     ),
     emulated={"idempotency": VERIFIED},

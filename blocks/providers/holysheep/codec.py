@@ -45,16 +45,10 @@ class HolySheepCodec:
         self._before = _json_text(f"{form.system.rstrip()}\n\n" if form.system else "")
         self._after = _json_text(_instruction(form.schema))
 
-    def encode(self, custom_id: str, prompt: str, correction: str | None = None, *, longer: bool = False) -> bytes:  # noqa: ARG002  # the dialect has no limit of output tokens
+    def encode(self, custom_id: str, prompt: str, *, longer: bool = False) -> bytes:  # noqa: ARG002  # the dialect has no limit of output tokens
         """One request; only the prompt itself is escaped anew, all else was when the format was made."""
-        note = _json_text(_correction(correction)) if correction else b""
-        return b'{"custom_id":"%b","prompt":"%b%b%b%b"}' % (
-            custom_id.encode(),
-            self._before,
-            _json_text(prompt),
-            self._after,
-            note,
-        )
+        text = _json_text(prompt)
+        return b'{"custom_id":"%b","prompt":"%b%b%b"}' % (custom_id.encode(), self._before, text, self._after)
 
 
 def _json_text(text: str) -> bytes:
@@ -67,10 +61,6 @@ def _instruction(schema: Mapping[str, Any] | None) -> str:
         return ""
     text = orjson.dumps(schema).decode()
     return f"\n\nAnswer with one JSON object and nothing else. It must match this JSON Schema:\n{text}"
-
-
-def _correction(reason: str) -> str:
-    return f"\n\nYour previous answer was rejected: {reason}\nAnswer again, so that it matches the JSON Schema."
 
 
 def read_status(body: Any) -> BatchStatus:

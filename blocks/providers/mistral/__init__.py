@@ -22,11 +22,12 @@ ENTRY = ProviderEntry(
     key_variable="MISTRAL_API_KEY",
     base_url=BASE_URL,
     base_url_help="Where the API is, without /v1.",
+    added=("/v1",),
     limits=LIMITS,
     client=Mistral,
     codec=MistralCodec,
     options=(
-        Option("inline", "Whether small batches are sent without a file.", (AUTO, NEVER)),
+        Option("inline", "Whether small batches are sent without a file.", (AUTO, NEVER), in_key=False),
         SETTLE,
     ),
 )

@@ -66,7 +66,7 @@ class MistralCodec(ChatCodec):
             after["max_tokens"] = form.max_output_tokens
         if answer is not None:
             after["response_format"] = answer
-        super().__init__(form, b'","body":' + up_to_prompt({}, "messages", first), after)
+        super().__init__(b'","body":' + up_to_prompt({}, "messages", first), after)
 
 
 def _spoken(form: RequestForm) -> tuple[str | None, dict[str, Any] | None]:

@@ -5,7 +5,17 @@ from __future__ import annotations
 from blocks.batch import Limits
 from blocks.entries import SETTLE, Option, ProviderEntry
 from blocks.providers.openai.batches import BASE_URL, OpenAI
-from blocks.providers.openai.codec import CHAT, RESPONSES, OpenAICodec
+from blocks.providers.openai.codec import (
+    CHAT,
+    IN_PROMPT,
+    JSON_OBJECT,
+    JSON_SCHEMA,
+    MAX_COMPLETION_TOKENS,
+    MAX_TOKENS,
+    OFF,
+    RESPONSES,
+    OpenAICodec,
+)
 
 LIMITS = Limits(  # §3.6
     max_requests=50_000,
@@ -24,7 +34,29 @@ ENTRY = ProviderEntry(
     client=OpenAI,
     codec=OpenAICodec,
     options=(
-        Option("endpoint", "The endpoint that each request of a batch calls.", (CHAT, RESPONSES), in_codec=True),
+        Option(
+            "endpoint",
+            "The endpoint that each request of a batch calls.",
+            (CHAT, RESPONSES),
+            in_codec=True,
+            in_key=True,
+        ),
+        Option(
+            "structured",
+            "How a compatible service is told the shape of answers; prompt: in the system text alone.",
+            (JSON_SCHEMA, JSON_OBJECT, IN_PROMPT, OFF),
+            in_codec=True,
+            in_client=False,
+            in_key=True,
+        ),
+        Option(
+            "token_limit",
+            "The name under which a chat completion takes the limit of its answer's tokens.",
+            (MAX_COMPLETION_TOKENS, MAX_TOKENS),
+            in_codec=True,
+            in_client=False,
+            in_key=True,
+        ),
         SETTLE,
     ),
 )

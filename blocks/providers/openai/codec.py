@@ -8,7 +8,7 @@ absent and null fields, upper-case states, `{}` for null, unknown words.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -38,9 +38,12 @@ from blocks.providers.chat import (
     usage_of,
 )
 from blocks.providers.lenient import array, id_of, is_count, mapping, string, time_of, unexpected
-from blocks.providers.schemas import ANY_NUMBER, NotStrict, Subset, narrowed
+from blocks.providers.schemas import ANY_NUMBER, NotStrict, Subset, as_words, narrowed
 
 CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"  # what a batch's requests call
+
+JSON_SCHEMA, JSON_OBJECT, IN_PROMPT, OFF = "json_schema", "json_object", "prompt", "off"  # how an answer gets its form
+MAX_COMPLETION_TOKENS, MAX_TOKENS = "max_completion_tokens", "max_tokens"
 
 CODES = Codes(  # of rows (§3.5)
     not_run={"batch_expired", "batch_cancelled", "batch_canceled"},
@@ -73,32 +76,62 @@ STRICT = Subset(
 class OpenAICodec(ChatCodec):
     """JSONL of `{"custom_id", "method", "url", "body"}`, bodies of chat completions or of responses (§3.3)."""
 
-    def __init__(self, form: RequestForm, endpoint: str = CHAT) -> None:
-        before, after = _chat_body(form) if endpoint == CHAT else _responses_body(form)
-        super().__init__(form, b'","method":"POST","url":%b,"body":%b' % (orjson.dumps(endpoint), before), after)
+    def __init__(
+        self,
+        form: RequestForm,
+        endpoint: str = CHAT,
+        structured: str = JSON_SCHEMA,
+        token_limit: str = MAX_COMPLETION_TOKENS,
+    ) -> None:
+        spoken = _spoken(form, structured)
+        before, after = _chat_body(spoken, token_limit) if endpoint == CHAT else _responses_body(spoken)
+        super().__init__(b'","method":"POST","url":%b,"body":%b' % (orjson.dumps(endpoint), before), after)
 
 
-def _chat_body(form: RequestForm) -> tuple[bytes, dict[str, Any]]:
+class _Spoken(NamedTuple):
+    """A form as it is said to a service; `answer`: the format that structured output is asked for in."""
+
+    form: RequestForm
+    system: str | None
+    answer: Mapping[str, Any] | None
+
+
+def _spoken(form: RequestForm, structured: str) -> _Spoken:
+    """What a service that takes no JSON Schema is asked for instead: JSON of any shape, or just words."""
+    if form.schema is None or structured == OFF:
+        return _Spoken(form, form.system, None)
+    if structured == JSON_SCHEMA:
+        return _Spoken(form, form.system, _answer_format(form.schema))
+    system = "\n\n".join(text for text in (form.system, as_words(form.schema)) if text)
+    return _Spoken(form, system, {} if structured == JSON_OBJECT else None)
+
+
+def _chat_body(spoken: _Spoken, token_limit: str) -> tuple[bytes, dict[str, Any]]:
     """A body up to the prompt, and the members that follow its messages."""
+    form = spoken.form
     after: dict[str, Any] = {} if form.temperature is None else {"temperature": form.temperature}
     if form.max_output_tokens is not None:
-        after["max_completion_tokens"] = form.max_output_tokens
-    if form.schema is not None:
-        after["response_format"] = {"type": "json_schema", "json_schema": _answer_format(form.schema)}
-    system = {"role": "system", "content": form.system} if form.system else None
+        after[token_limit] = form.max_output_tokens
+    if spoken.answer:
+        after["response_format"] = {"type": "json_schema", "json_schema": spoken.answer}
+    elif spoken.answer is not None:
+        after["response_format"] = {"type": "json_object"}
+    system = {"role": "system", "content": spoken.system} if spoken.system else None
     return up_to_prompt({"model": form.model}, "messages", system), after
 
 
-def _responses_body(form: RequestForm) -> tuple[bytes, dict[str, Any]]:
+def _responses_body(spoken: _Spoken) -> tuple[bytes, dict[str, Any]]:
     """The same for responses, which the service is asked not to keep."""
+    form = spoken.form
     before: dict[str, Any] = {"model": form.model, "store": False}
-    if form.system:
-        before["instructions"] = form.system
+    if spoken.system:
+        before["instructions"] = spoken.system
     after: dict[str, Any] = {} if form.temperature is None else {"temperature": form.temperature}
     if form.max_output_tokens is not None:
         after["max_output_tokens"] = form.max_output_tokens
-    if form.schema is not None:
-        after["text"] = {"format": {"type": "json_schema", **_answer_format(form.schema)}}
+    if spoken.answer is not None:
+        kind = "json_schema" if spoken.answer else "json_object"
+        after["text"] = {"format": {"type": kind, **spoken.answer}}
     return up_to_prompt(before, "input", None), after
 
 

@@ -19,8 +19,8 @@ ENTRY = ProviderEntry(
     client=Sixth,
     codec=SixthCodec,
     options=(
-        Option("tone", "How long the answers are.", (VERBOSE, BRIEF), in_codec=True, in_client=False),
-        Option("window", "Hours within which a batch ends.", ("24h",)),
+        Option("tone", "How long the answers are.", (VERBOSE, BRIEF), in_codec=True, in_client=False, in_key=True),
+        Option("window", "Hours within which a batch ends.", ("24h",), in_key=False),
         SETTLE,
     ),
 )

@@ -11,7 +11,6 @@ from blocks.providers.chat import (
     Codes,
     Outcome,
     body_of,
-    correction_note,
     error_failure,
     following,
     read_chat,
@@ -58,16 +57,13 @@ class SixthCodec:
             answer = {"name": "answer", "strict": False, "schema": form.schema}
             after["response_format"] = {"type": "json_schema", "json_schema": answer}
         body = up_to_prompt({"model": form.model}, "messages", first)
-        self._form = form
         self._between = b'","method":"POST","url":%b,"body":%b' % (orjson.dumps(CHAT), body)
         self._end = b"}]" + following(after) + b"}}"
         self._longer_end = b"}]" + following(with_more_tokens(after)) + b"}}"
 
-    def encode(self, custom_id: str, prompt: str, correction: str | None = None, *, longer: bool = False) -> bytes:
+    def encode(self, custom_id: str, prompt: str, *, longer: bool = False) -> bytes:
         """One line."""
         line = b'{"custom_id":"' + custom_id.encode() + self._between + orjson.dumps(prompt)
-        if correction:
-            line += b'},{"role":"user","content":' + orjson.dumps(correction_note(correction, self._form))
         return line + (self._longer_end if longer else self._end)
 
 

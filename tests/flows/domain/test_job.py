@@ -83,8 +83,8 @@ def test_all_mistakes_are_said_at_once() -> None:
         parsed(name=..., model=...)
 
 
-def digest(job: Job, model: str = "m", endpoint: str = "e") -> bytes:
-    return job.digest(job.form(OutputSchema(job.output), model), endpoint)
+def digest(job: Job, model: str = "m", endpoint: str = "e", **options: str) -> bytes:
+    return job.digest(job.form(OutputSchema(job.output), model), endpoint, options)
 
 
 def test_a_digest_follows_what_is_asked() -> None:
@@ -94,6 +94,7 @@ def test_a_digest_follows_what_is_asked() -> None:
     changed = [
         digest(parsed(), model="n"),
         digest(parsed(), endpoint="f"),
+        digest(parsed(), effort="low"),
         digest(parsed(prompt="{{ text }}")),
         digest(parsed(system="")),
         digest(parsed(system="x")),
@@ -103,4 +104,4 @@ def test_a_digest_follows_what_is_asked() -> None:
         digest(parsed(output={"b": True, "a": {"type": "string"}})),
         digest(parsed(output=...)),
     ]
-    assert len({same, *changed}) == 11
+    assert len({same, *changed}) == 12

@@ -92,6 +92,7 @@ def line(batch: int, **changes: Any) -> dict[str, Any]:
         "batch": batch,
         "id": f"batch_{batch}",
         "state": "collected",
+        "emulated": False,
         "requests": 10,
         "attempts": {"1": 10},
         "ok": 10,

@@ -52,7 +52,7 @@ def test_the_report_has_a_line_for_each_batch(faulty: Reported) -> None:
     assert [cells[0] for cells in found] == ["1", "2", "3", "4", "5"]
     assert sum(int(cells[2]) for cells in found) == figures.attempts
     assert sum(int(cells[3]) for cells in found) == figures.outcomes["ok"]
-    assert [cells[4] for cells in found] == [show_usd(line["cost_usd"]) for line in figures.table]
+    assert [cells[4] for cells in found] == [f"{show_usd(line['cost_usd'])} (emulated)" for line in figures.table]
 
 
 def test_the_headline_says_rows_requests_and_money() -> None:

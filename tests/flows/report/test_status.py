@@ -32,7 +32,8 @@ def test_a_finished_output_is_shown_as_it_was_reported(faulty: Reported) -> None
     assert found["batches"] == {"collected": figures.batches}
     assert (found["requests"], found["with_provider"], found["exit"]) == (60, 0, 0)
     written = json.loads(orjson.dumps(found), parse_float=Decimal)
-    assert written["total_cost_usd"] * PICO == tokens * PRICE
+    assert written["emulated_usd"] * PICO == tokens * PRICE
+    assert written["total_cost_usd"] == 0, "nothing was billed"
 
 
 def test_requests_that_failed_for_good_are_counted(faulty: Reported) -> None:
@@ -45,13 +46,14 @@ def test_the_words_have_the_figures(faulty: Reported) -> None:
     """One line each, with thousands grouped and money as the report shows it."""
     status, figures = read_status(faulty.output), faulty.figures
     lines = dict(line.split(maxsplit=1) for line in status.text().splitlines())
-    assert list(lines) == ["output", "input", "rows", "requests", "batches", "cost"]
+    assert list(lines) == ["output", "input", "rows", "requests", "batches", "cost", "emulated"]
     assert lines["input"] == figures.input
     assert f"{figures.rows['ok']} ok" in lines["rows"]
     assert f"{figures.rows['failed']} failed" in lines["rows"]
     assert lines["requests"] == "60 in total, 0 with the provider now"
     assert lines["batches"] == f"{figures.batches} collected"
-    assert lines["cost"] == f"{show_usd(figures.money.total)} so far"
+    assert lines["cost"] == "$0.00 so far"
+    assert lines["emulated"] == f"{show_usd(figures.money.total)} for the emulator's answers, not billed"
 
 
 def test_what_is_with_the_provider_is_counted(tmp_path: Path) -> None:
@@ -85,8 +87,8 @@ def test_an_output_that_was_never_published_says_so(tmp_path: Path) -> None:
 def test_an_unpriced_model_costs_the_unknown(tmp_path: Path) -> None:
     """Null for programs, a word for people."""
     status = read_status(run_reported(tmp_path, TEXTS[:5], model="gpt-unheard-of").output)
-    assert status.summary()["total_cost_usd"] is None
-    assert "cost       unpriced so far" in status.text()
+    assert status.summary()["emulated_usd"] is None
+    assert "emulated   unpriced for the emulator's answers" in status.text()
 
 
 def test_what_batchwerk_did_not_write_has_no_status(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import IO, Any
 import orjson
 
 from blocks.emulator.dialects.anthropic.params import ParamsError, read_params
+from blocks.emulator.dialects.chat import repeats_role
 from blocks.emulator.service.batch import Request
 from blocks.emulator.wire.calls import CallError
 from blocks.emulator.wire.elements import DocumentError, DocumentReader
@@ -85,4 +86,5 @@ def to_request(custom_id: str, params: Json, version: str) -> Request:
     except ParamsError as error:
         return Request(custom_id, dump(params), model, rejection=str(error))
     note = dump(list(map(tuple, read.segments))) if read.segments else None
-    return Request(custom_id, read.prompt, model, read.schema, min(read.max_tokens, MAX_TOKENS), None, note)
+    limit, repeats = min(read.max_tokens, MAX_TOKENS), repeats_role(params["messages"])
+    return Request(custom_id, read.prompt, model, read.schema, limit, None, note, repeats)

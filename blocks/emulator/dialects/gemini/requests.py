@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from blocks.emulator.dialects.chat import repeats_role
 from blocks.emulator.service.batch import Request
 from blocks.emulator.wire.lines import Json, LineError, Lines, dump, dump_schema, member, parse_line
 
@@ -70,7 +71,7 @@ def read_request(request: Any, key: str, model: str, note: str | None) -> Reques
     limit = config.get("maxOutputTokens")
     if limit is not None and (not isinstance(limit, int) or limit < 1):
         raise LineError("invalid", "maxOutputTokens must be a positive whole number")
-    return Request(key, prompt, model, schema_of(config), limit, note=note)
+    return Request(key, prompt, model, schema_of(config), limit, note=note, repeats_role=repeats_role(contents))
 
 
 def check_names(values: Json, known: set[str]) -> None:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from blocks.emulator.dialects.chat import read_chat
+from blocks.emulator.dialects.chat import read_chat, repeats_role
 from blocks.emulator.service.batch import Request
 from blocks.emulator.wire.calls import CallError
 from blocks.emulator.wire.lines import Json, LineError, Lines, dump, parse_line, required
@@ -64,7 +64,7 @@ def to_request(line: Json, model: str) -> Request:
         limit = read_limit(body)
     except LineError as error:
         return Request(custom_id, dump(body), model, rejection=str(error))
-    return Request(custom_id, prompt, model, schema, limit)
+    return Request(custom_id, prompt, model, schema, limit, repeats_role=repeats_role(body["messages"]))
 
 
 def read_limit(body: Json) -> int | None:

@@ -149,6 +149,9 @@ class RowWriter:
         if item.outcome in ROW_ERRORS:
             code, message = ROW_ERRORS[item.outcome]
             return {"response": None, "error": {"code": code, "message": message}}
+        if item.outcome is Outcome.REJECTED:
+            error = {"message": item.rejection, "type": "invalid_request_error", "param": "messages", "code": None}
+            return answered(400, name, {"error": error})
         return answered(500, name, {"error": SERVER_ERROR})
 
 

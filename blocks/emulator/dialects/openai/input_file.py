@@ -4,6 +4,7 @@ from typing import IO
 
 import orjson
 
+from blocks.emulator.dialects.chat import repeats_role
 from blocks.emulator.dialects.openai.bodies import FORMS
 from blocks.emulator.service.batch import Request
 from blocks.emulator.wire.lines import Json, LineError, LineRequests, Lines, parse_line, required
@@ -49,8 +50,10 @@ class InputFile(LineRequests):
 
     def _request(self, text: bytes) -> Request:
         line = orjson.loads(text)
-        prompt, schema = FORMS[self._endpoint].read(line["body"])
-        return Request(line["custom_id"], prompt, self.model, schema, token_limit(line["body"]))
+        body = line["body"]
+        prompt, schema = FORMS[self._endpoint].read(body)
+        repeats = repeats_role(body.get("messages") or body.get("input"))
+        return Request(line["custom_id"], prompt, self.model, schema, token_limit(body), repeats_role=repeats)
 
     def _check_line(self, text: bytes, known: set[str]) -> None:
         line = parse_line(text)

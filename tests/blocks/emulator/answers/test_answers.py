@@ -252,8 +252,8 @@ def test_instructions_do_not_colour_the_answer() -> None:
 def test_note_on_a_rejected_answer_is_not_read() -> None:
     """A second attempt quotes the first answer; its words are not the text's."""
     note = "\n\nYour previous answer was rejected: great is excellent, perfect and wonderful\nAnswer again."
-    text = Answers().answer("m", prompt_for("Review: It arrived broken.") + note).text
-    assert orjson.loads(text)["sentiment"] == "negative"
+    for prompt in (prompt_for("Review: It arrived broken.") + note, prompt_for(f"Review: It arrived broken.{note}")):
+        assert orjson.loads(Answers().answer("m", prompt).text)["sentiment"] == "negative"
 
 
 def test_german_texts_are_answered_in_german() -> None:
