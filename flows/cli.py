@@ -146,9 +146,9 @@ def harvest(
     try:
         figures = _in_flow(partial(_harvest_flow, place, wait))
     except Busy as error:  # whoever holds it collects
-        typer.echo(f"nothing to do here: {error.message}", err=json)
+        _echo(f"nothing to do here: {error.message}", err=json)
         if json:
-            typer.echo(orjson.dumps({"message": error.message, "exit": 0}).decode())
+            _echo(orjson.dumps({"message": error.message, "exit": 0}).decode())
         return 0
     return _show(figures, as_json=json)
 

@@ -432,7 +432,7 @@ def billed_usages(folder: Path, dialect: str) -> Iterator[dict[str, int]]:
     if dialect == "anthropic":
         yield from anthropic_usages(folder)
         return
-    share = orjson.loads((StateDirectory(folder / "out.parquet").path / "settings.json").read_bytes())
+    share = StateDirectory(folder / "out.parquet").last_settings()
     knows_caches = dialect in {"openai", "gemini"}
     cached_share = float(share["options"].get("cached_share", 0)) * knows_caches
     for tokens_in, tokens_out in books(folder, "SELECT input_tokens, output_tokens FROM billed"):

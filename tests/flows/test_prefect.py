@@ -107,7 +107,7 @@ def test_the_report_is_an_artifact_of_the_flow_run(env: Env, finished: Finished)
         ("report-finished", "markdown"),
         ("progress-finished", "progress"),
     }
-    assert [artifact["data"] for artifact in found if artifact["type"] == "progress"] == [100]
+    assert {artifact["data"] for artifact in found if artifact["type"] == "progress"} == {100}
     assert all(artifact["flow_run_id"] for artifact in found)
 
 

@@ -67,7 +67,7 @@ class Client:
         return {item["custom_id"]: item for item in self.page(batch_id)}
 
     def ledger(self) -> dict[str, Any]:
-        return dict(httpx.get(f"{self.emulator.url}/emulator/ledger", timeout=PATIENCE).json())
+        return dict(self.http.get(f"{self.emulator.url}/emulator/ledger").json())
 
     def billed(self) -> list[dict[str, Any]]:
         response = httpx.get(f"{self.emulator.url}/emulator/ledger", params={"rows": 1}, timeout=PATIENCE)

@@ -102,7 +102,11 @@ def test_an_answer_becomes_typed_values(field: Any, answer: str, expected: Any) 
     assert read(field, answer) == (expected, "")
 
 
-@pytest.mark.parametrize("answer", ["```" + "\n" * 100_000, "```a" + " \n" * 100_000 + "x", "\n" * 100_000 + "```"])
+@pytest.mark.parametrize(
+    "answer",
+    ["```" + "\n" * 100_000, "```a" + " \n" * 100_000 + "x", "\n" * 100_000 + "```"],
+    ids=["opened", "with text", "closed"],
+)
 def test_an_answer_of_line_breaks_is_judged_at_once(answer: str) -> None:
     """Whoever looks for a code fence step by step would look for hours; the process is stopped long before."""
     program = (
