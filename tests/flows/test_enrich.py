@@ -43,6 +43,7 @@ FORM: dict[str, dict[str, Any]] = {
     "retry_failed": {"type": "boolean", "default": False},
     "replace": {"type": "boolean", "default": False},
     "input_moved": {"type": "boolean", "default": False},
+    "state_moved": {"type": "boolean", "default": False},
     "compression": {"type": "string", "enum": ["zstd", "snappy", "gzip", "none"], "default": "zstd"},
     "row_group_rows": {**COUNT, "default": 122_880},
     "memory_limit": {"type": "string", "pattern": r"^\d+ ?[KMGT]i?B$", "default": "100MB"},
