@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection
 from urllib.parse import SplitResult
 
-_DEFAULT_PORTS = {"http": 80, "https": 443}
+DEFAULT_PORTS = {"http": 80, "https": 443}
 _ESCAPED = re.compile(r"%([0-9A-Fa-f]{2})")
 _UNRESERVED = re.compile(r"[A-Za-z0-9._~-]")
 
@@ -18,7 +18,7 @@ def normal_address(parts: SplitResult, added: Collection[str] = ()) -> str:
     """
     host = parts.hostname or ""  # in small letters
     place = f"[{host}]" if ":" in host else host
-    if parts.port is not None and parts.port != _DEFAULT_PORTS.get(parts.scheme):
+    if parts.port is not None and parts.port != DEFAULT_PORTS.get(parts.scheme):
         place += f":{parts.port}"
     return f"{parts.scheme}://{place}{_without(_normal_path(parts.path), added)}"
 

@@ -46,15 +46,15 @@ class Access(NamedTuple):
 
 
 @contextmanager
-def open_access(connection: Connection, state: Path | None = None, *, typed: str | None = None) -> Iterator[Access]:
+def open_access(connection: Connection, state: Path | None = None, *, typed_url: str | None = None) -> Iterator[Access]:
     """What is needed to call the provider. The emulator's server is started first and stopped after.
 
     `state`: the folder where the emulator keeps what it has done, in one file per dialect; without it that is
     forgotten. Raises UsageError if the key may not be sent to the connection's address, wherever that comes from;
-    `typed`: as for `check_address`.
+    `typed_url`: as for `check_address`.
     """
     if not connection.emulated:
-        yield Access(connection, _key(connection, typed), connection.base_url)
+        yield Access(connection, _key(connection, typed_url), connection.base_url)
         return
     options = emulator_options(connection.options)
     place = state and state / f"emulator-{options.dialect}.sqlite"
@@ -71,10 +71,10 @@ def _emulated(entry: ProviderEntry, options: EmulatorOptions) -> dict[str, objec
     return known
 
 
-def _key(connection: Connection, typed: str | None) -> SecretStr:
+def _key(connection: Connection, typed_url: str | None) -> SecretStr:
     if connection.block is None:
         entry = PROVIDERS[connection.provider]
-        check_address(connection.base_url, entry.base_url, typed=typed)
+        check_address(connection.base_url, entry.base_url, typed_url=typed_url)
         return SecretStr(os.environ.get(entry.key_variable, ""))
     from blocks.credentials import load_block  # noqa: PLC0415  # Prefect takes seconds to import; only blocks need it
 

@@ -16,11 +16,13 @@ from blocks.trusted_hosts import check_address
 FOR_THE_COMMAND = ("host", "key", "state")  # switches of the emulator that are for `batchwerk emulator` alone
 
 
-def connection_for(provider: str, base_url: str | None, options: Options, *, typed: str | None = None) -> Connection:
+def connection_for(
+    provider: str, base_url: str | None, options: Options, *, typed_url: str | None = None
+) -> Connection:
     """How to reach a provider by its name.
 
     Raises UsageError for an unknown name, a missing key, a wrong option, an address that may not have the key. A saved
-    Prefect block is named as Prefect names it, `type/name`. `typed`: as for `check_address`.
+    Prefect block is named as Prefect names it, `type/name`. `typed_url`: as for `check_address`.
     """
     if provider == LOCAL:
         return _emulated_connection(base_url, options)
@@ -39,7 +41,7 @@ def connection_for(provider: str, base_url: str | None, options: Options, *, typ
             next_step=f"export {entry.key_variable}=…, or try it without a key: --provider {LOCAL}",
         )
     url = _web_address(base_url or entry.base_url, entry)
-    check_address(url, entry.base_url, typed=typed)
+    check_address(url, entry.base_url, typed_url=typed_url)
     return Connection(provider, url, f"{provider} {url}", options=dict(options))
 
 

@@ -18,9 +18,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from blocks.printable import printable
-
-LONGEST_MESSAGE = 2_000  # characters
+from blocks.printable import LONGEST_LINE, printable
 
 
 class BatchwerkError(Exception):
@@ -30,8 +28,8 @@ class BatchwerkError(Exception):
     """
 
     def __init__(self, message: str, *, next_step: str = "") -> None:
-        self.message = printable(message, LONGEST_MESSAGE)
-        self.next_step = printable(next_step, LONGEST_MESSAGE)
+        self.message = printable(message, LONGEST_LINE)
+        self.next_step = printable(next_step, LONGEST_LINE)
         super().__init__(self.message)
 
     def __str__(self) -> str:

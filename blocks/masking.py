@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from blocks.batch import Answer, BatchProvider, BatchStatus, EncodedBatch, Failure, Found, RequestForm
-from blocks.printable import printable
+from blocks.printable import LONGEST_LINE, printable
 
-LONGEST_LOG_LINE = 2_000  # characters
 LONGEST_REASON = 300  # characters kept of why a request failed, in each of its rows
 MIN_LENGTH = 8  # characters: a shorter text is not a key, and hiding it would garble messages
 
@@ -30,7 +29,7 @@ class MaskingFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Let every record pass, without the key."""
-        record.msg, record.args = printable(self._mask(record.getMessage()), LONGEST_LOG_LINE), ()
+        record.msg, record.args = printable(self._mask(record.getMessage()), LONGEST_LINE), ()
         return True
 
 

@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Iterable
 
 SHOWN = 200  # characters of a text of others
+LONGEST_LINE = 2_000  # characters of a message or a line of a log, which may hold several of them
 NAMES = 3  # of those in a file that is not right
 SHORT = 40  # characters of such a name
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # categories of Unicode that show nothing, or move what is shown

@@ -13,10 +13,10 @@ from ipaddress import ip_address
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from blocks.addresses import DEFAULT_PORTS
 from blocks.errors import UsageError
 
 ALLOWED_HOSTS = "BATCHWERK_ALLOWED_HOSTS"  # of the environment: host, host:port or http://host:port, by commas
-_PORTS = {"http": 80, "https": 443}
 
 
 class Origin(NamedTuple):
@@ -28,20 +28,20 @@ class Origin(NamedTuple):
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        shown = host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
+        shown = host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
         return shown if self.scheme == "https" else f"{self.scheme}://{shown}"
 
 
-def check_address(url: str, own: str, *, typed: str | None = None, loopback: bool = True) -> None:
+def check_address(url: str, own: str, *, typed_url: str | None = None, loopback: bool = True) -> None:
     """Raises UsageError if the key may not be sent to `url`.
 
-    `own`: the address of the provider's entry, or of the block that holds the key. `typed`: an address that was typed
-    on a shell. `loopback`: whether servers of this machine may have the key; they may not have that of a block.
+    `own`: the address of the provider's entry, or of the block that holds the key. `typed_url`: an address that was
+    typed on a shell. `loopback`: whether servers of this machine may have the key; they may not have that of a block.
     """
     asked = origin_of(url)
     if asked == origin_of(own) and (asked.scheme == "https" or is_loopback(url)):
         return
-    if (typed is not None and asked == origin_of(typed)) or (loopback and is_loopback(url)):
+    if (typed_url is not None and asked == origin_of(typed_url)) or (loopback and is_loopback(url)):
         return
     if asked not in _allowed():
         raise UsageError(
@@ -58,9 +58,16 @@ def origin_of(url: str) -> Origin:
         scheme, host, port = parts.scheme, parts.hostname or "", parts.port
     except ValueError:
         scheme, host, port = "", "", None
-    if scheme not in _PORTS or not host or not host.isascii() or "@" in url or "\\" in url or not url.isprintable():
+    if (
+        scheme not in DEFAULT_PORTS
+        or not host
+        or not host.isascii()
+        or "@" in url
+        or "\\" in url
+        or not url.isprintable()
+    ):
         raise UsageError(f"{url!r} is not a web address", next_step="it begins with https://")
-    return Origin(scheme, host.rstrip("."), _PORTS[scheme] if port is None else port)
+    return Origin(scheme, host.rstrip("."), DEFAULT_PORTS[scheme] if port is None else port)
 
 
 def is_loopback(url: str) -> bool:

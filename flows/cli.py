@@ -97,7 +97,7 @@ def run(*, json: bool, **given: Any) -> int:
     from flows.preflight import check  # noqa: PLC0415  # heavy imports only when a command needs them
 
     settings = _read_options(given)
-    return _show(_run_flow(check(settings, typed=settings.base_url)), as_json=json)
+    return _show(_run_flow(check(settings, typed_url=settings.base_url)), as_json=json)
 
 
 @app.command()
@@ -108,7 +108,7 @@ def plan(*, json: bool, **given: Any) -> int:
     from flows.report.preview import preview  # noqa: PLC0415
 
     settings = _read_options(given)
-    found = preview(check(settings, typed=settings.base_url))
+    found = preview(check(settings, typed_url=settings.base_url))
     _echo(orjson.dumps(found.summary()).decode() if json else found.text())
     return 0
 

@@ -68,15 +68,8 @@ def enrich_flow(body: Body) -> Flow[..., State[Any]]:
     enrich.__signature__ = settings_signature()  # type: ignore[attr-defined]
     enrich.__doc__ = settings_docstring("Enrich a Parquet file. The result contains the figures of the report.")
     enrich.__qualname__ = "enrich"
-    return flow(
-        name="enrich",
-        description="Adds columns to a Parquet file that a language model fills, through its provider's batch API.",
-        flow_run_name="{output}",
-        task_runner=ThreadPoolTaskRunner(max_workers=MAX_LANES + COLLECTORS + 1),  # type: ignore[arg-type]  # Prefect's own default
-        validate_parameters=True,
-        persist_result=False,
-        on_cancellation=[cancel_at_provider],
-    )(enrich)
+    about = "Adds columns to a Parquet file that a language model fills, through its provider's batch API."
+    return _as_flow(enrich, about, on_cancellation=[cancel_at_provider])
 
 
 def harvest_flow(body: Callable[[Path, float], tuple[Figures, ServersState]]) -> Flow[..., State[Any]]:
@@ -98,37 +91,44 @@ def harvest_flow(body: Callable[[Path, float], tuple[Figures, ServersState]]) ->
         return _final_state(figures, ended_elsewhere)
 
     harvest.__qualname__ = "harvest"
+    about = "Collects the batches that earlier runs of an output stopped waiting for; plans nothing new."
+    return _as_flow(harvest, about)
+
+
+def _as_flow(function: Callable[..., State[Any]], description: str, **hooks: Any) -> Flow[..., State[Any]]:
+    """What both flows have in common for Prefect."""
     return flow(
-        name="harvest",
-        description="Collects the batches that earlier runs of an output stopped waiting for; plans nothing new.",
+        name=function.__qualname__,
+        description=description,
         flow_run_name="{output}",
         task_runner=ThreadPoolTaskRunner(max_workers=MAX_LANES + COLLECTORS + 1),  # type: ignore[arg-type]  # Prefect's own default
         validate_parameters=True,
         persist_result=False,
-    )(harvest)
+        **hooks,
+    )(function)
 
 
 def harvest_as_flow(output: Path, wait: float, display: Watcher) -> Figures:
     """Harvest in this process. Raises the error that it failed with, Busy included."""
-    caught = _Caught(lambda: _harvest(output, wait, display))
-    return caught.outcome_of(lambda: harvest_flow(lambda *_: caught.work())(str(output), wait, return_state=True))
+    work = _FlowWork(lambda: _harvest(output, wait, display))
+    return work.outcome_of(lambda: harvest_flow(lambda *_: work.do())(str(output), wait, return_state=True))
 
 
 def run_as_flow(config: RunConfig, display: Watcher) -> Figures:
     """Run the flow in this process with a checked configuration. Raises the error that the run failed with."""
-    caught = _Caught(lambda: _run(config, display, run_pipeline))
+    work = _FlowWork(lambda: _run(config, display, run_pipeline))
     parameters = config.settings.model_dump(mode="json")
-    return caught.outcome_of(lambda: enrich_flow(lambda _: caught.work())(**parameters, return_state=True))
+    return work.outcome_of(lambda: enrich_flow(lambda _: work.do())(**parameters, return_state=True))
 
 
-class _Caught:
-    """The outcome of a flow's work, beside what Prefect makes of it."""
+class _FlowWork:
+    """The work of a flow in this process. Keeps its figures, or its error, whatever Prefect makes of them."""
 
     def __init__(self, work: Callable[[], tuple[Figures, ServersState]]) -> None:
         self._work = work
         self._outcome: Figures | BatchwerkError | None = None
 
-    def work(self) -> tuple[Figures, ServersState]:
+    def do(self) -> tuple[Figures, ServersState]:
         """For the flow's body."""
         try:
             self._outcome, state = self._work()

@@ -38,7 +38,7 @@ class RunConfig:
     question: Question
     layout: OutputLayout
     state: StateDirectory
-    typed: str | None = None  # the address that a person typed on a shell
+    typed_url: str | None = None  # the address that a person typed on a shell
 
     @property
     def asked(self) -> Asked:
@@ -61,13 +61,13 @@ class RunConfig:
         return self.question.source
 
 
-def check(settings: Settings, *, typed: str | None = None) -> RunConfig:
+def check(settings: Settings, *, typed_url: str | None = None) -> RunConfig:
     """Check input, job, columns, provider, key and paths. Raises UsageError for the first problem.
 
-    `typed`: an address that a person typed on a shell, beside the key: it needs no other permission to have that.
+    `typed_url`: an address that a person typed on a shell, beside the key: it needs no other permission to have that.
     """
     check_inside([settings.job, settings.input, settings.output])
-    return _checked(settings, _read_job(settings.job), typed)
+    return _checked(settings, _read_job(settings.job), typed_url)
 
 
 def last_config(output: Path, **changes: Any) -> RunConfig:
@@ -89,14 +89,14 @@ def harvest_config(output: Path, wait: float) -> RunConfig:
     return last_config(output, wait=wait, retry_failed=False, on_unknown="fail")
 
 
-def _checked(settings: Settings, job: Job, typed: str | None = None) -> RunConfig:
+def _checked(settings: Settings, job: Job, typed_url: str | None = None) -> RunConfig:
     schema = OutputSchema(job.output)
     source = Source.open(settings.input)
     check_inside(file.path for file in source.files)
     prompt = Prompt(job.prompt, source.schema.names)
     _check_columns(job, schema, source)
     source.check_columns([*prompt.columns, *job.skip_empty])
-    connection = connection_for(settings.provider, settings.base_url, settings.options, typed=typed)
+    connection = connection_for(settings.provider, settings.base_url, settings.options, typed_url=typed_url)
     spec = Spec(job, settings.model or job.model, connection)
     shown_model = f"emulated:{spec.model}" if connection.emulated else spec.model
     layout = OutputLayout(schema, job.rename, shown_model, settings.compression, settings.row_group_rows)
@@ -115,17 +115,17 @@ def _checked(settings: Settings, job: Job, typed: str | None = None) -> RunConfi
         limit=settings.limit,
         where=settings.where,
     )
-    config = RunConfig(settings, spec, question, layout, state, typed)
+    config = RunConfig(settings, spec, question, layout, state, typed_url)
     check_replacing(config)
     return config
 
 
 def check_replacing(config: RunConfig) -> None:
     """Raises UsageError if paid answers in the output would be replaced without `--replace`."""
-    held = config.state.held()
-    if config.settings.replace or "asked" not in held:
+    published = config.state.last_published()
+    if config.settings.replace or "asked" not in published:
         return
-    before, statuses = Asked(**held["asked"]), held.get("statuses")
+    before, statuses = Asked(**published["asked"]), published.get("statuses")
     if before.emulated or (statuses is not None and not statuses.get(OK)):
         return
     rows = config.source.rows if statuses is None else min(sum(statuses.values()), config.source.rows)
@@ -133,7 +133,7 @@ def check_replacing(config: RunConfig) -> None:
     if not change:
         return
     answers = "paid answers" if statuses is None else f"{statuses[OK]:,} rows with paid answers"
-    cost = f", {show_usd(held['cost_pico_usd'])} in all" if "cost_pico_usd" in held else ""
+    cost = f", {show_usd(published['cost_pico_usd'])} in all" if "cost_pico_usd" in published else ""
     raise UsageError(
         f"{config.settings.output} holds {answers} ({before.job} with {before.model}, {before.endpoint}{cost}), "
         f"and this run would replace them: it {change}",

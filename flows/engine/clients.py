@@ -19,11 +19,11 @@ RESTORE = "restore the state directory from a backup; nothing was changed or sen
 class Clients:
     """Clients of the services that have batches of an output; others than this run's are opened on demand."""
 
-    def __init__(self, stack: ExitStack, state: StateDirectory, spec: Spec, typed: str | None) -> None:
+    def __init__(self, stack: ExitStack, state: StateDirectory, spec: Spec, typed_url: str | None) -> None:
         self._stack = stack
         self._state = state
         self._current = spec
-        self._typed = typed
+        self._typed_url = typed_url
         self._specs = {"": spec, spec.fingerprint: spec}  # an unsent batch has no fingerprint
         self._open: dict[object, tuple[Access, BatchProvider]] = {}
         self._lock = threading.Lock()
@@ -64,13 +64,13 @@ class Clients:
         key = (connection.endpoint, connection.block, options)
         with self._lock:
             if key not in self._open:
-                access = self._stack.enter_context(open_access(connection, self._state.path, typed=self._typed))
+                access = self._stack.enter_context(open_access(connection, self._state.path, typed_url=self._typed_url))
                 self._open[key] = access, self._stack.enter_context(closing(access.client()))
             return self._open[key]
 
 
 @contextmanager
-def open_clients(state: StateDirectory, spec: Spec, typed: str | None = None) -> Iterator[Clients]:
-    """Clients that are opened on first use and closed at the end. `typed`: an address that was typed on a shell."""
+def open_clients(state: StateDirectory, spec: Spec, typed_url: str | None = None) -> Iterator[Clients]:
+    """Clients that are opened on first use and closed at the end. `typed_url`: an address that was typed on a shell."""
     with ExitStack() as stack:
-        yield Clients(stack, state, spec, typed)
+        yield Clients(stack, state, spec, typed_url)

@@ -8,9 +8,7 @@ from typing import TextIO
 
 from rich.console import Console
 
-from blocks.printable import printable
-
-LONGEST_LINE = 2_000  # characters
+from blocks.printable import LONGEST_LINE, printable
 
 
 def log_progress() -> None:

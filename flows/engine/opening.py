@@ -72,7 +72,7 @@ def open_run(config: RunConfig, recorder: Recorder, plan: Plan) -> Iterator[Run]
     if settings.retry_failed and recorder.query(lambda ledger: bool(ledger.final)):
         recorder.record(Reopened(at=now(), slices=recorder.query(lambda ledger: ledger.reopened())))
     switch = StopSwitch()
-    with open_clients(state, spec, config.typed) as clients, catching_signals(switch), resting(switch.rest):
+    with open_clients(state, spec, config.typed_url) as clients, catching_signals(switch), resting(switch.rest):
         yield Run(
             config=config,
             recorder=recorder,

@@ -80,7 +80,7 @@ def wait_for_permits(server: PrefectServer, waits: Waits, name: str, count: int,
 
 @dataclass(frozen=True)
 class LimitStatus:
-    """A limit on submissions at once, as `doctor` shows it."""
+    """A limit on submissions at once, and who has its slots."""
 
     name: str
     limit: int

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from blocks.printable import SHOWN, printable
+from blocks.printable import LONGEST_LINE, SHOWN, printable
 from flows.domain.money import show_cost, show_usd
 from flows.report.figures import Figures
 from flows.storage.output import FAILED, OK, PENDING, SKIPPED
 
 MAX_BATCHES = 200  # lines of the batch table; report.json has all
-LONGEST_MESSAGE = 2_000  # characters
 
 
 def headline(figures: Figures) -> str:
@@ -73,7 +72,7 @@ def _lines(figures: Figures) -> Iterator[str]:
     yield f"{headline(figures)}."
     if figures.message:
         yield ""
-        yield f"**Not complete:** {code(' '.join(figures.message.split()), LONGEST_MESSAGE)}"
+        yield f"**Not complete:** {code(' '.join(figures.message.split()), LONGEST_LINE)}"
     for note in figures.notes:
         yield ""
         yield f"**Note:** {code(note)}."

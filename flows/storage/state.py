@@ -83,7 +83,7 @@ class StateDirectory:
             found.setdefault(name, set()).add(identity)
         return found
 
-    def held(self) -> dict[str, Any]:
+    def last_published(self) -> dict[str, Any]:
         """What the output was published with: as `published` says, or `publishing` after a crash before that."""
         return read_or_none(self.published) or read_or_none(self.publishing) or {}
 

@@ -111,7 +111,7 @@ def test_a_default_that_is_given_is_no_other_question() -> None:
 def test_one_service_has_one_address(provider: str, spellings: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """However it is spelled: the address is part of every key, so another one would be paid again."""
     monkeypatch.setenv(PROVIDERS[provider].key_variable, "sk-a-key-of-the-tests")
-    connections = [connection_for(provider, spelling, {}, typed=spelling) for spelling in spellings]
+    connections = [connection_for(provider, spelling, {}, typed_url=spelling) for spelling in spellings]
     assert {connection.base_url for connection in connections} == {spellings[0]}
     assert len({connection.endpoint for connection in connections}) == 1
 
@@ -128,5 +128,5 @@ def test_one_service_has_one_address(provider: str, spellings: list[str], monkey
 def test_other_services_have_other_addresses(other: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another scheme, port or path is not taken for the same."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-a-key-of-the-tests")
-    first, second = (connection_for("openai", url, {}, typed=url) for url in ("https://api.example.com/v1", other))
+    first, second = (connection_for("openai", url, {}, typed_url=url) for url in ("https://api.example.com/v1", other))
     assert first.endpoint != second.endpoint

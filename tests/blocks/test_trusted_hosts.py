@@ -80,9 +80,9 @@ def test_more_hosts_are_allowed_by_the_environment_alone(monkeypatch: pytest.Mon
 
 def test_what_is_typed_beside_the_key_needs_no_permission() -> None:
     """But it is no permission for another address."""
-    assert allowed(GATEWAY, typed=GATEWAY)
-    assert allowed("http://lan:8000/v1", typed="http://lan:8000/v1")
-    assert not allowed("https://evil.net", typed=GATEWAY)
+    assert allowed(GATEWAY, typed_url=GATEWAY)
+    assert allowed("http://lan:8000/v1", typed_url="http://lan:8000/v1")
+    assert not allowed("https://evil.net", typed_url=GATEWAY)
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
@@ -96,7 +96,7 @@ def test_a_connection_out_of_a_file_gets_no_key(monkeypatch: pytest.MonkeyPatch,
         pass
     with pytest.raises(UsageError, match="may not be sent to"):
         connection_for(provider, GATEWAY, {})
-    assert GATEWAY.startswith(connection_for(provider, GATEWAY, {}, typed=GATEWAY).base_url)
+    assert GATEWAY.startswith(connection_for(provider, GATEWAY, {}, typed_url=GATEWAY).base_url)
 
 
 def test_the_key_of_a_block_goes_to_its_own_address(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +107,7 @@ def test_the_key_of_a_block_goes_to_its_own_address(monkeypatch: pytest.MonkeyPa
     assert connection_for(slug, None, {}).base_url == GATEWAY
     for url in ("https://evil.net", "http://127.0.0.1:9", PROVIDERS["openai"].base_url):
         with pytest.raises(UsageError, match="may not be sent to"):
-            connection_for(slug, url, {}, typed=url)
+            connection_for(slug, url, {}, typed_url=url)
         with pytest.raises(UsageError, match="may not be sent to"), open_access(Connection("openai", url, "x", slug)):
             pass
     with open_access(Connection("openai", GATEWAY, "x", slug)) as access:

@@ -52,7 +52,7 @@ def test_a_person_on_a_shell_names_the_host_beside_the_key(
 ) -> None:
     """`--base-url` is their own word: the command passes it on as typed."""
     typed: list[str | None] = []
-    monkeypatch.setattr("flows.cli._run_flow", lambda config: typed.append(config.typed))
+    monkeypatch.setattr("flows.cli._run_flow", lambda config: typed.append(config.typed_url))
     monkeypatch.setattr("flows.cli._show", lambda *_, **__: 0)
     given = places(tmp_path)
     command = [str(given["input"]), str(given["output"]), "--job", str(given["job"]), "--provider", "openai"]
