@@ -21,7 +21,7 @@ from typing import Any
 
 import orjson
 
-from blocks.errors import StateError
+from blocks.errors import Busy, StateError
 from flows.storage.files import open_plain
 
 HEARTBEAT = 10.0  # seconds
@@ -70,7 +70,7 @@ class Lease:
 
 
 def acquire(path: Path, output: Path, *, locks_work: bool) -> Lease:
-    """Get the lease. Raises StateError if a process that may live has it, or if the folder is somebody else's.
+    """Get the lease. Raises Busy if a process that may live has it, StateError if the folder is somebody else's.
 
     `locks_work`: whether the lock that the caller holds keeps off all other processes of this machine.
     """
@@ -114,7 +114,7 @@ def _take_over(candidate: Path, path: Path, output: Path, *, locks_work: bool) -
     except FileNotFoundError:
         age = STALE  # given back in this moment
     if age < STALE and not _is_dead(holder, locks_work=locks_work):
-        raise StateError(
+        raise Busy(
             f"{output} is being worked on by {describe(holder)}",
             next_step="wait until it ends, or stop it; then run the same command again to continue (if its machine is "
             f"gone, that is possible {STALE / 60:.0f} minutes after its last sign of life)",
@@ -124,7 +124,7 @@ def _take_over(candidate: Path, path: Path, output: Path, *, locks_work: bool) -
     if not _same_kernel(holder):
         time.sleep(SETTLE)
     if not os.path.samestat(path.lstat(), mine):
-        raise StateError(
+        raise Busy(
             f"{output} is being worked on by {describe(read_holder(path))}", next_step="wait until it ends, or stop it"
         )
 

@@ -14,7 +14,7 @@ import orjson
 import pytest
 
 from blocks.emulator import EmulatorOptions, running_emulator
-from blocks.errors import StateError
+from blocks.errors import Busy, StateError
 from flows.storage import lease as leases
 from flows.storage.journal import Journal, read_events
 from flows.storage.lease import STALE, Lease, acquire
@@ -54,7 +54,7 @@ def age(path: Path, seconds: float) -> None:
 def test_only_one_gets_it(path: Path) -> None:
     """The other one is told who has it; given back, it is free, and nothing else is left behind."""
     first = take(path)
-    with pytest.raises(StateError, match=f"is being worked on by process {os.getpid()} on"):
+    with pytest.raises(Busy, match=f"is being worked on by process {os.getpid()} on"):
         take(path)
     first.check()
     first.release()
