@@ -229,9 +229,9 @@ def deployed(env: Env) -> Env:
 def worker(deployed: Env) -> Iterator[Env]:
     """A worker that runs deployments."""
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "batchwerk", "--name", "test"]
-    with subprocess.Popen(command, env={**os.environ, **deployed}, cwd=ROOT, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(command, env={**os.environ, **deployed}, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
         yield deployed
-        process.terminate()
+        process.kill()  # one that is asked to end may wait for runs that it has cancelled, for ever
 
 
 def deployment(env: Env, name: str) -> dict[str, Any]:
