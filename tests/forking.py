@@ -82,13 +82,16 @@ class Forked:
         return self.returncode
 
     def communicate(self, timeout: float = 120) -> tuple[str, str]:
-        """What it wrote, read to the end: errors in a thread of their own, so that neither pipe fills up."""
+        """What it wrote, read to the end. Raises subprocess.TimeoutExpired, after killing it."""
         self.stdin.close()
-        with self.stdout as out, self.stderr or io.BytesIO() as errors, ThreadPoolExecutor(1) as reader:
-            said = reader.submit(errors.read)
-            told = out.read()
-            self.wait(timeout)
-            return told.decode(), said.result().decode()
+        with self.stdout as out, self.stderr or io.BytesIO() as errors, ThreadPoolExecutor(2) as readers:
+            told, said = readers.submit(out.read), readers.submit(errors.read)  # neither pipe fills up
+            try:
+                self.wait(timeout)
+            except subprocess.TimeoutExpired:
+                self.kill()
+                raise
+            return told.result().decode(), said.result().decode()
 
     def send_signal(self, number: int) -> None:
         """Send a signal to it, if it has not ended."""
