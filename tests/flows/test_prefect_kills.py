@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import orjson
 import pyarrow.parquet as pq
 import pytest
 
+from flows.storage.lease import read_holder
 from flows.storage.state import StateDirectory
 from tests.flows.command import ROOT, Called, batchwerk
 from tests.flows.server import PrefectProcess, prefect
@@ -274,7 +274,7 @@ def test_a_worker_that_is_killed_leaves_nothing_that_cannot_go_on(
 
 def holder_of(state: StateDirectory) -> int:
     """The process that holds the state directory."""
-    return int(orjson.loads((state.path / "lock").read_bytes())["pid"])
+    return int(read_holder(state.lease)["pid"])
 
 
 def alive(pid: int) -> bool:

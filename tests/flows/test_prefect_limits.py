@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.flows.command import ROOT, batchwerk, started_batchwerk
+from tests.flows.command import ROOT, batchwerk
 from tests.flows.undecorated import reviews, write_job, write_texts
 
 pytestmark = [pytest.mark.prefect, pytest.mark.xdist_group("prefect")]
@@ -43,7 +43,7 @@ def test_a_server_that_can_not_be_reached_is_a_sentence(tmp_path: Path) -> None:
     """Before anything is sent, with what to do now."""
     source, output = write_texts(tmp_path, reviews(3)), tmp_path / "out.parquet"
     env = {"PREFECT_API_URL": "http://127.0.0.1:9/api", "PREFECT_HOME": str(tmp_path)}
-    called = started_batchwerk("run", source, output, "--job", write_job(tmp_path), "--provider", "local", env=env)
+    called = batchwerk("run", source, output, "--job", write_job(tmp_path), "--provider", "local", env=env)
     assert called.status == 1
     assert "Prefect's server can't be reached" in called.err
     assert "make serve" in called.err
