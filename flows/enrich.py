@@ -21,9 +21,10 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from blocks.errors import BatchwerkError, Busy, StateError
 from flows.batches.orchestrator import COLLECTORS, MAX_LANES, Orchestrator
 from flows.cancel import cancel_output
+from flows.harvest import harvest_output
 from flows.orchestration.orchestrator import PrefectOrchestrator, show_cancelled
 from flows.orchestration.server import is_away
-from flows.pipeline import harvest_output, run_pipeline
+from flows.pipeline import run_pipeline
 from flows.preflight import RunConfig, check, harvest_config
 from flows.report.figures import Figures
 from flows.report.progress import Watcher, log_watcher

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-from blocks.errors import UsageError
 from flows.batches.collect import restore_results
 from flows.batches.loop import send_and_collect
 from flows.batches.orchestrator import Orchestrator
@@ -14,7 +13,7 @@ from flows.domain.sizing import batch_limit
 from flows.engine.compact import compact_results
 from flows.engine.logs import log_progress
 from flows.engine.memory import rare_garbage_collection
-from flows.engine.opening import current_plan, last_known_plan, make_new_plan, open_run
+from flows.engine.opening import current_plan, make_new_plan, open_run
 from flows.engine.publish import publish, published_before
 from flows.engine.recorder import Recorder, open_recorder
 from flows.engine.run import Run
@@ -27,7 +26,6 @@ from flows.report.progress import PLANNING, Progress, ended, publishing, show_la
 from flows.report.verdict import Ending, Exit, verdict
 from flows.storage.plan import Plan
 
-UNSENT = Ending("the rest was never sent", next_step="only a run of the output sends it, not a harvest")
 INPUT_CHANGED = "the input has changed since the last run: what was collected is kept, and the next run publishes it"
 
 
@@ -66,44 +64,6 @@ def plan_requests(config: RunConfig, recorder: Recorder, outbox: Outbox) -> Plan
     outbox.expect(limit.batches_of(config.source.rows))
     outbox.open_first_lane()
     return make_new_plan(config, recorder)
-
-
-def harvest_output(config: RunConfig, orchestrator: Orchestrator) -> Figures:
-    """Collect what the output's last run sent, and repeat what failed; `config` is what that run was asked for.
-
-    Nothing is planned, and nothing is sent that was not sent before; after a cancellation nothing is sent at all.
-    Raises Busy if a run works on the output.
-    """
-    started = time.monotonic()
-    log_progress()
-    with (
-        readable_errors(config.state),
-        rare_garbage_collection(),
-        open_recorder(config, remember=False) as recorder,
-        Outbox(orchestrator) as outbox,
-    ):
-        plan = current_plan(config, recorder)
-        with open_run(config, recorder, plan or _last_plan(config, recorder)) as whole:
-            run = whole.only_sent()
-            restore_results(run)
-            forecast = estimate_run(run)
-            ending = send_and_collect(run, outbox, orchestrator, submit=not config.state.is_cancelled())
-            ending = UNSENT if ending == Ending() else ending
-            show_phase(orchestrator.watchers, publishing(run))
-            figures = publish_and_report(run, ending, forecast, started, removes=False, publishes=plan is not None)
-            orchestrator.show_report(figures)
-            show_last(orchestrator.watchers, ended(run, figures))
-    if ending.error is not None:
-        raise ending.error
-    return figures
-
-
-def _last_plan(config: RunConfig, recorder: Recorder) -> Plan:
-    plan = last_known_plan(config, recorder)
-    if plan is None:
-        output = config.settings.output
-        raise UsageError(f"nothing was planned for {output} yet", next_step=f"`batchwerk run` enriches {output}")
-    return plan
 
 
 def publish_and_report(

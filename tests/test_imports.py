@@ -39,7 +39,14 @@ MAY_IMPORT = {
     ),
     "flows.orchestration": ("flows.batches", "flows.report", "flows.preflight", "flows.domain", "blocks"),
 }
-FACES = {"flows", "flows.cli", "flows.enrich", "flows.pipeline", "flows.cancel"}  # may import everything
+FACES = {
+    "flows",
+    "flows.cli",
+    "flows.enrich",
+    "flows.pipeline",
+    "flows.harvest",
+    "flows.cancel",
+}  # may import everything
 
 HTTPX = {"blocks/transport.py", "flows/orchestration/server.py"}  # Prefect's client raises httpx's errors
 PREFECT = ("flows/orchestration", "flows/enrich.py", "blocks/credentials.py")

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 
 from blocks.errors import BatchwerkError
 from flows.batches.orchestrator import Threads
-from flows.pipeline import harvest_output, run_pipeline
+from flows.harvest import harvest_output
+from flows.pipeline import run_pipeline
 from flows.preflight import check, harvest_config
 from flows.report.figures import Figures
 from flows.settings import read_settings
