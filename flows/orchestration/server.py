@@ -6,6 +6,8 @@ import subprocess
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
+from contextvars import Context, copy_context
+from functools import cached_property
 from typing import Self, TypeVar
 
 import httpx
@@ -57,8 +59,8 @@ class PrefectServer:
     def ask(self, question: Callable[[SyncPrefectClient], T]) -> T:
         """One try. Raises CallFailed, or Prefect's ObjectNotFound and ObjectAlreadyExists."""
         try:
-            with self._one_at_a_time, temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
-                return question(self._connected())
+            with self._one_at_a_time:
+                return self._without_retries.run(lambda: question(self._connected()))
         except httpx.HTTPStatusError as error:
             if (status := error.response.status_code) in BUSY:
                 raise ServerAway(f"it answers {status}") from error
@@ -86,6 +88,12 @@ class PrefectServer:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+    @cached_property
+    def _without_retries(self) -> Context:
+        """The client reads there how often to try. Made once: a change of settings takes 50 ms of CPU."""
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+            return copy_context()
 
     def _connected(self) -> SyncPrefectClient:
         if self._client is None:  # settings of its own: the flow's client closes before this one
