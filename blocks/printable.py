@@ -1,4 +1,4 @@
-"""Text of others made safe to print: rows, providers and file names may hold what a terminal obeys.
+"""Text made fit to print: rows, providers and file names may hold what a terminal obeys; a number has its noun.
 
 Every text that somebody else wrote passes here before it is shown: an escape sequence would set the clipboard or the
 title of a terminal, a line break would forge a line of a log, a reversed text would hide what it says.
@@ -38,6 +38,11 @@ def some_names(names: Iterable[object], most: int = NAMES) -> str:
     listed = [printable(str(name), SHORT) for name in names]
     more = f" and {len(listed) - most:,} more" if len(listed) > most else ""
     return ", ".join(listed[:most]) + more
+
+
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """A number with its noun, as in "1 row" and "2,000 rows". `many`: a plural that is more than an s."""
+    return f"{count:,} {one if count == 1 else many or f'{one}s'}"
 
 
 def _shown(character: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from blocks.connections import connection_for, key_options
 from blocks.errors import UsageError
-from blocks.printable import SHORT, printable, some_names
+from blocks.printable import SHORT, counted, printable, some_names
 from flows.domain.job import Job, parse_job
 from flows.domain.money import show_usd
 from flows.domain.prompts import SHOWN_COLUMNS, Prompt
@@ -132,7 +132,7 @@ def check_replacing(config: RunConfig) -> None:
     change = what_replaces(before, config.asked, rows)
     if not change:
         return
-    answers = "paid answers" if statuses is None else f"{statuses[OK]:,} rows with paid answers"
+    answers = "paid answers" if statuses is None else f"{counted(statuses[OK], 'row')} with paid answers"
     cost = f", {show_usd(published['cost_pico_usd'])} in all" if "cost_pico_usd" in published else ""
     raise UsageError(
         f"{config.settings.output} holds {answers} ({before.job} with {before.model}, {before.endpoint}{cost}), "

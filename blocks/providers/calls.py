@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from blocks.batch import Answer, BatchPhase, BatchStatus, EncodedBatch, PollPlan
 from blocks.errors import BatchRefused, Complaint, UnknownOutcome
+from blocks.printable import counted
 from blocks.providers.lenient import id_of, unexpected
 from blocks.providers.reconciling import SETTLE, Settling
 from blocks.transport import ErrorReader, OutOfMoney, Transport
@@ -147,7 +148,7 @@ class Calls:
             else:
                 yield answer
         if unreadable:
-            log.warning("%s: %d lines of %s can't be read and were skipped", self.name, unreadable, where)
+            log.warning("%s: skipped %s of %s that can't be read", self.name, counted(unreadable, "line"), where)
 
 
 def filename_of(tag: str) -> str:

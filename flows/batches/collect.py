@@ -6,6 +6,7 @@ import logging
 import time
 
 from blocks.errors import NotFound, Transient
+from blocks.printable import counted
 from flows.batches.answers import Order, collect_answers
 from flows.batches.collector_pool import CollectorPool
 from flows.batches.poll import INVISIBLE
@@ -29,8 +30,8 @@ def collect_batch(run: Run, pool: CollectorPool, number: int) -> None:
         run.recorder.record(Collected(at=now(), batch=number, result=result))
         retries = sum(piece.requests for piece in result.retry)
         log.info(
-            "batch %d: %s of %s answers good, %s to be retried, collected in %.1f s",
-            number, f"{result.ok:,}", f"{batch.requests:,}", f"{retries:,}", time.monotonic() - started,
+            "batch %d: %s of %s good, %s to be retried, collected in %.1f s",
+            number, f"{result.ok:,}", counted(batch.requests, "answer"), f"{retries:,}", time.monotonic() - started,
         )  # fmt: skip
 
 

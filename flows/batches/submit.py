@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from blocks.batch import EncodedBatch, Found
 from blocks.errors import BatchTooLarge, ProviderError, StateError, UnknownOutcome
+from blocks.printable import counted
 from flows.batches.poll import refuse_too_large
 from flows.domain.agenda import Visit
 from flows.domain.batches import Batch, State
@@ -33,7 +34,7 @@ def submit_batch(run: Run, number: int) -> None:
         if accepted is not None:
             run.recorder.record(Submitted(at=now(), batch=number, id=accepted.id, copies=list(accepted.copies)))
             seconds = time.monotonic() - started
-            log.info("batch %d: %s requests sent in %.1f s", number, f"{batch.requests:,}", seconds)
+            log.info("batch %d: %s sent in %.1f s", number, counted(batch.requests, "request"), seconds)
 
 
 @contextmanager
@@ -123,5 +124,5 @@ def _let_user_choose(run: Run, batch: Batch, provider: str, visit: Visit) -> Non
         return
     visit.unresolved = (
         f"{provider} does not say whether batch {batch.number} was accepted ({batch.reason}); check its console, "
-        f"then --on-unknown resubmit sends its {batch.requests:,} requests again, at the risk of paying twice"
+        f"then --on-unknown resubmit sends its {counted(batch.requests, 'request')} again, at the risk of paying twice"
     )

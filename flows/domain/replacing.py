@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from blocks.printable import counted
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -46,4 +48,4 @@ def _differences(before: Asked, now: Asked, rows: int) -> Iterator[str]:
     if now.where is not None and now.where != before.where:
         yield f"leaves out the rows that --where {now.where!r} does not select"
     if now.limit is not None and now.limit < rows:
-        yield f"is limited to {now.limit:,} rows"
+        yield f"is limited to {counted(now.limit, 'row')}"

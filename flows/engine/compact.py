@@ -9,6 +9,7 @@ from functools import partial
 import pyarrow as pa
 
 from blocks.errors import BatchwerkError
+from blocks.printable import counted
 from flows.domain.compaction import parts_to_merge
 from flows.domain.events import Compacted
 from flows.domain.ledger import Ledger
@@ -47,6 +48,6 @@ def _merge(run: Run, parts: list[Part]) -> None:
     run.recorder.record(Compacted(at=now(), schema_id=run.results.schema_id, part=name, batches=sorted(requests)))
     run.recorder.query(run.results.remove_leftovers)
     log.info(
-        "merged %s results parts into one of %s rows in %.1f s",
-        f"{len(parts):,}", f"{sum(requests.values()):,}", time.monotonic() - started,
+        "merged %s into one of %s in %.1f s",
+        counted(len(parts), "results part"), counted(sum(requests.values()), "row"), time.monotonic() - started,
     )  # fmt: skip

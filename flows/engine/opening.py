@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from blocks.printable import counted
 from blocks.retries import resting
 from flows.domain.events import Frozen, Reopened
 from flows.domain.ranges import Ranges
@@ -58,8 +59,9 @@ def make_new_plan(config: RunConfig, recorder: Recorder) -> Plan:
         )
     )
     log.info(
-        "planned %s rows: %s requests, %s of them new, in %.1f s",
-        f"{plan.rows:,}", f"{plan.requests:,}", f"{plan.stop - plan.start:,}", time.monotonic() - started,
+        "planned %s: %s, %s of them new, in %.1f s",
+        counted(plan.rows, "row"), counted(plan.requests, "request"), f"{plan.stop - plan.start:,}",
+        time.monotonic() - started,
     )  # fmt: skip
     return plan
 

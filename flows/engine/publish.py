@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from blocks.errors import StateError
+from blocks.printable import counted
 from flows.domain.events import Published
 from flows.engine.recorder import now
 from flows.engine.run import Run
@@ -77,9 +78,9 @@ class _Publishing:
         if self._outputs or self._files != self._before or asked != self._held.get("asked"):
             self._note(published)
             log.info(
-                "published %s rows to %s in %.1f s (%s of %s files written)",
-                f"{published.rows:,}", config.settings.output, time.monotonic() - started,
-                f"{len(self._outputs):,}", f"{len(self._files):,}",
+                "published %s to %s in %.1f s (%s of %s written)",
+                counted(published.rows, "row"), config.settings.output, time.monotonic() - started,
+                f"{len(self._outputs):,}", counted(len(self._files), "file"),
             )  # fmt: skip
         return published
 
@@ -155,12 +156,16 @@ class _Publishing:
         kept = Counter(held["aside"] for held in self._files.values() if "aside" in held)
         notes = []
         if count := kept[INPUT_GONE]:
+            lost = counted(
+                count, "of its files has lost its input and was", "of its files have lost their input and were"
+            )
             notes.append(
-                f"{count:,} of its files have lost their input and were kept, not counted here; "
-                "the next run removes them unless their input is back (--replace removes them at once)"
+                f"{lost} kept, not counted here; the next run removes what still has no input "
+                "(--replace removes it at once)"
             )
         if count := kept[BEYOND_LIMIT]:
-            notes.append(f"{count:,} of its files were not part of this run and stay as they are, not counted here")
+            apart = counted(count, "of its files was", "of its files were")
+            notes.append(f"{apart} not part of this run and kept as before, not counted here")
         for note in notes:
             log.warning("%s: %s", self._run.config.settings.output, note)
         return notes

@@ -72,11 +72,25 @@ def _words(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".rstrip(": ")
 
 
-def _without_empty_traceback(record: logging.LogRecord) -> bool:
-    """Prefect asks for the traceback of each failed task; without an exception it would be `None`."""
-    if record.exc_info == (None, None, None):
-        record.exc_info = None
-    return True
+class _ToldElsewhere(logging.Filter):
+    """A task that failed with a sentence of ours is no error to log: the end of the run tells it.
+
+    Prefect logs two: one that asks for a traceback, though there was no exception, and then the state.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: set[object] = set()  # ids of task runs
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        task_run = getattr(record, "task_run_id", None)
+        if record.exc_info == (None, None, None):
+            self._told.add(task_run)
+            return False
+        if record.levelno == logging.ERROR and task_run in self._told:
+            self._told.discard(task_run)
+            record.levelno, record.levelname = logging.INFO, logging.getLevelName(logging.INFO)
+        return logging.getLogger(record.name).isEnabledFor(record.levelno)
 
 
-logging.getLogger("prefect.task_runs").addFilter(_without_empty_traceback)
+logging.getLogger("prefect.task_runs").addFilter(_ToldElsewhere())

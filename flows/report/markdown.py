@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from blocks.printable import LONGEST_LINE, SHOWN, printable
+from blocks.printable import LONGEST_LINE, SHOWN, counted, printable
 from flows.domain.money import show_cost, show_usd
 from flows.report.figures import Figures
 from flows.storage.output import FAILED, OK, PENDING, SKIPPED
@@ -15,11 +15,11 @@ MAX_BATCHES = 200  # lines of the batch table; report.json has all
 def headline(figures: Figures) -> str:
     """One sentence: rows, requests, money."""
     rows = figures.rows
-    parts = [f"{rows.get(OK, 0):,} of {sum(rows.values()):,} rows ok"]
+    parts = [f"{rows.get(OK, 0):,} of {counted(sum(rows.values()), 'row')} ok"]
     parts += [f"{rows[name]:,} {name}" for name in (FAILED, SKIPPED, PENDING) if rows.get(name)]
     cost = show_usd(figures.money.this_call)
     would = "would have cost" if figures.emulated else "cost"
-    sent = f"this run sent {figures.attempts:,} requests, its answers {would} {cost}"
+    sent = f"this run sent {counted(figures.attempts, 'request')}, its answers {would} {cost}"
     return f"{', '.join(parts)}; {sent}{_of_the_other_kind(figures)}"
 
 
@@ -42,7 +42,7 @@ def cost_table(figures: Figures) -> list[dict[str, str]]:
         ("this output in total", money.total, "all runs, all attempts"),
         ("the same as single requests", money.single, "at the provider's standard price"),
         ("saved by the batch price", _less(money.single, money.total), ""),
-        ("saved by de-duplication", money.shared, f"{figures.deduplicated:,} rows share another row's request"),
+        ("saved by de-duplication", money.shared, f"{_sharing(figures)} request"),
         ("saved by reuse", money.reused, "answers collected before this run"),
         ("spent on useless answers", money.rejected, "billed, but invalid, cut off or refused"),
         ("spent on rows that left the input", money.elsewhere, ""),
@@ -97,11 +97,15 @@ def _rows(figures: Figures) -> Iterator[str]:
     yield f"| all | {sum(figures.rows.values()):,}{f' of {all_rows:,} in the input' if shown != all_rows else ''} |"
     yield ""
     yield (
-        f"{figures.requests:,} distinct requests ({figures.deduplicated:,} rows share another row's, "
-        f"{figures.reused:,} were answered before this run). Answers so far: "
+        f"{counted(figures.requests, 'distinct request')} ({_sharing(figures)}, "
+        f"{counted(figures.reused, 'was', 'were')} answered before this run). Answers so far: "
         + (", ".join(f"{count:,} {name}" for name, count in figures.outcomes.items()) or "none")
         + "."
     )
+
+
+def _sharing(figures: Figures) -> str:
+    return f"{counted(figures.deduplicated, 'row shares', 'rows share')} another row's"
 
 
 def _costs(figures: Figures) -> Iterator[str]:
@@ -116,7 +120,8 @@ def _costs(figures: Figures) -> Iterator[str]:
     cached = f" ({figures.cached_tokens:,} of them from a cache)" if figures.cached_tokens else ""
     yield f"Tokens of this run: {figures.input_tokens:,} in{cached}, {figures.output_tokens:,} out."
     if figures.unmetered:
-        yield f"{figures.unmetered:,} answers came without usage; their cost is unknown and not included in these sums."
+        answers = counted(figures.unmetered, "answer")
+        yield f"{answers} came without usage: what that cost is unknown, and no part of these sums."
 
 
 def _batches(figures: Figures) -> Iterator[str]:
@@ -131,7 +136,7 @@ def _batches(figures: Figures) -> Iterator[str]:
         counts = f"{line['requests']:,} | {line['ok']:,}"
         yield f"| {line['batch']} | {line['state']} | {counts} | {cost} | {times} | {code(line['note'])} |"
     if len(figures.table) > MAX_BATCHES:
-        yield f"\nThe last {MAX_BATCHES} of {len(figures.table):,} batches; report.json has all."
+        yield f"\nThe last {MAX_BATCHES} of {counted(len(figures.table), 'batch', 'batches')}; report.json has all."
 
 
 def _seconds(value: float | None) -> str:

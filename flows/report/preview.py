@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from blocks.printable import printable, printable_lines
+from blocks.printable import counted, printable, printable_lines
 from flows.domain.estimate import Estimate
 from flows.domain.ledger import replay
 from flows.domain.money import show_usd
@@ -59,9 +59,10 @@ class Preview:
         """For people."""
         plan, estimate = self.plan, self.estimate
         unsendable = f", {plan.unsendable:,} can't be sent" if plan.unsendable else ""
+        sharing = counted(plan.duplicates, "row shares", "rows share")
         lines = [
             f"rows       {plan.rows:,} of {plan.total_rows:,} ({plan.skipped:,} skipped{unsendable})",
-            f"requests   {plan.requests:,} distinct ({plan.duplicates:,} rows share another row's)",
+            f"requests   {plan.requests:,} distinct ({sharing} another row's)",
             f"to send    {estimate.requests:,}, batches: {self.batches:,}",
             f"tokens     about {estimate.input_tokens:,} in, {estimate.output_tokens:,} out ({printable(self.model)})",
             f"cost       about {show_usd(estimate.cost)}, {show_usd(estimate.single_cost)} as single requests",
@@ -75,7 +76,7 @@ class Preview:
         if plan.first_prompt is not None:
             lines += ["", "first prompt:", printable_lines(plan.first_prompt[:SHOWN_PROMPT])]
             if len(plan.first_prompt) > SHOWN_PROMPT:
-                lines.append(f"… and {len(plan.first_prompt) - SHOWN_PROMPT:,} characters more")
+                lines.append(f"… and {counted(len(plan.first_prompt) - SHOWN_PROMPT, 'character')} more")
         return "\n".join(lines)
 
 

@@ -11,6 +11,7 @@ from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from blocks.printable import counted
 from flows.domain.batches import State
 from flows.domain.ledger import Ledger
 from flows.domain.money import show_cost
@@ -61,17 +62,17 @@ class Progress:
     def sentence(self, *, timeless: bool = False) -> str:
         """For a log; `timeless`: without what changes from second to second."""
         if self.phase == PLANNING:
-            return f"planning {self.rows:,} rows"
+            return f"planning {counted(self.rows, 'row')}"
         left = "" if self.seconds_left is None or timeless else f", about {clock(self.seconds_left)} left"
-        return f"{self.rows_done:,} of {self.rows:,} rows; {self.activity()}; {self.cost} so far{left}"
+        return f"{self.rows_done:,} of {counted(self.rows, 'row')}; {self.activity()}; {self.cost} so far{left}"
 
     def _activities(self) -> Iterator[str]:
         if self.phase:
             yield self.phase
         for state, words in WORDS.items():
             if count := self.batches.get(state):
-                requests = f" ({self.requests:,} requests)" if state is State.SUBMITTED else ""
-                yield f"{count:,} {'batch' if count == 1 else 'batches'} {words}{requests}"
+                requests = f" ({counted(self.requests, 'request')})" if state is State.SUBMITTED else ""
+                yield f"{counted(count, 'batch', 'batches')} {words}{requests}"
         for each in self.waits:
             yield each.sentence()
 

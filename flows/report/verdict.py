@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from blocks.errors import BatchwerkError
+from blocks.printable import counted
 from flows.storage.output import FAILED, PENDING, OutputSummary
 
 
@@ -40,5 +41,5 @@ def verdict(published: OutputSummary, ending: Ending, max_failed: float) -> tupl
         return Exit.WAITING, f"{ending.reason}; {ending.next_step}"
     failed, rows = published.statuses[FAILED], published.rows
     if failed > max_failed * rows:
-        return Exit.ROWS_FAILED, f"{failed:,} of {rows:,} rows failed; the column _error says why"
+        return Exit.ROWS_FAILED, f"{failed:,} of {counted(rows, 'row')} failed; the column _error says why"
     return Exit.DONE, ""

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blocks.errors import BatchwerkError, UsageError
-from blocks.printable import printable, printable_lines, some_names
+from blocks.printable import counted, printable, printable_lines, some_names
 
 CLIPBOARD = "\x1b]52;c;ZXZpbA==\x07"
 DANGEROUS = ["\x1b[2J", CLIPBOARD, "\x9b31m", "\u202edwssap", "\u2028", "\r", "\x00", "\x7f", "\U000e0041", "\ud800"]
@@ -22,6 +22,12 @@ def test_what_a_terminal_would_obey_is_written_out(text: str) -> None:
     assert shown.isprintable()
     assert shown.startswith("before \\")
     assert json.loads(f'"{printable_lines(text)}"') == text
+
+
+@pytest.mark.parametrize(("count", "said"), [(0, "0 batches"), (1, "1 batch"), (2_000, "2,000 batches")])
+def test_a_number_has_its_noun_in_the_singular_or_plural(count: int, said: str) -> None:
+    """Nobody is told of 1 requests."""
+    assert counted(count, "batch", "batches") == said
 
 
 @pytest.mark.parametrize("text", ["naïve 価格\u3000安い", "नम\u200cस्ते", "👩\u200d👧 1\u00a0€", "C:\\temp"])

@@ -130,7 +130,7 @@ def test_a_file_whose_input_is_gone_goes_with_the_second_run_that_misses_it(call
     figures = enrich(**call)
     assert figures.rows == {"ok": 5}
     assert [note.partition(" of")[0] for note in figures.notes] == ["1"]
-    assert "the next run removes them unless their input is back" in markdown(figures)
+    assert "the next run removes what still has no input" in markdown(figures)
     assert list(states(Path(call["output"]))) == NAMES
     assert enrich(**call).notes == []
     assert list(states(Path(call["output"]))) == [NAMES[0], NAMES[2]]

@@ -133,6 +133,7 @@ def test_an_error_of_the_run_is_a_sentence_and_an_object(env: Env, tmp_path: Pat
     assert called.status == answer["exit"] == 2, called.err
     assert f"batchwerk: {answer['error']}" in called.err
     assert "Traceback" not in called.err
+    assert "ERROR" not in called.err, "Prefect says nothing of it besides"
 
 
 def test_an_unexpected_error_of_the_flow_ends_the_command_with_status_1(env: Env, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from blocks.batch import (
     RequestForm,
 )
 from blocks.errors import Complaint, NotFound, UnknownOutcome
+from blocks.printable import counted
 from blocks.providers.anthropic.codec import (
     AUTH,
     CACHE,
@@ -115,7 +116,7 @@ class Anthropic(Calls):
         waited_for = sorted(named for named, first in first_ids.items() if first is None)
         if waited_for:
             raise self._not_told_yet(batch.tag, waited_for)
-        self._settling.check(batch, where=f": it has {batch.requests:,} requests")
+        self._settling.check(batch, where=f": it has {counted(batch.requests, 'request')}")
         return None
 
     def _first_id(self, item: Mapping[str, Any]) -> str | None:

@@ -24,6 +24,7 @@ from blocks.batch import (
     RequestForm,
 )
 from blocks.errors import NotFound
+from blocks.printable import counted
 from blocks.providers.calls import Calls, Dialect
 from blocks.providers.gemini.answers import RowReader
 from blocks.providers.gemini.codec import (
@@ -207,10 +208,10 @@ def _parsed(line: bytes) -> Any:
 
 def _tell(reader: RowReader, batch_id: str) -> None:
     if reader.unreadable:
-        log.warning("gemini: %d rows of %s can't be read and were skipped", reader.unreadable, batch_id)
+        log.warning("gemini: skipped %s of %s that can't be read", counted(reader.unreadable, "row"), batch_id)
     if reader.moved:
         log.warning(
-            "gemini: %d answers of %s came under the key of another row; each was given to the row that it names",
-            reader.moved,
+            "gemini: %s of %s came under the key of another row; each was given to the row that it names",
+            counted(reader.moved, "answer"),
             batch_id,
         )

@@ -32,6 +32,7 @@ def test_batches_are_where_they_are(batches: dict[State, int], words: str) -> No
 def test_a_plan_that_is_being_made_shows_no_figures() -> None:
     """Nothing is known yet of rows that are done, or of money."""
     assert Progress(1_000, phase=PLANNING).sentence() == "planning 1,000 rows"
+    assert Progress(1, phase=PLANNING).sentence() == "planning 1 row"
 
 
 def test_what_is_waited_for_is_told_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:

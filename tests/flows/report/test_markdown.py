@@ -136,9 +136,19 @@ def test_cached_tokens_and_missing_usage_have_their_words() -> None:
     """Only where there are any."""
     text = markdown(figures_with(cached_tokens=400, unmetered=3))
     assert "Tokens of this run: 1,000 in (400 of them from a cache), 200 out." in text
-    assert "3 answers came without usage; their cost is unknown and not included in these sums." in text
+    assert "3 answers came without usage: what that cost is unknown, and no part of these sums." in text
     assert "cache" not in markdown(figures_with())
     assert "without usage" not in markdown(figures_with())
+
+
+def test_one_of_a_thing_is_told_in_the_singular() -> None:
+    """In the sentence on the run, in the table of costs and below the rows."""
+    one = figures_with(rows={"ok": 1}, attempts=1, requests=1, deduplicated=1, reused=1, unmetered=1)
+    text = markdown(one)
+    assert headline(one) == "1 of 1 row ok; this run sent 1 request, its answers cost $1.00"
+    assert "1 distinct request (1 row shares another row's, 1 was answered before this run)" in text
+    assert cells(text, "saved by de-duplication")[2] == "1 row shares another row's request"
+    assert "1 answer came without usage" in text
 
 
 def test_an_output_without_answers_says_none() -> None:
