@@ -89,6 +89,8 @@ class EmulatorOptions:
     state_prefix: str = switch(
         STATE_PREFIXES[0], f"prefix of states, if the dialect has {' and '.join(STATE_PREFIXES)}"
     )
+    vanish_every: int = every("every Nth batch is forgotten: neither it nor its results are found once it was accepted")
+    hang_every: int = every("every Nth batch never ends, and once it is to be cancelled is being cancelled for ever")
     gone_after: float = switch(0.0, "seconds after a batch's end from which its results are gone; 0 is never", 0)
 
     def __post_init__(self) -> None:

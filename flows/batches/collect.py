@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 
-from blocks.errors import NotFound, Transient
+from blocks.batch import BatchPhase
+from blocks.errors import BatchwerkError, NotFound
 from blocks.printable import counted
 from flows.batches.answers import Order, collect_answers
 from flows.batches.collector_pool import CollectorPool
-from flows.batches.poll import INVISIBLE
+from flows.batches.missing import note_unfound
+from flows.domain.agenda import Visit
 from flows.domain.batches import Batch
-from flows.domain.events import BatchResult, Collected, Lost, Restored
+from flows.domain.events import Collected, Lost, Recovered, Reopened, Restored
 from flows.engine.recorder import now
 from flows.engine.run import Run
 
@@ -21,18 +24,21 @@ log = logging.getLogger("batchwerk")
 def collect_batch(run: Run, pool: CollectorPool, number: int) -> None:
     """Read a batch's answers into its results part, which is on disk before the journal records it."""
     started = time.monotonic()
-    with run.visiting(number):
+    with run.visiting(number) as visit:
         batch = run.recorder.batch(number)
         try:
             result = pool.collect(_order(run, batch), run.clients.client_of(batch))
         except NotFound as error:
-            result = _without_results(run, batch, error)
+            _ask_for_it(run, batch, error, visit)
+            return
         run.recorder.record(Collected(at=now(), batch=number, result=result))
         retries = sum(piece.requests for piece in result.retry)
         log.info(
             "batch %d: %s of %s good, %s to be retried, collected in %.1f s",
             number, f"{result.ok:,}", counted(batch.requests, "answer"), f"{retries:,}", time.monotonic() - started,
         )  # fmt: skip
+        if batch.gone and run.config.settings.on_unknown == "resubmit":
+            send_again(run, gone_only=True)
 
 
 def _order(run: Run, batch: Batch) -> Order:
@@ -42,17 +48,60 @@ def _order(run: Run, batch: Batch) -> Order:
     )
 
 
-def _without_results(run: Run, batch: Batch, error: NotFound) -> BatchResult:
-    """An ended batch whose results the provider does not have: not yet, or, after a while, no longer."""
-    if time.time() - batch.ended_at < INVISIBLE:
-        raise Transient(error.message, next_step=error.next_step, provider=error.provider) from error
-    log.warning("batch %d: %s; its answers were paid for and are lost", batch.number, error.message)
-    reason = f"{error.message}; --retry-failed requests them again"
-    return collect_answers(_order(run, batch)._replace(gone=reason), run.clients.client_of(batch))
+def _ask_for_it(run: Run, batch: Batch, error: NotFound, visit: Visit) -> None:
+    """Results that are not found: not yet, or no longer. What the provider says of the batch itself is told."""
+    assert batch.id is not None  # noqa: S101  # results were asked for
+    client = run.clients.client_of(batch)
+    try:
+        status = client.poll(batch.id)
+    except NotFound:
+        said = error
+    else:
+        said = NotFound(f"{error.message}, though the batch itself is {status.wording!r}", provider=error.provider)
+    note_unfound(run, batch, said, visit)
+    visit.look_again_at = max(visit.look_again_at, time.time() + client.polling.first)
 
 
 def restore_results(run: Run) -> None:
-    """Fetch missing or damaged results parts again; log those that the provider no longer has."""
+    """Fetch missing or damaged results parts again, then try what was gone or lost once more.
+
+    What can't be read is sent again only after that, and only if the user said so.
+    """
+    _restore_parts(run)
+    for batch in run.recorder.query(lambda ledger: ledger.written_off()):
+        _try_once_more(run, batch)
+    settings = run.config.settings
+    if settings.retry_failed or settings.on_unknown == "resubmit":
+        send_again(run, gone_only=not settings.retry_failed)
+
+
+def send_again(run: Run, *, gone_only: bool) -> None:
+    """Requests that failed for good get a new allowance of attempts; `gone_only`: those whose batch is gone."""
+    slices = run.recorder.query(lambda ledger: ledger.reopened_gone() if gone_only else ledger.reopened())
+    if slices:
+        run.recorder.record(Reopened(at=now(), slices=slices))
+
+
+def _try_once_more(run: Run, batch: Batch) -> None:
+    """A batch that was gone may be back, one that was given up may have ended."""
+    if batch.id is None:
+        return
+    try:
+        client = run.clients.client_of(batch)
+        status = client.poll(batch.id)
+        if status.phase is BatchPhase.RUNNING:
+            return
+        failed = (status.error or status.wording) if status.phase is BatchPhase.FAILED else None
+        found = replace(batch, gone="", failed=failed, early=status.early)
+        result = collect_answers(_order(run, found), client)
+    except BatchwerkError as error:
+        log.warning("batch %d can still not be read: %s", batch.number, error.message)
+        return
+    run.recorder.record(Recovered(at=now(), batch=batch.number, result=result))
+    log.warning("batch %d could be read after all: %s of its answers are good", batch.number, f"{result.ok:,}")
+
+
+def _restore_parts(run: Run) -> None:
     for part in run.recorder.query(run.results.parts):
         if run.results.is_whole(part):
             continue

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import time
 
-from blocks.batch import BatchPhase, BatchStatus, Obstacle
+from blocks.batch import BatchPhase, BatchProvider, BatchStatus, Obstacle
 from blocks.errors import NotFound
+from flows.batches.missing import note_found, note_unfound
 from flows.domain.batches import Batch
 from flows.domain.events import Ended, Refused
 from flows.engine.recorder import now
@@ -14,26 +14,35 @@ from flows.engine.run import Run
 
 log = logging.getLogger("batchwerk")
 
-INVISIBLE = 300.0  # seconds during which a provider may not yet find a batch that it has just accepted
-
 
 def poll_batch(run: Run, number: int) -> None:
     """Ask for the status of a batch; records its end once its copies have ended too."""
     batch = run.recorder.batch(number)
     assert batch.id is not None  # noqa: S101  # only submitted batches are polled
-    with run.visiting(number):
+    with run.visiting(number) as visit:
         client = run.clients.client_of(batch)
         try:
             status = client.poll(batch.id)
-            copies = [client.poll(copy) for copy in batch.copies]
-        except NotFound:
-            if time.time() - batch.submitted_at < INVISIBLE:
-                return
-            raise
-        if status.phase is BatchPhase.FAILED:
+        except NotFound as error:
+            note_unfound(run, batch, error, visit)
+            return
+        note_found(run, batch)
+        copies = [phase for copy in batch.copies if (phase := _phase_of(client, copy)) is not None]
+        if BatchPhase.RUNNING in {status.phase, *copies}:
+            return
+        if status.phase is BatchPhase.FAILED and BatchPhase.ENDED not in copies:
             _record_failure(run, batch, status)
-        elif all(each.phase is not BatchPhase.RUNNING for each in [status, *copies]):
-            run.recorder.record(Ended(at=now(), batch=number, wording=status.wording, early=status.early))
+            return
+        failed = status.error or status.wording if status.phase is BatchPhase.FAILED else None
+        run.recorder.record(Ended(at=now(), batch=number, wording=status.wording, failed=failed, early=status.early))
+
+
+def _phase_of(client: BatchProvider, copy: str) -> BatchPhase | None:
+    """The phase of an accidental copy; None if it is not found, which says nothing of the batch itself."""
+    try:
+        return client.poll(copy).phase
+    except NotFound:
+        return None
 
 
 def _record_failure(run: Run, batch: Batch, status: BatchStatus) -> None:

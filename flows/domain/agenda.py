@@ -21,7 +21,7 @@ class Visit:
 
     batch: int
     look_again_at: float = 0.0  # seconds since the epoch; 0: no earliest time
-    unresolved: str = ""  # why it can't be determined whether the batch was accepted, and what the user can do
+    unresolved: str = ""  # why nobody can tell now what became of the batch, and what the user can do
 
 
 @dataclass(slots=True)
@@ -33,7 +33,9 @@ class Agenda:
     collecting: set[int] = field(default_factory=set)  # the busy batches whose answers are being read
     due: dict[int, float] = field(default_factory=dict)  # by batch: not polled before
     deadline: dict[int, float] = field(default_factory=dict)  # by batch: not waited for after
-    unresolved: dict[int, str] = field(default_factory=dict)  # batches that may have been accepted, and why
+    unresolved: dict[int, str] = field(
+        default_factory=dict
+    )  # batches of which nobody can tell what became of them, and why
     breaker: Breaker = field(default_factory=Breaker)
     send_again_at: float = 0.0  # the provider asked not to be sent anything before
     _pauses: dict[int, float] = field(default_factory=dict)
@@ -50,11 +52,13 @@ class Agenda:
         self.collecting.discard(batch.number)
         if visit.unresolved:
             self.unresolved[batch.number] = visit.unresolved
+        elif self.unresolved.pop(batch.number, ""):
+            self.deadline.pop(batch.number, None)
         if batch.state in _LOOKED_AT_AGAIN:
             self.due[batch.number] = max(now + self._next_pause(batch.number), visit.look_again_at)
             self.deadline.setdefault(batch.number, now + patience(batch.requests, self.polling))
         elif batch.state is State.ENDED:
-            self.due[batch.number] = visit.look_again_at
+            self.due[batch.number] = max(visit.look_again_at, now + self.polling.longest * bool(visit.unresolved))
         else:
             self.send_again_at = max(self.send_again_at, visit.look_again_at)
         if batch.number in self.unresolved:

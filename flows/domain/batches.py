@@ -2,6 +2,9 @@
 
     reserved → submitting → submitted → ended → collected            (and from submitting: refused | unknown | ended)
 
+A batch that the provider lost, or that the user gave up, has `ended` and is `gone`: it is collected without answers,
+until they can be read after all.
+
 A batch is `reserved` only in memory, between the decision and the intent. `unknown` is a batch whose submission had
 no answer, and one that a dead process left in `submitting`: the provider is asked, nothing is sent blindly. Some
 providers accept a batch first and refuse it later: then `refused` follows `submitted`.
@@ -56,6 +59,9 @@ class Batch:
     reason: str = ""
     result: BatchResult | None = None
     lost: bool = False  # its results are gone
+    unfound_since: float = 0.0  # the first of the looks, one after another, at which the provider did not find it
+    looks: int = 0  # how many those are
+    gone: str = ""  # why its answers are not waited for any more, though they may have been paid for
     compacted: str = ""  # the part that holds its results together with those of others; empty: it has one of its own
 
     @property

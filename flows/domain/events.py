@@ -124,6 +124,29 @@ class Ended(_Event):
     early: bool = False
 
 
+class Unfound(_Event):
+    """The provider did not know the batch, or not its results, when it was looked at."""
+
+    event: Literal["unfound"] = "unfound"
+    batch: int
+    reason: str
+
+
+class Seen(_Event):
+    """The provider knows the batch again: what it did not know before proves nothing."""
+
+    event: Literal["seen"] = "seen"
+    batch: int
+
+
+class Gone(_Event):
+    """The batch is not waited for any more: the provider lost it, or the user gave it up. It may have been billed."""
+
+    event: Literal["gone"] = "gone"
+    batch: int
+    reason: str
+
+
 class Collected(_Event):
     """The batch's results part is on disk."""
 
@@ -138,6 +161,14 @@ class Lost(_Event):
     event: Literal["lost"] = "lost"
     batch: int
     reason: str
+
+
+class Recovered(_Event):
+    """The answers of a batch that was gone, or lost, could be read after all: its results part is on disk."""
+
+    event: Literal["recovered"] = "recovered"
+    batch: int
+    result: BatchResult
 
 
 class Compacted(_Event):
@@ -158,7 +189,7 @@ class Restored(_Event):
 
 
 class Reopened(_Event):
-    """Final requests got a new allowance of attempts."""
+    """These final requests got a new allowance of attempts."""
 
     event: Literal["reopened"] = "reopened"
     slices: list[Slice]
@@ -180,8 +211,12 @@ Event = Annotated[
     | Refused
     | Unknown
     | Ended
+    | Unfound
+    | Seen
+    | Gone
     | Collected
     | Lost
+    | Recovered
     | Compacted
     | Restored
     | Reopened

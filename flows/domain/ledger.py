@@ -4,43 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import assert_never
+from dataclasses import dataclass
 
-from blocks.errors import StateError
 from flows.domain import money
 from flows.domain.batches import IN_FLIGHT, Batch, State
-from flows.domain.events import (
-    BatchResult,
-    Collected,
-    Compacted,
-    Ended,
-    Event,
-    Frozen,
-    Lost,
-    Published,
-    Refused,
-    Reopened,
-    Restored,
-    Seal,
-    Slice,
-    Submitted,
-    Submitting,
-    Unknown,
-)
+from flows.domain.books import Books, ranges_of, written_off
+from flows.domain.events import BatchResult, Event, Slice
 from flows.domain.ranges import Ranges, size
-from flows.domain.slices import insert_slices, remove_taken
-
-RESTORE = "the journal was changed by hand or damaged; restore the state directory from a backup"
-_Step = Submitted | Refused | Unknown | Ended | Collected | Lost  # what happens to a batch that was sent
-_MAY_FOLLOW: dict[type, set[State]] = {
-    Submitted: {State.SUBMITTING, State.UNKNOWN},
-    Refused: {State.SUBMITTING, State.UNKNOWN, State.SUBMITTED},
-    Unknown: {State.SUBMITTING, State.UNKNOWN},
-    Ended: {State.SUBMITTING, State.UNKNOWN, State.SUBMITTED},
-    Collected: {State.ENDED},
-    Lost: {State.COLLECTED},
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,48 +29,8 @@ class Tally:
 
 
 @dataclass(slots=True)
-class Ledger:
-    """All batches of an output, the requests to retry, and those that failed for good."""
-
-    batches: dict[int, Batch] = field(default_factory=dict)
-    sent: Ranges = field(default_factory=Ranges)  # requests that are, or were, part of an accepted or open batch
-    retries: list[Slice] = field(default_factory=list)
-    retries_since: float = 0.0  # when the oldest of `retries` was added
-    final: list[Slice] = field(default_factory=list)
-    frozen: int = 0  # requests that have a number
-    generations: list[Frozen] = field(default_factory=list)  # that gave them their numbers, without a gap
-    plan: Seal | None = None  # of the newest plan
-    max_requests: int | None = None  # per batch, after the provider refused a larger batch
-    queue_full_since: float | None = None  # when the provider refused a batch because its queue was full
-    compactions: int = 0  # so far, over all schemas
-
-    def reserve(self, slices: list[Slice]) -> Batch:
-        """Number a batch and take its requests, in memory only."""
-        number = max(self.batches, default=0) + 1
-        batch = Batch(number, slices, State.RESERVED)
-        self.batches[number] = batch
-        self._take(batch)
-        return batch
-
-    def apply(self, event: Event) -> None:
-        """Apply one event. Raises StateError if it can't follow the current state."""
-        at = event.at.timestamp()
-        match event:
-            case Frozen():
-                self._frozen(event)
-            case Published():
-                pass
-            case Reopened():
-                self.final = []
-                self._put_back(event.slices, at)
-            case Submitting():
-                self._submitting(event, at)
-            case Compacted():
-                self._compacted(event)
-            case Restored():
-                self._restored(event)
-            case _:
-                self._step(self._expect(event), event, at)
+class Ledger(Books):
+    """The books, and what is asked of them."""
 
     def in_state(self, *states: State) -> Iterator[Batch]:
         """Batches in any of these states, oldest first."""
@@ -149,6 +79,24 @@ class Ledger:
         """The final requests as they would be retried with a new allowance of attempts."""
         return [part._replace(attempt=part.attempt + 1, used=0, excused=0) for part in self.final]
 
+    def reopened_gone(self) -> list[Slice]:
+        """Those of the final requests that failed because their batch is gone."""
+        gone = {number for number, batch in self.batches.items() if batch.gone}
+        return [piece for piece in self.reopened() if piece.after in gone]
+
+    def written_off(self) -> list[Batch]:
+        """Batches whose answers are gone or lost, and whose requests were not sent again since."""
+        return [
+            batch
+            for batch in self.batches.values()
+            if batch.result and (batch.gone or batch.lost) and self._stands(batch)
+        ]
+
+    def _stands(self, batch: Batch) -> bool:
+        numbers = ranges_of(written_off(batch))
+        mine = {batch.number} if batch.gone else {None}
+        return len(numbers) > 0 and _overlap(numbers, [p for p in self.final if p.after in mine]) == len(numbers)
+
     def collected(self, *, emulated: bool = False) -> list[BatchResult]:
         """The results of all batches of real providers, or of all that the emulator had, in the order of their numbers.
 
@@ -164,108 +112,6 @@ class Ledger:
     def outcomes(self, *, emulated: bool = False) -> Counter[str]:
         """How the requests of all collected batches of one kind ended."""
         return sum((Counter(result.outcomes) for result in self.collected(emulated=emulated)), Counter())
-
-    def _step(self, batch: Batch, event: _Step, at: float) -> None:
-        match event:
-            case Submitted():
-                batch.state, batch.id, batch.submitted_at, batch.reason = State.SUBMITTED, event.id, at, ""
-                batch.copies = tuple(event.copies)
-            case Unknown():
-                batch.state, batch.reason = State.UNKNOWN, event.reason
-            case Refused():
-                self._refused(batch, event, at)
-            case Ended():
-                batch.state, batch.ended_at = State.ENDED, at
-                batch.wording, batch.failed, batch.final = event.wording, event.failed, event.final
-                batch.early = event.early
-                self.queue_full_since = None
-            case Collected():
-                batch.state, batch.collected_at, batch.result = State.COLLECTED, at, event.result
-                self._put_back(event.result.retry, at)
-                insert_slices(self.final, event.result.final)
-            case Lost():
-                batch.lost, batch.reason = True, event.reason
-                insert_slices(self.final, _good_answers(batch))
-            case _:
-                assert_never(event)
-
-    def _frozen(self, event: Frozen) -> None:
-        if event.start != self.frozen or event.stop < event.start:
-            raise StateError(
-                f"the journal freezes requests {event.start} to {event.stop} after {self.frozen}", next_step=RESTORE
-            )
-        if event.stop > event.start:
-            self.generations.append(event)
-        self.frozen, self.plan = event.stop, event.plan
-
-    def _submitting(self, event: Submitting, at: float) -> None:
-        batch = self.batches.get(event.batch)
-        if batch is None:
-            batch = self.batches[event.batch] = Batch(event.batch, event.slices, State.RESERVED)
-            self._take(batch)
-        elif batch.state is not State.RESERVED or batch.slices != event.slices:
-            raise StateError(f"the journal submits batch {event.batch} twice", next_step=RESTORE)
-        batch.state, batch.intended_at = State.SUBMITTING, at
-        batch.tag, batch.sha256, batch.spec, batch.bytes = event.tag, event.sha256, event.spec, event.bytes
-        batch.emulated = event.emulated
-
-    def _refused(self, batch: Batch, event: Refused, at: float) -> None:
-        batch.state, batch.reason = State.REFUSED, event.reason
-        self._put_back(batch.slices, at)
-        if event.too_large:
-            half = max(1, batch.requests // 2)
-            self.max_requests = min(half, self.max_requests or half)
-        if event.queue_full:
-            self.queue_full_since = at
-
-    def _compacted(self, event: Compacted) -> None:
-        for number in event.batches:
-            batch = self.batches.get(number)
-            if batch is None or batch.result is None or batch.result.schema_id != event.schema_id or batch.lost:
-                raise StateError(
-                    f"the journal compacts batch {number} into {event.part}, but it has no such results",
-                    next_step=RESTORE,
-                )
-            batch.compacted = event.part
-        self.compactions += 1
-
-    def _restored(self, event: Restored) -> None:
-        held = [batch for batch in self.batches.values() if batch.compacted == event.part]
-        if not held:
-            raise StateError(f"the journal restores {event.part}, which contains no batch", next_step=RESTORE)
-        for batch in held:
-            batch.compacted = batch.compacted if batch.lost else ""
-
-    def _expect(self, event: _Step) -> Batch:
-        batch = self.batches.get(event.batch)
-        if batch is None or batch.state not in _MAY_FOLLOW[type(event)]:
-            before = "was never sent" if batch is None else f"is {batch.state}"
-            raise StateError(
-                f"the journal says batch {event.batch} is {event.event}, but it {before}", next_step=RESTORE
-            )
-        return batch
-
-    def _take(self, batch: Batch) -> None:
-        taken = Ranges((piece.start, piece.stop) for piece in batch.slices)
-        for start, stop in taken:
-            self.sent.add(start, stop)
-        remove_taken(self.retries, taken)
-
-    def _put_back(self, slices: list[Slice], at: float) -> None:
-        if slices and not self.retries:
-            self.retries_since = at
-        insert_slices(self.retries, slices)
-
-
-def _good_answers(batch: Batch) -> list[Slice]:
-    """The requests of a collected batch that are neither retried nor failed for good."""
-    assert batch.result is not None  # noqa: S101  # only collected batches get here
-    others = Ranges((piece.start, piece.stop) for piece in [*batch.result.retry, *batch.result.final])
-    return [
-        piece._replace(start=start, stop=stop, after=None)
-        for piece in batch.slices
-        for start, stop in others.missing_from(piece.start, piece.stop)
-    ]
 
 
 def _overlap(wanted: Ranges, slices: Iterable[Slice]) -> int:

@@ -46,6 +46,11 @@ class Clients:
             raise StateError(f"{path} is not the file that batches were sent under", next_step=RESTORE)
         return spec
 
+    def is_elsewhere(self, batch: Batch) -> bool:
+        """Whether another service, or another saved key, has the batch than this run sends to."""
+        theirs, ours = self.spec_of(batch).connection, self._current.connection
+        return (theirs.endpoint, theirs.block) != (ours.endpoint, ours.block)
+
     def current(self) -> BatchProvider:
         """The client of this run's own provider."""
         return self._opened(self._current.connection)[1]
@@ -59,7 +64,9 @@ class Clients:
         return self._opened(self.spec_of(batch).connection)[0]
 
     def _opened(self, connection: Connection) -> tuple[Access, BatchProvider]:
-        # The emulator of a dialect has one state, whatever faults an earlier run switched on.
+        ours = self._current.connection
+        if connection.emulated and connection.endpoint == ours.endpoint:
+            connection = ours  # the emulator of a dialect has one state, whatever faults an earlier run switched on
         options = () if connection.emulated else tuple(sorted(connection.options.items()))
         key = (connection.endpoint, connection.block, options)
         with self._lock:

@@ -32,8 +32,9 @@ def compact_results(run: Run) -> None:
 
 
 def _worth_merging(run: Run, ledger: Ledger) -> list[Part]:
-    """The parts to merge, except those with answers that a batch in flight requests again."""
+    """The parts to merge, except those with answers that a batch in flight requests again, or that may be read yet."""
     repeated = {piece.after for batch in ledger.in_flight() for piece in batch.slices}
+    repeated |= {batch.number for batch in ledger.written_off()}
     quiet = [part for part in run.results.parts(ledger) if repeated.isdisjoint(batch.number for batch in part.batches)]
     return [quiet[place] for place in parts_to_merge([part.rows for part in quiet])]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from blocks.printable import counted
 from blocks.retries import resting
-from flows.domain.events import Frozen, Reopened
+from flows.domain.events import Frozen
 from flows.domain.ranges import Ranges
 from flows.engine.clients import open_clients
 from flows.engine.recorder import Recorder, now
@@ -71,8 +71,6 @@ def open_run(config: RunConfig, recorder: Recorder, plan: Plan) -> Iterator[Run]
     """A run that works on the plan until the end, an error or a signal."""
     state, settings, spec = config.state, config.settings, config.spec
     wanted = wanted_requests(state.rows, settings.memory_limit) if plan.requests else Ranges()
-    if settings.retry_failed and recorder.query(lambda ledger: bool(ledger.final)):
-        recorder.record(Reopened(at=now(), slices=recorder.query(lambda ledger: ledger.reopened())))
     switch = StopSwitch()
     with open_clients(state, spec, config.typed_url) as clients, catching_signals(switch), resting(switch.rest):
         yield Run(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from blocks.errors import Transient
+from blocks.errors import AuthenticationFailed, Transient, UsageError
 from flows.domain.agenda import Visit
 from flows.domain.batches import Batch
 from flows.domain.ledger import Ledger, Tally
@@ -21,6 +22,8 @@ from flows.preflight import RunConfig
 from flows.storage.plan import Plan
 from flows.storage.requests import FrozenRequests
 from flows.storage.results import ResultsStore
+
+log = logging.getLogger("batchwerk")
 
 LONGEST_DELAY = 3600.0  # seconds that a provider may ask for between two looks at a batch
 
@@ -44,11 +47,26 @@ class Run:
         """Around work on one batch, in any thread; afterwards the loop may schedule the batch again."""
         visit = Visit(batch)
         try:
-            with self.switch.guarding(), _asked_later(visit):
+            with self.switch.guarding(), _asked_later(visit), self._apart(visit):
                 yield visit
         finally:
             self.visits.put(visit)
             self.switch.changed.set()
+
+    @contextmanager
+    def _apart(self, visit: Visit) -> Iterator[None]:
+        """A key that is missing or refused at a service that this run sends nothing to is no reason to stop."""
+        try:
+            yield
+        except (UsageError, AuthenticationFailed) as error:
+            if not self.clients.is_elsewhere(batch := self.recorder.batch(visit.batch)):
+                raise
+            provider = self.clients.spec_of(batch).connection.provider
+            visit.unresolved = (
+                f"batch {batch.number} is still with {provider}, which can't be asked: {error.message}; "
+                f"{error.next_step or 'check its key'}, then the same command collects it"
+            )
+            log.warning("%s", visit.unresolved)
 
     def tally(self) -> Tally:
         """Counts of the plan's requests, by progress."""

@@ -21,7 +21,7 @@ from flows.report.verdict import Exit
 from flows.storage.journal import read_events
 from flows.storage.state import StateDirectory
 from tests.flows.command import Called, batchwerk, servers
-from tests.flows.undecorated import emulator_ledger, enrich, reviews, write_job, write_texts
+from tests.flows.undecorated import emulator_ledger, enrich, given_up_at_once, reviews, write_job, write_texts
 from tests.forking import Forked
 
 
@@ -377,11 +377,11 @@ def test_a_flipped_byte_in_the_results_is_noticed(tmp_path: Path) -> None:
 
 def test_results_that_are_gone_before_they_were_read_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They were paid: their rows come out failed with the reason, their cost is unknown, and the run goes on."""
-    monkeypatch.setattr("flows.batches.collect.INVISIBLE", 0.0)
+    given_up_at_once(monkeypatch)
     parameters = call(tmp_path)
     parameters["options"] = {**parameters.get("options", {}), "dialect": "anthropic", "gone_after": "0.001"}
     figures = enrich(**parameters)
     assert figures.rows == {"failed": 20}
     assert figures.unmetered == figures.outcomes["gone"] == 20
     errors = set(pq.read_table(parameters["output"]).column("_error").to_pylist())
-    assert all("--retry-failed requests them again" in error for error in errors)
+    assert all("--retry-failed requests it again" in error for error in errors)

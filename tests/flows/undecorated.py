@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from blocks.errors import BatchwerkError
 from flows.batches.orchestrator import Threads
@@ -55,6 +56,12 @@ def main(parameters: str) -> None:
     except BatchwerkError as error:
         sys.exit(str(error))
     sys.stdout.write(f"{int(figures.exit)}\n")
+
+
+def given_up_at_once(monkeypatch: pytest.MonkeyPatch, looks: int = 1) -> None:
+    """A batch that is not found counts as gone after so many looks, and these follow each other at once."""
+    for name, value in {"FRESH": 0.0, "PAUSE": 0.0, "LOOKS": looks, "SPAN": 0.0}.items():
+        monkeypatch.setattr(f"flows.domain.vanishing.{name}", value)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:

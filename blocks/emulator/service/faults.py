@@ -7,6 +7,7 @@ from blocks.emulator.options import EmulatorOptions
 from blocks.emulator.service.batch import Item, Outcome, Refusal, Status
 
 SPAN = 2.0**64
+FOR_EVER = 50 * 365 * 86_400.0  # seconds
 UNKNOWN_STATUS = "reticulating"  # no provider has such a word
 
 
@@ -121,6 +122,16 @@ def create_is_dropped(options: EmulatorOptions, batch: int) -> bool:
     return hits("drop", options.drop_rate, options.seed, batch) or is_nth(batch, options.drop_every)
 
 
+def batch_is_forgotten(options: EmulatorOptions, batch: int) -> bool:
+    """Whether a batch is not found after it was accepted."""
+    return is_nth(batch, options.vanish_every)
+
+
+def batch_hangs(options: EmulatorOptions, batch: int) -> bool:
+    """Whether a batch never ends."""
+    return is_nth(batch, options.hang_every)
+
+
 def held_seconds(options: EmulatorOptions, batch: int) -> float:
     """The delay of the response to an accepted create, in seconds."""
     return options.hold if is_nth(batch, options.hold_every) else 0.0
@@ -135,6 +146,8 @@ def batch_ending(options: EmulatorOptions, batch: int) -> Status:
 
 def batch_duration(options: EmulatorOptions, batch: int, requests: int) -> float:
     """Seconds that a batch takes."""
+    if batch_hangs(options, batch):
+        return FOR_EVER
     varied = 1 + options.jitter * (2 * draw("jitter", options.seed, batch) - 1)
     return (options.latency + options.latency_per_request * requests) * varied
 

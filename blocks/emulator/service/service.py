@@ -99,13 +99,14 @@ class Service:
     def batch(self, batch_id: str) -> Batch | None:
         """A batch as it is now, ended if its time is over. None if there is none, or if it is not visible yet."""
         batch = self.store.batch(batch_id)
-        if batch is None or batch.schedule.created_at > self._visible_until():
+        if batch is None or batch.schedule.created_at > self._visible_until() or self._is_forgotten(batch):
             return None
         return self._settled(batch)
 
     def batches(self, before: int | None, limit: int) -> list[Batch]:
         """Newest first; only those with a lower number than `before`, if one is given."""
-        return [self._settled(batch) for batch in self.store.newest_batches(before, self._visible_until(), limit)]
+        newest = self.store.newest_batches(before, self._visible_until(), limit)
+        return [self._settled(batch) for batch in newest if not self._is_forgotten(batch)]
 
     def settle_all(self) -> None:
         """End every batch whose time is over, so that the ledger shows what is owed by now."""
@@ -116,7 +117,10 @@ class Service:
         """End a batch now: what was processed keeps its results and is billed. An ended batch stays as it is."""
         if batch.status is not None:
             return batch
-        return self._end(batch, processing.cancelled_ending(batch, self._clock()))
+        ending = processing.cancelled_ending(batch, self._clock())
+        if faults.batch_hangs(self.options, batch.number):
+            ending = replace(ending, ended_at=ending.ended_at + faults.FOR_EVER)
+        return self._end(batch, ending)
 
     def status(self, batch: Batch) -> Status:
         """The emulator's own state of a batch."""
@@ -159,6 +163,9 @@ class Service:
     def line_comes_twice(self, item: Item) -> bool:
         """Whether a result's line is in its file twice."""
         return faults.line_comes_twice(self.options, item.prompt_hash, item.attempt)
+
+    def _is_forgotten(self, batch: Batch) -> bool:
+        return faults.batch_is_forgotten(self.options, batch.number)
 
     def _visible_until(self) -> float:
         """Batches created later are not found yet."""

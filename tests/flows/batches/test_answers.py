@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from blocks.batch import Answer, BatchPhase, BatchStatus, Connection, RequestForm, Usage
 from blocks.clients import Access
+from blocks.errors import NotFound
 from flows.batches.answers import Order, collect_answers
 from flows.domain.batches import Batch, State
 from flows.domain.events import Slice
@@ -31,6 +32,8 @@ class Provider:
         self.read: list[str] = []
 
     def poll(self, batch_id: str) -> BatchStatus:
+        if batch_id == "unknown":
+            raise NotFound("no such batch")
         phase = BatchPhase.ENDED if batch_id in self.answers else BatchPhase.FAILED
         return BatchStatus(batch_id, phase, phase.value)
 
@@ -40,12 +43,12 @@ class Provider:
             yield Answer(f"run-1-{number}-1", GOOD, Usage(10, 5), None)
 
 
-def order_of(folder: Path, gone: str | None = None, **batch: Any) -> Order:
+def order_of(folder: Path, **batch: Any) -> Order:
     """Four requests, sent as `original`."""
     connection = Connection("openai", "", "openai")
     spec = Spec(parse_job(JOB, "job.yaml"), "gpt-4.1", connection)
     ended = Batch(7, [Slice(0, 4)], State.ENDED, tag="run-1", **{"id": "original", **batch})
-    return Order(Access(connection, SecretStr("a-key"), ""), spec, ended, folder / "out.parquet", 3, gone)
+    return Order(Access(connection, SecretStr("a-key"), ""), spec, ended, folder / "out.parquet", 3)
 
 
 def collect(order: Order, provider: Provider) -> Any:
@@ -67,6 +70,21 @@ def test_accidental_copies_fill_in_and_are_paid(tmp_path: Path) -> None:
     result = collect(order_of(tmp_path, copies=("copy", "failed")), provider)
     assert provider.read == ["original", "copy"]
     assert (result.ok, result.input_tokens) == (3, 40)
+
+
+@pytest.mark.parametrize("why", [{"failed": "refused"}, {"gone": "forgotten"}], ids=str)
+def test_a_copy_is_read_whatever_became_of_the_batch(tmp_path: Path, why: dict[str, Any]) -> None:
+    """It was billed: its answers count, and only what it does not answer either is asked again or given up."""
+    provider = Provider(copy=[0, 1, 3])
+    result = collect(order_of(tmp_path, copies=("copy",), **why), provider)
+    assert provider.read == ["copy"]
+    assert (result.ok, result.input_tokens) == (3, 30)
+
+
+def test_a_copy_that_is_not_found_says_nothing_of_the_batch(tmp_path: Path) -> None:
+    """The batch's own answers are read; the copy's cost stays unknown."""
+    provider = Provider(original=[0, 1, 2, 3])
+    assert collect(order_of(tmp_path, copies=("unknown",)), provider).ok == 4
 
 
 @pytest.mark.parametrize("why", [{"failed": "refused"}, {"id": None}, {"gone": "deleted"}], ids=str)
