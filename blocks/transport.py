@@ -6,6 +6,7 @@ import logging
 import ssl
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextvars import ContextVar
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -41,7 +42,21 @@ OutOfMoney = Callable[[int, str | None, float | None], bool]  # (HTTP status, co
 
 UPLOAD_CHUNK = DOWNLOAD_CHUNK = 256 * 1024  # bytes; large enough to be cheap, small enough to keep memory flat
 KEY_HEADERS = ("authorization", "x-api-key", "x-goog-api-key")  # one of them carries the key
+_before_create: ContextVar[Callable[[], None]] = ContextVar("before_create", default=lambda: None)
 CHATTY = ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.proxy")  # loggers that tell what servers send
+
+
+@contextmanager
+def checking_creates(check: Callable[[], None]) -> Iterator[None]:
+    """What `check` raises keeps each create that is made inside, and each repetition of one, from being accepted.
+
+    It is called right before the create and between the chunks of its body: uploads and pauses before it take long.
+    """
+    token = _before_create.set(check)
+    try:
+        yield
+    finally:
+        _before_create.reset(token)
 
 
 class Transport:
@@ -85,7 +100,7 @@ class Transport:
         Tried again only where nothing was accepted; raises `UnknownOutcome` where that can't be told.
         """
         sized = {"content-type": "application/json", "content-length": str(size), **headers}
-        return with_retries(lambda: self._call("POST", path, creating=True, content=_chunks(body), headers=sized))
+        return with_retries(lambda: self._call("POST", path, creating=True, content=_checked(body), headers=sized))
 
     def create_json(self, path: str, body: Any) -> Any:
         """`create` with a body that fits into memory, encoded already where it is bytes, under the same rules."""
@@ -169,6 +184,8 @@ class Transport:
         raise kind(f"{self.provider} answered {method} {path} with something that is not JSON")
 
     def _request(self, method: str, path: str, *, creating: bool = False, **options: Any) -> httpx.Response:
+        if creating:
+            _before_create.get()()
         with _connection_errors(self.provider, self._mask, creating=creating):
             client = self._creator if creating else self._client
             response = client.request(method, path, **options)
@@ -336,6 +353,12 @@ def _quoted(error: Exception, mask: Mask) -> str:
     """What an exception says, now without the key, also to those who look at the exception itself."""
     error.args = (printable(mask(str(error))),)
     return str(error) or type(error).__name__
+
+
+def _checked(body: Path) -> Iterator[bytes]:
+    for chunk in _chunks(body):
+        _before_create.get()()  # without its last chunk the create is none
+        yield chunk
 
 
 def _chunks(path: Path) -> Iterator[bytes]:

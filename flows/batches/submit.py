@@ -11,6 +11,7 @@ from dataclasses import replace
 from blocks.batch import EncodedBatch, Found
 from blocks.errors import BatchTooLarge, ProviderError, StateError, UnknownOutcome
 from blocks.printable import counted
+from blocks.transport import checking_creates
 from flows.batches.poll import refuse_too_large
 from flows.domain.agenda import Visit
 from flows.domain.batches import Batch, State
@@ -29,7 +30,7 @@ def submit_batch(run: Run, number: int) -> None:
         if not run.switch.active:
             return
         batch, started = run.recorder.batch(number), time.monotonic()
-        with encoded(run, batch) as body:
+        with encoded(run, batch) as body, checking_creates(run.recorder.check_held):
             accepted = _reconcile(run, batch, body, visit) if batch.state is State.UNKNOWN else _send(run, batch, body)
         if accepted is not None:
             run.recorder.record(Submitted(at=now(), batch=number, id=accepted.id, copies=list(accepted.copies)))
@@ -68,7 +69,6 @@ def _send(run: Run, batch: Batch, body: EncodedBatch) -> Found | None:
     )
     try:
         _check_size(batch, body, spec.limits.max_bytes)
-        run.recorder.check_held()
         return Found(run.clients.client_of(batch).submit(body, spec.form))
     except UnknownOutcome as error:
         run.recorder.record(Unknown(at=now(), batch=batch.number, reason=error.message))

@@ -46,7 +46,7 @@ class Recorder:
             self._ledger.apply(event)
 
     def check_held(self) -> None:
-        """Raises StateError if another process has taken the output over. Call it before an act that costs money."""
+        """Raises StateError if another process has taken the output over."""
         with self._lock:
             self._journal.check_held()
 

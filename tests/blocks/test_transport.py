@@ -22,12 +22,13 @@ from blocks.errors import (
     NotFound,
     ProviderError,
     SpendLimitReached,
+    StateError,
     Transient,
     UnknownOutcome,
     UsageError,
 )
 from blocks.retries import ATTEMPTS, retry_after_seconds
-from blocks.transport import Transport
+from blocks.transport import Transport, checking_creates
 from tests.blocks.scripted import Drop, Say, Server, Step, free_port, serving
 
 SECRET = "sk-very-secret-1234"  # noqa: S105  # a key that no error may show
@@ -170,6 +171,24 @@ def test_a_create_that_was_throttled_is_made_again(body: Path) -> None:
         assert create(client, body) == {"ok": True}
     assert {len(asked.body) for asked in server.asked} == {body.stat().st_size}
     assert len(server.asked) == 3
+
+
+@pytest.mark.parametrize(("looks", "whole_bodies"), [(0, 0), (3, 0), (10, 1)])
+def test_a_create_goes_out_only_while_the_output_is_ours(body: Path, looks: int, whole_bodies: int) -> None:
+    """Looked at before it, between the chunks of its body, and again before it is repeated."""
+    seen = 0
+
+    def check() -> None:
+        nonlocal seen
+        seen += 1
+        if seen > looks:
+            raise StateError("taken over")
+
+    taken = pytest.raises(StateError, match="taken over")
+    with connected(Say(429), GOOD) as (client, server), checking_creates(check), taken:
+        create(client, body)
+    sent = [asked for asked in server.asked if asked.method == "POST" and len(asked.body) == body.stat().st_size]
+    assert len(sent) == whole_bodies
 
 
 def test_nobody_there_is_transient(body: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sqlite3
@@ -9,12 +10,14 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
 
 from blocks.emulator import EmulatorOptions, running_emulator
 from blocks.errors import Busy, StateError
+from blocks.transport import Transport
 from flows.storage import lease as leases
 from flows.storage.journal import Journal, read_events
 from flows.storage.lease import STALE, Lease, acquire
@@ -227,6 +230,62 @@ def on_machine(name: str, parameters: str) -> None:
     leases._this_process = lambda: {**this(), "boot": name, "machine": name, "host": name}
     leases.HEARTBEAT, leases.STALE, leases.SETTLE = 0.05, 1.0, 0.1
     without_locks(parameters)
+
+
+def stopping_after_uploads(parameters: str) -> None:
+    """A run on a laptop that is closed when its second file has arrived, in the moment before the batch is made."""
+    upload, count = Transport.upload, itertools.count(1)
+
+    def stopping(self: Transport, *arguments: Any) -> Any:
+        answer = upload(self, *arguments)
+        if next(count) == 2:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return answer
+
+    Transport.upload = stopping  # type: ignore[assignment, method-assign]  # the place to stop
+    on_machine("laptop", parameters)
+
+
+def is_stopped(process: Forked) -> bool:
+    return ") T" in Path(f"/proc/{process.pid}/stat").read_text()
+
+
+def run_elsewhere(runs: ForkServer, parameters: str, env: dict[str, str]) -> None:
+    """Another machine is refused until the lease is stale, then does the work."""
+    while True:
+        other = runs.fork("tests.flows.storage.test_lease:on_machine", "other", parameters, capture=True, env=env)
+        _, errors = other.communicate()
+        if other.returncode != 1:
+            assert other.returncode == 0, errors
+            return
+        assert "is being worked on by" in errors, errors
+
+
+@pytest.mark.slow
+def test_a_run_that_slept_between_an_upload_and_the_create_makes_no_batch(tmp_path: Path, runs: ForkServer) -> None:
+    """It has uploaded what another machine has long sent and been paid for: the check comes right before the create."""
+    with running_emulator(EmulatorOptions(latency=0, state=tmp_path / "emulator-x.sqlite", dialect="openai")) as openai:
+        parameters = {
+            "input": str(write_texts(tmp_path, reviews(12))),
+            "output": str(tmp_path / "out.parquet"),
+            "job": str(write_job(tmp_path)),
+            "provider": "openai",
+            "base_url": openai.base_url,
+            "batch_size": 4,
+            "max_in_flight": 1,
+            "poll_interval": 0.05,
+            "options": {"settle": "0"},
+        }
+        text, env = orjson.dumps(parameters).decode(), {"OPENAI_API_KEY": "k"}
+        laptop = runs.fork("tests.flows.storage.test_lease:stopping_after_uploads", text, capture=True, env=env)
+        wait_until(lambda: is_stopped(laptop))
+        run_elsewhere(runs, text, env)
+        laptop.send_signal(signal.SIGCONT)
+        out, errors = laptop.communicate()
+    assert laptop.returncode == 1, out
+    assert "was taken over by" in errors or "was changed by another process" in errors
+    with closing(sqlite3.connect(tmp_path / "emulator-x.sqlite")) as db:
+        assert db.execute("SELECT count(*) FROM batches").fetchall() == [(3,)]
 
 
 @pytest.mark.slow
