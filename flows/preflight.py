@@ -182,6 +182,7 @@ def _check_output(settings: Settings, source: Source, state: StateDirectory) -> 
     run = state.read_run()
     if run is not None:
         check_belongs(run, source.path, output, input_moved=settings.input_moved)
+        state.check_place(moved=settings.state_moved)  # before the output is compared with what an old copy knows
         _check_ours(source, output, state)
     elif output.exists() and not (source.is_folder and output.is_dir() and not any(output.iterdir())):
         raise UsageError(

@@ -16,10 +16,11 @@ from typing import Any
 import orjson
 
 from blocks.errors import Busy, StateError, UsageError
-from flows.storage.files import make_folder, open_plain, write_json
+from flows.storage.files import make_folder, open_plain, sync_folder, write_json
 from flows.storage.lease import Lease, acquire, describe, read_holder
 
 FORMAT = 2
+MARKER = "noted-"
 RESTORE = "restore the state directory from a backup as a whole"
 _LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"  # no look-alikes: people read the run's id in logs
 
@@ -121,6 +122,7 @@ class StateDirectory:
         Raises StateError: without its journal a run would pay for everything again, and with an old or a second copy
         for everything that this copy does not know of. `moved`: the user says that this is the copy to go on with.
         """
+        newest = max(self._markers(), default=0)  # before run.json, which a run that works right now writes first
         run = self.read_run()
         known = run.get("place") if run is not None else None
         journal = self.journal.lstat() if self.journal.exists() else None
@@ -139,13 +141,31 @@ class StateDirectory:
                 "the meantime would be paid for again",
                 next_step="if this is the newest copy and the only one that will be used, add --state-moved once",
             )
+        if known["number"] < newest and not moved:
+            raise StateError(
+                f"a backup was copied over {self.path}: what was sent since it was made would be paid for again",
+                next_step="restore a newer one; if there is none, --state-moved goes on and pays for the rest again",
+            )
 
     def note_place(self) -> None:
-        """Note where the journal is and how long it is, for the next run's `check_place`."""
-        run, journal = read_json(self.run_file), self.journal.lstat()
+        """Note where the journal is and how long it is, for the next run's `check_place`.
+
+        Each note has a number, which is also the name of an empty file: files that are copied over the directory take
+        the place of all others, but not of that one.
+        """
+        run, journal, markers = read_json(self.run_file), self.journal.lstat(), self._markers()
+        number = max([run.get("place", {}).get("number", 0), *markers]) + 1
         place = {"folder": self.path.stat().st_ino, "journal": journal.st_ino, "bytes": journal.st_size}
-        if run.get("place") != place:
-            write_json(self.run_file, {**run, "place": place})
+        write_json(self.run_file, {**run, "place": {**place, "number": number}})
+        os.close(open_plain(self.path / f"{MARKER}{number:06d}", os.O_WRONLY | os.O_CREAT))
+        for path in markers.values():
+            path.unlink()
+        sync_folder(self.path)
+
+    def _markers(self) -> dict[int, Path]:
+        """The files that are named by the number of a note; more than one after a crash, or after a copy."""
+        found = {path.name.removeprefix(MARKER): path for path in self.path.glob(f"{MARKER}*")}
+        return {int(number): path for number, path in found.items() if number.isdecimal()}
 
     def open_run(self, source: Path, *, input_moved: bool) -> str:
         """The run's id; begins a new run if there is none. Call it while holding the lock."""

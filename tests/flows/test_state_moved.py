@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import stat
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pyarrow.parquet as pq
 import pytest
 
@@ -16,7 +18,8 @@ from blocks.errors import StateError
 from flows.domain.events import Submitting
 from flows.storage.journal import read_events
 from flows.storage.state import StateDirectory
-from tests.flows.undecorated import enrich, reviews, write_job, write_texts
+from tests.flows.undecorated import emulator_ledger, enrich, reviews, write_job, write_texts
+from tests.forking import ForkServer
 
 ROWS = 8
 
@@ -78,6 +81,31 @@ def test_what_was_restored_from_a_backup_is_told(tmp_path: Path, restored: str) 
     with pytest.raises(StateError, match="restored from a backup"):
         enrich(**parameters)
     assert enrich(**parameters, state_moved=True).attempts == 0
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_backup_that_was_copied_over_the_state_is_told(tmp_path: Path, runs: ForkServer, *, killed: bool) -> None:
+    """All files stay where they are, and the run since may have died without publishing: what it sent would be lost."""
+    parameters = call(tmp_path / "a", options={"latency": "0"})
+    state = StateDirectory(Path(parameters["output"])).path
+    enrich(**parameters, limit=4)
+    shutil.copytree(state, tmp_path / "backup", ignore=shutil.ignore_patterns("emulator-*"))
+    if killed:
+        text = orjson.dumps(parameters).decode()
+        process = runs.fork("tests.flows.killed:main", "create:1", text, capture=True)
+        process.communicate(timeout=60)
+        assert process.returncode == -signal.SIGKILL
+    else:
+        enrich(**parameters)
+    for path in (tmp_path / "backup").rglob("*"):
+        if path.is_file():
+            (state / path.relative_to(tmp_path / "backup")).write_bytes(path.read_bytes())  # as `cp` does
+    with pytest.raises(StateError, match="a backup was copied over"):
+        enrich(**parameters)
+    assert emulator_ledger(Path(parameters["output"]), "SELECT count(*) FROM batches") == [(2,)]
+    if killed:
+        assert enrich(**parameters, state_moved=True).rows == {"ok": ROWS}
+        assert enrich(**parameters).attempts == 0, "the word is needed once"
 
 
 def modes(folder: Path) -> set[tuple[str, str]]:
