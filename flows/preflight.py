@@ -21,6 +21,7 @@ from flows.domain.schema import OutputSchema
 from flows.settings import Settings, read_settings
 from flows.spec import Spec
 from flows.storage.output import OK, STATUS_COLUMNS, OutputLayout
+from flows.storage.place import check_place
 from flows.storage.plan import Question
 from flows.storage.roots import check_inside
 from flows.storage.small_files import read_small_file
@@ -182,7 +183,7 @@ def _check_output(settings: Settings, source: Source, state: StateDirectory) -> 
     run = state.read_run()
     if run is not None:
         check_belongs(run, source.path, output, input_moved=settings.input_moved)
-        state.check_place(moved=settings.state_moved)  # before the output is compared with what an old copy knows
+        check_place(state, moved=settings.state_moved)  # before the output is compared with what an old copy knows
         _check_ours(source, output, state)
     elif output.exists() and not (source.is_folder and output.is_dir() and not any(output.iterdir())):
         raise UsageError(

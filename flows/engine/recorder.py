@@ -15,6 +15,7 @@ from flows.domain.ranges import Ranges
 from flows.preflight import RunConfig, check_replacing
 from flows.storage.files import write_json
 from flows.storage.journal import Journal
+from flows.storage.place import check_place, note_place
 from flows.storage.plan import checked_generations, remove_unknown
 from flows.storage.state import random_name, read_or_none
 
@@ -100,7 +101,7 @@ def open_recorder(config: RunConfig, *, remember: bool = True, cancelling: bool 
     """
     state, spec = config.state, config.spec
     with state.locked() as lease:
-        state.check_place(moved=config.settings.state_moved)
+        check_place(state, moved=config.settings.state_moved)
         run_id = state.open_run(config.source.path, input_moved=config.settings.input_moved)
         check_replacing(config)  # once more: another run may just have published
         if read_or_none(state.spec(spec.fingerprint)) != spec.content:
@@ -109,10 +110,10 @@ def open_recorder(config: RunConfig, *, remember: bool = True, cancelling: bool 
             parameters = config.settings.model_dump(mode="json", exclude={"state_moved"})
             state.remember(parameters, spec.fingerprint, cancelled=cancelling)
         with Journal(state.journal, before_append=lease.check) as journal:
-            state.note_place()
+            note_place(state)
             recorder = Recorder(run_id, journal)
             with recorder.reading() as ledger:
                 remove_unknown(state.requests, checked_generations(state.requests, ledger.generations))
             yield recorder
             recorder.check_held()
-            state.note_place()
+            note_place(state)

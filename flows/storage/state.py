@@ -16,11 +16,10 @@ from typing import Any
 import orjson
 
 from blocks.errors import Busy, StateError, UsageError
-from flows.storage.files import make_folder, open_plain, sync_folder, write_json
+from flows.storage.files import make_folder, open_plain, write_json
 from flows.storage.lease import Lease, acquire, describe, read_holder
 
 FORMAT = 2
-MARKER = "noted-"
 RESTORE = "restore the state directory from a backup as a whole"
 _LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"  # no look-alikes: people read the run's id in logs
 
@@ -115,57 +114,6 @@ class StateDirectory:
                 next_step="use the version of Batchwerk that wrote it, or choose another output",
             )
         return run
-
-    def check_place(self, *, moved: bool) -> None:
-        """Check that the journal is here, whole, and where it was. Call it before the journal is opened.
-
-        Raises StateError: without its journal a run would pay for everything again, and with an old or a second copy
-        for everything that this copy does not know of. `moved`: the user says that this is the copy to go on with.
-        """
-        newest = max(self._markers(), default=0)  # before run.json, which a run that works right now writes first
-        run = self.read_run()
-        known = run.get("place") if run is not None else None
-        journal = self.journal.lstat() if self.journal.exists() else None
-        if known is None:
-            if journal is not None and journal.st_size:
-                raise StateError(f"{self.run_file} is missing, but there is a journal", next_step=RESTORE)
-            return
-        if journal is None or journal.st_size < known["bytes"]:
-            raise StateError(
-                f"{self.journal} is missing, or shorter than it was: what was sent and paid for is unknown",
-                next_step=f"{RESTORE}; or delete {self.path.name} and pay for everything again",
-            )
-        if (known["folder"], known["journal"]) != (self.path.stat().st_ino, journal.st_ino) and not moved:
-            raise StateError(
-                f"{self.path} was moved to another disk, copied, or restored from a backup: what another copy sent in "
-                "the meantime would be paid for again",
-                next_step="if this is the newest copy and the only one that will be used, add --state-moved once",
-            )
-        if known["number"] < newest and not moved:
-            raise StateError(
-                f"a backup was copied over {self.path}: what was sent since it was made would be paid for again",
-                next_step="restore a newer one; if there is none, --state-moved goes on and pays for the rest again",
-            )
-
-    def note_place(self) -> None:
-        """Note where the journal is and how long it is, for the next run's `check_place`.
-
-        Each note has a number, which is also the name of an empty file: files that are copied over the directory take
-        the place of all others, but not of that one.
-        """
-        run, journal, markers = read_json(self.run_file), self.journal.lstat(), self._markers()
-        number = max([run.get("place", {}).get("number", 0), *markers]) + 1
-        place = {"folder": self.path.stat().st_ino, "journal": journal.st_ino, "bytes": journal.st_size}
-        write_json(self.run_file, {**run, "place": {**place, "number": number}})
-        os.close(open_plain(self.path / f"{MARKER}{number:06d}", os.O_WRONLY | os.O_CREAT))
-        for path in markers.values():
-            path.unlink()
-        sync_folder(self.path)
-
-    def _markers(self) -> dict[int, Path]:
-        """The files that are named by the number of a note; more than one after a crash, or after a copy."""
-        found = {path.name.removeprefix(MARKER): path for path in self.path.glob(f"{MARKER}*")}
-        return {int(number): path for number, path in found.items() if number.isdecimal()}
 
     def open_run(self, source: Path, *, input_moved: bool) -> str:
         """The run's id; begins a new run if there is none. Call it while holding the lock."""
