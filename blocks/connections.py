@@ -12,6 +12,7 @@ from blocks.emulator import EmulatorOptions
 from blocks.entries import LIMIT_OPTIONS, Options, ProviderEntry
 from blocks.errors import UsageError
 from blocks.trusted_hosts import check_address
+from blocks.vocabularies import Vocabulary
 
 FOR_THE_COMMAND = ("host", "key", "state")  # switches of the emulator that are for `batchwerk emulator` alone
 
@@ -93,6 +94,11 @@ def _check_options(entry: ProviderEntry, options: Options) -> None:
 def codec_for(connection: Connection, form: RequestForm) -> BatchCodec:
     """How requests are encoded for the provider; needs neither key nor network."""
     return PROVIDERS[connection.provider].codec_for(form, connection.options)
+
+
+def vocabulary_for(connection: Connection, form: RequestForm) -> Vocabulary | None:
+    """Counts the tokens of requests exactly; None if that can't be done."""
+    return PROVIDERS[connection.provider].vocabulary_for(form)
 
 
 def key_options(connection: Connection) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from blocks.batch import BatchCodec, BatchProvider, Limits, RequestForm
 from blocks.errors import UsageError
+from blocks.vocabularies import Framings, Vocabulary, vocabulary_of
 
 Options = Mapping[str, str]  # as `--option` and saved blocks give them
 LONGEST_COUNT = 18  # digits
@@ -114,6 +115,7 @@ class ProviderEntry:
     base_url_help: str = "Where the API is."
     added: tuple[str, ...] = ()  # what the client adds to the address itself, such as /v1; so it may be in it or not
     emulated: Mapping[str, object] = field(default_factory=dict)  # options of the client if the emulator answers
+    framings: Framings = field(default_factory=dict)  # of models whose vocabulary is public
 
     def all_options(self) -> tuple[Option, ...]:
         """The options that every provider has, and its own."""
@@ -138,6 +140,10 @@ class ProviderEntry:
         """How requests of this form are encoded."""
         chosen = self._chosen(options)
         return self.codec(form, **{option.name: chosen[option.name] for option in self.options if option.in_codec})
+
+    def vocabulary_for(self, form: RequestForm) -> Vocabulary | None:
+        """Counts the tokens of requests of this form; None if its model's vocabulary is not public or not installed."""
+        return vocabulary_of(self.framings, form)
 
     def key_options(self, options: Options) -> dict[str, str]:
         """The options that are part of every request's key, without defaults: a new option changes no old key."""

@@ -111,6 +111,7 @@ def _checked(settings: Settings, job: Job, typed_url: str | None = None) -> RunC
         prompt=prompt,
         digest=job.digest(spec.form, connection.endpoint, key_options(connection)),
         codec=spec.codec,
+        vocabulary=spec.vocabulary,
         skip_empty=job.skip_empty,
         max_request_bytes=spec.limits.max_request_bytes,
         limit=settings.limit,

@@ -16,7 +16,8 @@ from typing import Any
 import orjson
 
 from blocks.batch import BatchCodec, Connection, Limits, RequestForm
-from blocks.connections import codec_for, limits_for
+from blocks.connections import codec_for, limits_for, vocabulary_for
+from blocks.vocabularies import Vocabulary
 from flows.domain.job import Job
 from flows.domain.judging import Judge
 from flows.domain.money import ModelPrice, price_of, read_prices
@@ -50,6 +51,11 @@ class Spec:
     def codec(self) -> BatchCodec:
         """How requests become bytes."""
         return codec_for(self.connection, self.form)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary | None:
+        """Counts the tokens of requests exactly; None if they can only be estimated."""
+        return vocabulary_for(self.connection, self.form)
 
     @cached_property
     def limits(self) -> Limits:

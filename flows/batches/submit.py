@@ -62,6 +62,7 @@ def _send(run: Run, batch: Batch, body: EncodedBatch) -> Found | None:
             tag=body.tag,
             slices=batch.slices,
             bytes=body.bytes,
+            tokens=sum(run.requests.tokens(piece.start, piece.stop) for piece in batch.slices),
             sha256=body.sha256,
             spec=spec.fingerprint,
             emulated=spec.connection.emulated,

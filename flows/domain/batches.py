@@ -45,6 +45,7 @@ class Batch:
     sha256: str = ""
     spec: str = ""
     bytes: int = 0
+    tokens: int = 0  # input tokens, as they were planned
     emulated: bool = False  # whether the embedded emulator has it: its costs are never summed with money
     id: str | None = None
     intended_at: float = 0.0

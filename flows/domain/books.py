@@ -137,8 +137,8 @@ class Books:
         elif batch.state is not State.RESERVED or batch.slices != event.slices:
             raise StateError(f"the journal submits batch {event.batch} twice", next_step=RESTORE)
         batch.state, batch.intended_at = State.SUBMITTING, at
-        batch.tag, batch.sha256, batch.spec, batch.bytes = event.tag, event.sha256, event.spec, event.bytes
-        batch.emulated = event.emulated
+        batch.tag, batch.sha256, batch.spec, batch.emulated = event.tag, event.sha256, event.spec, event.emulated
+        batch.bytes, batch.tokens = event.bytes, event.tokens
 
     def _refused(self, batch: Batch, event: Refused, at: float) -> None:
         batch.state, batch.reason = State.REFUSED, event.reason

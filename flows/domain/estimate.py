@@ -13,6 +13,16 @@ from flows.domain.money import ModelPrice
 
 
 @dataclass(frozen=True, slots=True)
+class Unsent:
+    """Requests that are still to be sent, and what is expected of them."""
+
+    requests: int
+    input_tokens: int  # as counted, or estimated, when they were planned
+    output_tokens: int  # of one answer, guessed from its schema
+    max_output_tokens: int | None = None  # of one answer, if the job has such a limit
+
+
+@dataclass(frozen=True, slots=True)
 class Estimate:
     """Tokens and pico-dollars of requests that are still to be sent. Costs are None for an unpriced model."""
 
@@ -21,44 +31,55 @@ class Estimate:
     output_tokens: int
     cost: int | None
     single_cost: int | None
+    ceiling: int | None = None  # the cost if every answer were as long as the job allows; None: it sets no limit
 
 
-def estimate(
-    requests: int,
-    size: int,
-    tokens_per_byte: float,
-    output_tokens: int,
-    price: ModelPrice | None,
-    ledger: Ledger,
-    *,
-    emulated: bool = False,
-) -> Estimate:
-    """Estimate `requests` of `size` bytes in total, `output_tokens` per answer, corrected by the usage so far.
+def estimate(unsent: Unsent, price: ModelPrice | None, ledger: Ledger, *, emulated: bool = False) -> Estimate:
+    """Corrected by the usage so far.
 
     `emulated`: whether the emulator will answer. What it counted says nothing of a real provider, and the reverse.
     """
-    seen = (batch for batch in ledger.batches.values() if batch.emulated is emulated)
-    input_rate, output_rate = _observed(seen) or (tokens_per_byte, float(output_tokens))
-    tokens_in, tokens_out = ceil(size * input_rate), ceil(requests * output_rate)
+    seen = _observed(batch for batch in ledger.batches.values() if batch.emulated is emulated)
+    tokens_in = ceil(unsent.input_tokens * (seen.input_factor if seen else 1))
+    tokens_out = ceil(unsent.requests * (seen.output_tokens if seen else unsent.output_tokens))
     if price is None:
-        return Estimate(requests, tokens_in, tokens_out, None, None)
-    tier, usage = price.tier(tokens_in // requests if requests else 0), Usage(tokens_in, tokens_out)
-    return Estimate(requests, tokens_in, tokens_out, tier.batch.cost(usage), tier.single.cost(usage))
+        return Estimate(unsent.requests, tokens_in, tokens_out, None, None)
+    tier, usage = price.tier(tokens_in // unsent.requests if unsent.requests else 0), Usage(tokens_in, tokens_out)
+    longest = unsent.max_output_tokens
+    return Estimate(
+        unsent.requests,
+        tokens_in,
+        tokens_out,
+        cost=tier.batch.cost(usage),
+        single_cost=tier.single.cost(usage),
+        ceiling=None if longest is None else tier.batch.cost(Usage(tokens_in, unsent.requests * longest)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What the provider counted in batches in which every request was answered."""
+
+    input_factor: float  # input tokens, as a multiple of what was planned
+    input_per_byte: float
+    output_tokens: float  # of one answer
 
 
 def input_rate(ledger: Ledger) -> float | None:
     """Input tokens per byte, as observed so far; None without complete batches."""
-    observed = _observed(ledger.batches.values())
-    return None if observed is None else observed[0]
+    seen = _observed(ledger.batches.values())
+    return None if seen is None else seen.input_per_byte
 
 
-def _observed(batches: Iterable[Batch]) -> tuple[float, float] | None:
-    """Input tokens per byte and output tokens per answer, from batches in which every request was answered."""
-    size = answers = tokens_in = tokens_out = 0
+def _observed(batches: Iterable[Batch]) -> Observed | None:
+    planned = size = answers = tokens_in = tokens_out = 0
     for batch in batches:
         if batch.result is not None and batch.result.ok == batch.requests and batch.bytes:
+            planned += batch.tokens
             size += batch.bytes
             answers += batch.result.ok
             tokens_in += batch.result.input_tokens
             tokens_out += batch.result.output_tokens
-    return (tokens_in / size, tokens_out / answers) if answers else None
+    if not answers:
+        return None
+    return Observed(tokens_in / planned if planned else 1.0, tokens_in / size, tokens_out / answers)

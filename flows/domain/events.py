@@ -77,6 +77,7 @@ class Submitting(_Event):
     tag: str
     slices: list[Slice]
     bytes: int
+    tokens: int  # input tokens of its requests, as they were planned
     sha256: str
     spec: str
     emulated: bool = False  # whether the embedded emulator answers, whose costs are no money

@@ -50,6 +50,8 @@ class Preview:
             "output_tokens": self.estimate.output_tokens,
             "estimate_usd": usd(self.estimate.cost),
             "single_estimate_usd": usd(self.estimate.single_cost),
+            "ceiling_usd": usd(self.estimate.ceiling),
+            "counted_with": self.plan.counted_with,
             "model": self.model,
             "first_prompt": self.plan.first_prompt,
             "exit": 0,
@@ -64,9 +66,11 @@ class Preview:
             f"rows       {plan.rows:,} of {plan.total_rows:,} ({plan.skipped:,} skipped{unsendable})",
             f"requests   {plan.requests:,} distinct ({sharing} another row's)",
             f"to send    {estimate.requests:,}, batches: {self.batches:,}",
-            f"tokens     about {estimate.input_tokens:,} in, {estimate.output_tokens:,} out ({printable(self.model)})",
+            f"tokens     {self._tokens()} ({printable(self.model)})",
             f"cost       about {show_usd(estimate.cost)}, {show_usd(estimate.single_cost)} as single requests",
         ]
+        if estimate.ceiling is not None:
+            lines.append(f"           {show_usd(estimate.ceiling)} if every answer is as long as the job allows")
         if plan.first_problem is not None:
             lines.insert(1, f"           {printable(plan.first_problem)}")
         if estimate.cost is None:
@@ -78,6 +82,13 @@ class Preview:
             if len(plan.first_prompt) > SHOWN_PROMPT:
                 lines.append(f"… and {counted(len(plan.first_prompt) - SHOWN_PROMPT, 'character')} more")
         return "\n".join(lines)
+
+    def _tokens(self) -> str:
+        """Input tokens are exact where they were counted with the model's vocabulary, answers are never."""
+        counted, tokens = self.plan.counted_with, self.estimate
+        if counted is None:
+            return f"about {tokens.input_tokens:,} in, {tokens.output_tokens:,} out"
+        return f"{tokens.input_tokens:,} in by {counted}, about {tokens.output_tokens:,} out"
 
 
 def preview(config: RunConfig) -> Preview:
@@ -97,7 +108,7 @@ def preview(config: RunConfig) -> Preview:
         limit = batch_limit(config.settings.batch_size, config.spec.limits, ledger, plan.tokens_per_byte)
         return Preview(
             plan=plan,
-            estimate=estimate_unsent(config.spec, plan, ledger, wanted, requests),
+            estimate=estimate_unsent(config.spec, ledger, wanted, requests),
             batches=sum(1 for _ in cut_batches(ledger, wanted, requests, limit)),
             model=config.spec.model,
             emulated=config.spec.connection.emulated,

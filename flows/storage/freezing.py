@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from flows.domain.prompts import Unrenderable
-from flows.domain.tokens import TokenSample
+from flows.domain.tokens import TokenCounter
 from flows.storage.encoding import request_bytes
 from flows.storage.files import replacing
 from flows.storage.key_tables import KeyTables, NewKeys
@@ -29,7 +29,7 @@ class Freezer:
         self._question = question
         self._keys = keys
         self.start = self.stop = start
-        self.sample = TokenSample(question.codec)
+        self.tokens = TokenCounter(question.codec, question.vocabulary)
         self.first_prompt: str | None = None
         self.first_problem: str | None = None
 
@@ -53,20 +53,18 @@ class Freezer:
 
     def _freeze_rows(self, rows: pa.Table, new: NewKeys, writer: NumberedWriter) -> None:
         prompts = self._question.prompt.render([column_values(column) for column in rows.columns])
-        self._add_to_sample([prompt for prompt in prompts if isinstance(prompt, str)])
         sizes, problems = self._measure(prompts)
         good = np.array([problem is None for problem in problems], dtype=np.bool_)
+        sent = [prompt for prompt, problem in zip(prompts, problems, strict=True) if problem is None]
+        if self.first_prompt is None and sent:
+            self.first_prompt = str(sent[0])
         if not good.all():
             reasons = [problem for problem in problems if problem is not None]
             self.first_problem = self.first_problem or reasons[0]
             self._keys.add_unsendable(new.hi[~good], new.lo[~good], reasons)
         if good.any():
-            self._write(rows, new, sizes, good, writer)
-
-    def _add_to_sample(self, prompts: list[str]) -> None:
-        if self.first_prompt is None and prompts:
-            self.first_prompt = prompts[0]
-        self.sample.add(prompts)
+            tokens = self.tokens.tokens_of([str(prompt) for prompt in sent], sizes[good].tolist())
+            self._write(rows, new, {"bytes": sizes[good], "tokens": np.array(tokens, np.int64)}, good, writer)
 
     def _measure(self, prompts: list[str | Unrenderable]) -> tuple[Numbers, list[str | None]]:
         """The bytes of each request, 0 for one without a prompt; and why it can't be sent, if it can't."""
@@ -83,14 +81,16 @@ class Freezer:
                 )
         return sizes, problems
 
-    def _write(self, rows: pa.Table, new: NewKeys, sizes: Numbers, good: Flags, writer: NumberedWriter) -> None:
+    def _write(
+        self, rows: pa.Table, new: NewKeys, measures: dict[str, Numbers], good: Flags, writer: NumberedWriter
+    ) -> None:
         start, self.stop = self.stop, self.stop + int(good.sum())
         kept = rows.filter(pa.array(good))
         columns = {
             "request": pa.array(np.arange(start, self.stop, dtype=np.int64)),
             "hi": pa.array(new.hi[good]),
             "lo": pa.array(new.lo[good]),
-            "bytes": pa.array(sizes[good]),
+            **{name: pa.array(values) for name, values in measures.items()},
         } | {f"{VALUE}{name}": kept.column(name) for name in kept.schema.names}
         writer.write(pa.table(columns))
 
@@ -117,6 +117,7 @@ def _generation_schema(source: pa.Schema, names: list[str]) -> pa.Schema:
         pa.field("hi", pa.uint64()),
         pa.field("lo", pa.uint64()),
         pa.field("bytes", pa.int64()),
+        pa.field("tokens", pa.int64()),  # input tokens, counted or estimated
     ]
     values = (pa.field(f"{VALUE}{name}", _takeable_type(source.field(name).type)) for name in names)
     return pa.schema([*fields, *values])

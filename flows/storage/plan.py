@@ -14,6 +14,7 @@ from blocks.batch import BatchCodec
 from flows.domain.events import Frozen, Seal
 from flows.domain.prompts import Prompt
 from flows.domain.ranges import Ranges
+from flows.domain.tokens import Vocabulary
 from flows.storage.sealing import check_seal, fresh_token, is_sealed
 from flows.storage.source import Source
 from flows.storage.sql import connect
@@ -38,6 +39,7 @@ class Question:
     prompt: Prompt
     digest: bytes  # of the form; part of every key
     codec: BatchCodec
+    vocabulary: Vocabulary | None
     skip_empty: tuple[str, ...]
     max_request_bytes: int | None
     limit: int | None
@@ -68,7 +70,8 @@ class Plan:
     requests: int  # distinct ones that the rows ask for
     start: int  # number of the first new request
     stop: int
-    tokens_per_byte: float  # estimated tokens per byte of an encoded request
+    tokens_per_byte: float  # of an encoded request
+    counted_with: str | None  # the vocabulary that new requests were counted with; None: their tokens are estimated
     first_prompt: str | None
     first_problem: str | None  # of the first row that can't be sent
 

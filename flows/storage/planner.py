@@ -110,7 +110,8 @@ def _write_rows(rows_file: Path, question: Question, reader: pa.RecordBatchReade
             requests=int(seen.sum()),
             start=freezer.start,
             stop=freezer.stop,
-            tokens_per_byte=freezer.sample.tokens_per_byte,
+            tokens_per_byte=freezer.tokens.per_byte,
+            counted_with=None if question.vocabulary is None else question.vocabulary.name,
             first_prompt=freezer.first_prompt,
             first_problem=freezer.first_problem,
         )

@@ -19,7 +19,8 @@ from flows.storage.plan import VALUE
 from flows.storage.tables import NumberedTable, Numbers, fitting_rows
 
 Numbered = tuple[int, Slice]  # a request and the slice that it is part of
-CACHED_GROUPS = 64  # row groups whose single sizes are in memory, 128 KB each
+CACHED_GROUPS = 32  # row groups whose single sizes and tokens are in memory, 256 KB each
+BYTES, TOKENS = 0, 1  # what is measured of each request
 CHUNK_BYTES = 4 * 1024 * 1024  # of values that are rendered and encoded together: a few times as much is in memory
 
 
@@ -36,13 +37,18 @@ class FrozenRequests:
         limit = self._before(start) + size
         if self._before(stop) <= limit:
             return stop
-        group = int(np.searchsorted(self._groups.before, limit, side="right")) - 1
-        inside = int(np.searchsorted(self._within(group), limit - self._groups.before[group], side="right")) - 1
+        before = self._groups.before[BYTES]
+        group = int(np.searchsorted(before, limit, side="right")) - 1
+        inside = int(np.searchsorted(self._within(group)[BYTES], limit - before[group], side="right")) - 1
         return max(start, min(stop, int(self._groups.start[group]) + inside))
 
     def total(self, start: int, stop: int) -> int:
         """Bytes of the requests from `start` up to `stop`."""
         return self._before(stop) - self._before(start)
+
+    def tokens(self, start: int, stop: int) -> int:
+        """Input tokens of the requests from `start` up to `stop`, as counted or estimated when they were frozen."""
+        return self._before(stop, TOKENS) - self._before(start, TOKENS)
 
     def columns(self, request: int) -> list[str]:
         """The names of the columns that a request was frozen with."""
@@ -73,11 +79,11 @@ class FrozenRequests:
                 yield group, piece._replace(start=start, stop=stop)
                 start = stop
 
-    def _before(self, request: int) -> int:
-        """Bytes of all requests below this one."""
+    def _before(self, request: int, measure: int = BYTES) -> int:
+        """Bytes, or tokens, of all requests below this one."""
         group = self._group_of(request)
-        first = int(self._groups.start[group])
-        return int(self._groups.before[group]) + (int(self._within(group)[request - first]) if request > first else 0)
+        before, inside = int(self._groups.before[measure][group]), request - int(self._groups.start[group])
+        return before + (int(self._within(group)[measure][inside]) if inside else 0)
 
     def _group_of(self, request: int) -> int:
         return int(np.searchsorted(self._groups.start, request, side="right")) - 1
@@ -86,10 +92,11 @@ class FrozenRequests:
         return self._generations[int(self._groups.generation[group])]
 
     def _read_within(self, group: int) -> Numbers:
-        """At n, the bytes of the group's first n requests."""
+        """At n, the bytes and the tokens of the group's first n requests."""
         with _reading(self._path(group)) as table:
-            sizes = table.read_group(int(self._groups.group[group]), ["bytes"]).column(0).to_numpy()
-        return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(sizes)])
+            measured = table.read_group(int(self._groups.group[group]), ["bytes", "tokens"])
+        sums = [np.cumsum(column.to_numpy()) for column in measured.columns]
+        return np.pad(np.array(sums, dtype=np.int64), ((0, 0), (1, 0)))
 
 
 def count_requests(generations: Sequence[Path]) -> int:
@@ -118,20 +125,22 @@ class _Groups(NamedTuple):
     """The row groups of all generations in order, with the end as one more: a few bytes for each."""
 
     start: Numbers  # number of the first request
-    before: Numbers  # bytes of all requests below it
+    before: Numbers  # bytes and tokens of all requests below it: two rows
     generation: Numbers
     group: Numbers  # within the file of its generation
 
 
 def _read_groups(generations: list[Path]) -> _Groups:
-    found, number, size = [(0, 0, 0, 0)], 0, 0
+    found, before, number = [(0, 0, 0)], [np.zeros(2, dtype=np.int64)], 0
     for generation, path in enumerate(generations):
         if int(path.stem) != number:
             raise StateError(f"requests before number {int(path.stem)} are missing from {path.parent}")
         with _reading(path) as table:
             for group in range(table.groups):
-                found[-1] = (number, size, generation, group)
-                sizes = table.read_group(group, ["bytes"]).column(0)
-                number, size = number + len(sizes), size + pc.sum(sizes).as_py()
-                found.append((number, size, 0, 0))
-    return _Groups(*np.array(found, dtype=np.int64).T)
+                found[-1] = (number, generation, group)
+                measured = table.read_group(group, ["bytes", "tokens"])
+                number += len(measured)
+                before.append(before[-1] + [pc.sum(column).as_py() for column in measured.columns])
+                found.append((number, 0, 0))
+    start, generations_of, group_of = np.array(found, dtype=np.int64).T
+    return _Groups(start, np.array(before).T, generations_of, group_of)

@@ -6,6 +6,12 @@ from blocks.batch import Limits
 from blocks.entries import Option, ProviderEntry
 from blocks.providers.holysheep.batches import BASE_URL, UNVERIFIED, VERIFIED, HolySheep
 from blocks.providers.holysheep.codec import HolySheepCodec
+from blocks.vocabularies import Framing
+
+FRAMINGS = {  # of the models that it resells (§9)
+    **dict.fromkeys(("gpt-4.1", "gpt-4o", "gpt-5"), Framing("o200k_base", 4, 3)),
+    "deepseek-v3": Framing("deepseek_v3", 1, 2),
+}
 
 LIMITS = Limits(
     max_requests=10_000,
@@ -22,6 +28,7 @@ ENTRY = ProviderEntry(
     key_variable="HOLYSHEEP_API_KEY",
     base_url=BASE_URL,
     limits=LIMITS,
+    framings=FRAMINGS,
     client=HolySheep,
     codec=HolySheepCodec,
     options=(

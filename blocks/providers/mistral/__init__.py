@@ -6,6 +6,13 @@ from blocks.batch import Limits
 from blocks.entries import SETTLE, Option, ProviderEntry
 from blocks.providers.mistral.batches import AUTO, BASE_URL, NEVER, Mistral
 from blocks.providers.mistral.codec import MistralCodec
+from blocks.vocabularies import Framing
+
+_TEKKEN = Framing("mistral_v3", 2, 1)  # §9
+FRAMINGS = dict.fromkeys(
+    ("ministral", "mistral-small", "mistral-medium", "mistral-large-2512", "mistral-large-latest", "open-mistral-nemo"),
+    _TEKKEN,
+)
 
 LIMITS = Limits(
     # [ours]; a file may have 1,000,000, but answers come only when the whole job is done, and that many would be all
@@ -24,6 +31,7 @@ ENTRY = ProviderEntry(
     base_url_help="Where the API is, without /v1.",
     added=("/v1",),
     limits=LIMITS,
+    framings=FRAMINGS,
     client=Mistral,
     codec=MistralCodec,
     options=(

@@ -16,6 +16,13 @@ from blocks.providers.openai.codec import (
     RESPONSES,
     OpenAICodec,
 )
+from blocks.vocabularies import Framing
+
+_O200K, _CL100K = Framing("o200k_base", 4, 3), Framing("cl100k_base", 4, 3)  # §9
+FRAMINGS = {
+    **dict.fromkeys(("gpt-4o", "chatgpt-4o", "gpt-4.1", "gpt-4.5", "gpt-5", "o1", "o3", "o4-mini"), _O200K),
+    **dict.fromkeys(("gpt-4", "gpt-3.5-turbo"), _CL100K),
+}
 
 LIMITS = Limits(  # §3.6
     max_requests=50_000,
@@ -31,6 +38,7 @@ ENTRY = ProviderEntry(
     base_url=BASE_URL,
     base_url_help="Where the API is; most addresses end in /v1.",
     limits=LIMITS,
+    framings=FRAMINGS,
     client=OpenAI,
     codec=OpenAICodec,
     options=(

@@ -31,7 +31,7 @@ def frozen(stop: int, start: int = 0) -> Frozen:
 
 
 def submitting(batch: int, *slices: Slice) -> Submitting:
-    return Submitting(at=AT, batch=batch, tag=TAG, slices=list(slices), bytes=1, sha256="h", spec="s")
+    return Submitting(at=AT, batch=batch, tag=TAG, slices=list(slices), bytes=1, tokens=1, sha256="h", spec="s")
 
 
 def submitted(batch: int) -> Submitted:

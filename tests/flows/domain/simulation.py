@@ -220,7 +220,9 @@ def ledger_of(*batches: tuple[int, float, int], tokens: tuple[int, int] = (0, 0)
     ledger, start = Ledger(), count(0, 10_000)
     for number, (requests, seconds, ok) in enumerate(batches, 1):
         first = next(start)
-        batch = Batch(number, [Slice(first, first + requests)], State.COLLECTED, bytes=requests * 100)
+        batch = Batch(
+            number, [Slice(first, first + requests)], State.COLLECTED, bytes=requests * 100, tokens=requests * 25
+        )
         batch.submitted_at, batch.ended_at = 1000.0, 1000.0 + seconds
         batch.result = histories.collected(
             number, ok=ok, input_tokens=requests * tokens[0], output_tokens=ok * tokens[1]

@@ -47,7 +47,13 @@ def question(path: Path, prompt: str = "{{ text }}", **changes: Any) -> Question
     """A question about a file, as preflight would make it."""
     source = Source.open(path)
     form = RequestForm("m")
-    usual: dict[str, Any] = {"skip_empty": (), "max_request_bytes": None, "limit": None, "where": None}
+    usual: dict[str, Any] = {
+        "skip_empty": (),
+        "vocabulary": None,
+        "max_request_bytes": None,
+        "limit": None,
+        "where": None,
+    }
     return Question(
         source=source,
         prompt=Prompt(prompt, source.schema.names),

@@ -1,0 +1,103 @@
+"""Exact numbers of tokens, offline, for models whose vocabulary is public. Needs the extra `tokens`.
+
+What a service adds around messages is counted as documented (docs/wire-protocols.md §9). What it makes of a schema is
+documented nowhere: the schema counts as the JSON that is sent.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from itertools import pairwise
+from typing import Any
+
+import orjson
+
+from blocks.batch import RequestForm
+
+Count = Callable[[Sequence[str]], list[int]]
+
+# What may be a special token to a tokenizer, though it is plain text in a message.
+_SPECIAL = re.compile(r"<[|\uff5c/a-z_]|\[/?[A-Z_]+\]")
+
+
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """A vocabulary by its name in `splintr`, and the tokens that a service puts around messages."""
+
+    vocabulary: str
+    per_message: int
+    per_request: int
+
+
+Framings = Mapping[str, Framing]  # by the beginning of a model's name
+
+
+def framing_of(framings: Framings, model: str) -> Framing | None:
+    """That of the longest beginning that fits; None for a model whose vocabulary is not public."""
+    name = model.removeprefix("models/")
+    fitting = [begins for begins in framings if name.startswith(begins)]
+    return framings[max(fitting, key=len)] if fitting else None
+
+
+class Vocabulary:
+    """Counts the tokens of requests of one form."""
+
+    def __init__(self, framing: Framing, count: Count, form: RequestForm) -> None:
+        self._framing = framing
+        self._count = count
+        self._form = form
+
+    @property
+    def name(self) -> str:
+        """The vocabulary's."""
+        return self._framing.vocabulary
+
+    def tokens_of(self, prompts: Sequence[str]) -> list[int]:
+        """Input tokens of a request with each prompt."""
+        return [tokens + self.shared for tokens in self._count(prompts)]
+
+    @cached_property
+    def shared(self) -> int:
+        """Tokens that all requests have in common."""
+        form, framing = self._form, self._framing
+        texts = [form.system] if form.system else []
+        if form.schema is not None:
+            texts.append(orjson.dumps(form.schema).decode())
+        messages = 2 if form.system else 1
+        return framing.per_request + framing.per_message * messages + sum(self._count(texts))
+
+
+def vocabulary_of(framings: Framings, form: RequestForm) -> Vocabulary | None:
+    """None where no vocabulary is public, or the extra `tokens` is not installed."""
+    framing = framing_of(framings, form.model)
+    tokenizer = None if framing is None else _tokenizer(framing.vocabulary)
+    return None if framing is None or tokenizer is None else Vocabulary(framing, _counting(tokenizer), form)
+
+
+@cache
+def _tokenizer(name: str) -> Any:
+    try:
+        import splintr  # noqa: PLC0415  # an extra
+    except ImportError:
+        return None
+    return splintr.Tokenizer.from_pretrained(name)
+
+
+def _counting(tokenizer: Any) -> Count:
+    def count(texts: Sequence[str]) -> list[int]:
+        if not texts:
+            return []
+        texts = [text.encode(errors="replace").decode() for text in texts]  # half a surrogate pair is no text
+        _, offsets = tokenizer.encode_batch_flat(texts)
+        bounds = struct.unpack(f"<{len(texts) + 1}Q", offsets)
+        counts = [stop - start for start, stop in pairwise(bounds)]
+        for index, text in enumerate(texts):
+            if _SPECIAL.search(text):
+                counts[index] = len(tokenizer.encode_ordinary(text))
+        return counts
+
+    return count
