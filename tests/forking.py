@@ -30,7 +30,7 @@ from blocks.emulator.dialects import DIALECTS
 ROOT = Path(__file__).resolve().parents[1]
 ADDRESS = "BATCHWERK_TESTS_EMULATORS"  # where a forked run finds the process that emulators are forked from
 EMULATORS = ["blocks.emulator.server", *(f"blocks.emulator.dialects.{name}.dialect" for name in DIALECTS)]
-RUNS = ["tests.flows.killed", "tests.flows.command", "flows.cancel", "flows.cli"]
+RUNS = ["tests.flows.killed", "tests.attacks.attacked", "tests.flows.command", "flows.cancel", "flows.cli"]
 PREFECT_RUNS = ["flows.enrich", *RUNS]  # the first names the socket
 
 

@@ -111,8 +111,8 @@ def _kind_of(method: str, path: str, *, creating: bool = False, **_: Any) -> str
     return "results" if path.endswith("/results") else "look"
 
 
-def main(place: str, *arguments: str) -> None:
-    """Run until the place, or to the end: the loop alone for parameters as JSON, else the command."""
+def plan_death(place: str) -> None:
+    """Die at that place, if the process gets there."""
     kind, _, number = place.partition(":")
     counter = itertools.count(1)
     if kind == "compact":
@@ -121,6 +121,11 @@ def main(place: str, *arguments: str) -> None:
         die_at_event(kind, lambda _: next(counter) == int(number))
     else:
         die_at_call(kind, int(number))
+
+
+def main(place: str, *arguments: str) -> None:
+    """Run until the place, or to the end: the loop alone for parameters as JSON, else the command."""
+    plan_death(place)
     if len(arguments) == 1:
         enrich(**orjson.loads(arguments[0]))
         return

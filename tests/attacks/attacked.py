@@ -1,0 +1,28 @@
+"""A run that may kill itself at a place: what an attack starts in a process of its own, with time running faster."""
+
+from __future__ import annotations
+
+import sys
+
+import orjson
+import stamina
+
+from blocks.errors import BatchwerkError
+from blocks.retries import ATTEMPTS
+from flows.domain import breaker
+from tests.flows.killed import plan_death
+from tests.flows.undecorated import enrich
+
+
+def main(place: str, parameters: str) -> None:
+    """Run until the place, or to the end; prints the exit status and the attempts, or fails with a sentence."""
+    breaker.FIRST_PAUSE = 0.1
+    breaker.MAX_PAUSE = 0.5
+    if place:
+        plan_death(place)
+    with stamina.set_testing(True, attempts=ATTEMPTS):
+        try:
+            figures = enrich(**orjson.loads(parameters))
+        except BatchwerkError as error:
+            sys.exit(str(error))
+    sys.stdout.write(orjson.dumps({"exit": int(figures.exit), **figures.details()}).decode())

@@ -1,0 +1,91 @@
+"""The provider's side of an attack, read from the emulator's database after it was stopped."""
+
+from __future__ import annotations
+
+import csv
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from blocks.emulator.options import EmulatorOptions
+from blocks.emulator.service import faults
+from blocks.emulator.service.batch import Outcome
+from tests.flows.command import ROOT
+
+
+class Line(NamedTuple):
+    """A request that was billed."""
+
+    custom_id: str
+    prompt: str
+    prompt_hash: int
+    attempt: int
+    outcome: str
+    text: str
+    input_tokens: int
+    output_tokens: int
+
+
+@dataclass(frozen=True)
+class Books:
+    """What the provider knows, and how it was told to behave."""
+
+    path: Path
+    options: EmulatorOptions
+
+    def ask(self, sql: str) -> list[tuple[Any, ...]]:
+        with closing(sqlite3.connect(self.path)) as db:
+            return db.execute(sql).fetchall()
+
+    def number(self, sql: str) -> int:
+        ((found,),) = self.ask(sql)
+        return int(found or 0)
+
+    @cached_property
+    def counters(self) -> dict[str, int]:
+        return dict(self.ask("SELECT name, value FROM counters"))
+
+    @cached_property
+    def outcomes(self) -> dict[str, int]:
+        return dict(self.ask("SELECT outcome, count(*) FROM results GROUP BY outcome"))
+
+    @cached_property
+    def billed(self) -> list[Line]:
+        sql = """SELECT custom_id, prompt, prompt_hash, attempt, outcome, text, input_tokens, output_tokens
+            FROM requests JOIN results USING (place) WHERE input_tokens > 0 ORDER BY place"""
+        return [Line._make(row) for row in self.ask(sql)]
+
+    def is_swapped(self, line: Line) -> bool:
+        """Whether the answer was given under another id."""
+        if line.outcome != Outcome.ANSWERED or line.attempt > self.options.fault_attempts:
+            return False
+        return faults.hits("swap", self.options.swapped_rate, self.options.seed, line.prompt_hash, line.attempt)
+
+    def is_metered(self, line: Line) -> bool:
+        """Whether the answer says what it cost."""
+        return not faults.usage_is_missing(self.options, line.prompt_hash, line.attempt)
+
+    def owed(self, model: str) -> Decimal:
+        """Dollars for all answers that say what they cost."""
+        with (ROOT / "data" / "prices.csv").open(newline="") as file:
+            (price,) = (r for r in csv.DictReader(file) if (r["provider"], r["model"]) == (self.options.dialect, model))
+        used: Counter[str] = Counter()
+        for line in filter(self.is_metered, self.billed):
+            used += Counter(batch_input=line.input_tokens, batch_output=line.output_tokens)
+        return sum((count * Decimal(price[name]) for name, count in used.items()), Decimal()) / Decimal(10**6)
+
+
+def answers_to(billed: list[Line]) -> Iterator[tuple[str, Line]]:
+    """The text that each billed request asked about, with its line."""
+    for line in billed:
+        _, _, rest = line.prompt.partition(BEGIN)
+        yield rest.partition(END)[0], line
+
+
+BEGIN, END = "<<", ">>"  # around the text of a row in each prompt

@@ -1,0 +1,100 @@
+"""Bad habits of providers: which switches of the emulator they are, and how its books show that they happened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from blocks.emulator.service import faults
+from blocks.emulator.service.batch import Outcome
+from tests.attacks.books import Books
+
+DIALECTS = ("holysheep", "openai", "anthropic", "mistral", "gemini")
+WITH_FILES = ("openai", "anthropic", "mistral")  # others answer with pages, or within the batch itself
+Switches = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Habit:
+    """What a provider does wrong; `happened` reads it from its books."""
+
+    choose: Callable[[Random], Switches]
+    happened: Callable[[Books], bool]
+    dialects: tuple[str, ...] = DIALECTS
+    options: dict[str, str] = field(default_factory=dict)  # of the client
+
+
+def share(name: str, outcome: Outcome | None = None, low: float = 0.1, high: float = 0.3, **more: Any) -> Habit:
+    """A share of requests; it happened if the books have the outcome."""
+
+    def choose(dice: Random) -> Switches:
+        return {name: round(dice.uniform(low, high), 2)}
+
+    return Habit(choose, lambda books: outcome is None or books.outcomes.get(outcome, 0) > 0, **more)
+
+
+def each(name: str, happened: Callable[[Books], bool], low: int = 2, high: int = 4, **more: Any) -> Habit:
+    """Every Nth event."""
+    return Habit(lambda dice: {name: dice.randint(low, high)}, happened, **more)
+
+
+def drawn(fault: Callable[..., bool]) -> Callable[[Books], bool]:
+    """Whether a fault hit one of the billed answers."""
+    return lambda books: any(fault(books.options, line.prompt_hash, line.attempt) for line in books.billed)
+
+
+def _calls_failed(books: Books) -> bool:
+    return any(faults.call_fails(books.options, number) for number in range(1, books.counters["calls"] + 1))
+
+
+def _counted(name: str, switch: str) -> Callable[[Books], bool]:
+    return lambda books: books.counters.get(name, 0) >= getattr(books.options, switch)
+
+
+def _ended(status: str) -> Callable[[Books], bool]:
+    return lambda books: books.number(f"SELECT count(*) FROM batches WHERE ending = '{status}'") > 0  # noqa: S608
+
+
+def _every_batch(switch: str) -> Callable[[Books], bool]:
+    return lambda books: books.number("SELECT max(number) FROM batches") >= getattr(books.options, switch)
+
+
+def _dropped(books: Books) -> bool:
+    return books.number("SELECT sum(dropped) FROM batches") > 0
+
+
+def _swapped(books: Books) -> bool:
+    return any(books.is_swapped(line) for line in books.billed)
+
+
+ONE_OF = {"batches_fail", "batches_expire"}  # a batch that is hit by both shows one of them alone
+HABITS: dict[str, Habit] = {
+    "requests_fail": share("failure_rate", Outcome.FAILED),
+    "answers_are_invalid": share("invalid_rate", Outcome.INVALID),
+    "answers_are_missing": share("missing_rate", Outcome.MISSING),
+    "requests_are_refused": share("refusal_rate", Outcome.REFUSED),
+    "answers_are_cut_off": share("length_rate", Outcome.TRUNCATED),
+    "requests_fail_without_reason": share("unexplained_rate", Outcome.UNEXPLAINED),
+    "requests_time_out": share("timeout_rate", Outcome.TIMED_OUT),
+    "lines_come_twice": Habit(lambda _: {"duplicate_rate": 0.4}, drawn(faults.line_comes_twice)),
+    "answers_are_swapped": Habit(lambda _: {"swapped_rate": 0.5}, _swapped, dialects=("gemini",)),
+    "usage_is_missing": Habit(lambda _: {"unmetered_rate": 0.3}, drawn(faults.usage_is_missing)),
+    "usage_is_huge": Habit(lambda _: {"huge_usage_rate": 0.3}, drawn(faults.usage_is_huge)),
+    "creates_are_rate_limited": Habit(
+        lambda dice: {"rate_limit_every": dice.randint(2, 4), "retry_after": 0.05},
+        _counted("creates", "rate_limit_every"),
+    ),
+    "creates_exhaust_a_quota": each("quota_every", _counted("creates", "quota_every"), low=3, high=3),
+    "calls_are_overloaded": Habit(lambda _: {"error_rate": 0.3}, _calls_failed),
+    "creates_are_lost": each("drop_every", _dropped, low=1, high=3),
+    "creates_are_lost_and_late": Habit(lambda _: {"drop_every": 2, "visible_after": 0.4}, _dropped),
+    "batches_show_late": Habit(lambda _: {"visible_after": 0.4}, lambda _: True),
+    "batches_fail": each("fail_batch_every", _ended("failed"), high=3),
+    "batches_expire": each("expire_every", _ended("expired"), high=3),
+    "downloads_break_off": each("cut_every", _counted("downloads", "cut_every"), low=2, high=3, dialects=WITH_FILES),
+    "states_are_unknown": each("unknown_status_every", _every_batch("unknown_status_every"), low=1, high=2),
+    "batches_take_time": Habit(lambda _: {"latency": 0.3, "jitter": 0.9}, lambda _: True),
+    "creates_are_slow": Habit(lambda _: {"hold": 0.3, "hold_every": 2}, _every_batch("hold_every")),
+}

@@ -1,0 +1,29 @@
+"""Bad habits of a provider, kills and dialects together: a seed chooses them, and the books must be right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.attacks.attack import carry_out, plan_of
+from tests.attacks.habits import HABITS
+from tests.attacks.oracle import check_happened, check_money, check_paid_once, check_rows
+from tests.forking import ForkServer
+
+EACH = 22
+ATTACKS = [(habit, number) for habit in HABITS for number in range(EACH)]
+RARE = 50  # of so many one is quick
+
+
+@pytest.mark.parametrize(
+    ("lead", "number"),
+    [pytest.param(lead, n, marks=[pytest.mark.slow] * (i % RARE > 0)) for i, (lead, n) in enumerate(ATTACKS)],
+)
+def test_an_attack_costs_no_row_and_no_cent(tmp_path: Path, runs: ForkServer, lead: str, number: int) -> None:
+    """Every row has its own answer or says why not, and what was paid is what had to be."""
+    done = carry_out(plan_of(lead, number), tmp_path, runs)
+    check_happened(done)
+    check_rows(done)
+    check_paid_once(done)
+    check_money(done)
