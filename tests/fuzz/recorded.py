@@ -1,0 +1,102 @@
+"""What an emulator said of one batch, played back with changes, without a socket."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from blocks.batch import Answer, BatchProvider, BatchStatus
+from blocks.emulator import EmulatorOptions, running_emulator
+from tests.blocks.contract import FORM, KEY, PROMPTS, Way, client_of, encode_prompts, wait_for
+
+FAULTS = {"failure_rate": 0.1, "invalid_rate": 0.1, "length_rate": 0.1, "refusal_rate": 0.1, "duplicate_rate": 0.2}
+Spoil = Callable[[str, bytes], bytes]  # (path, content)
+
+
+@dataclass(frozen=True)
+class Said:
+    """One answer of the provider."""
+
+    status: int
+    headers: dict[str, str]
+    content: bytes
+
+
+class Recorder(httpx.BaseTransport):
+    """Hands on, and keeps what was said last to each call."""
+
+    def __init__(self) -> None:
+        self.said: dict[str, Said] = {}
+        self._inner = httpx.HTTPTransport()
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        response = self._inner.handle_request(request)
+        content = response.read()
+        kept = {name: value for name, value in response.headers.items() if name in {"content-type", "date"}}
+        self.said[_call(request)] = Said(response.status_code, kept, content)
+        return httpx.Response(response.status_code, headers=kept, content=content)
+
+    def close(self) -> None:
+        """Called by httpx."""
+        self._inner.close()
+
+
+def _call(request: httpx.Request) -> str:
+    return f"{request.method} {request.url.raw_path.decode()}"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A batch that has ended, and all that the provider says when it is looked at and its answers are read."""
+
+    way: Way
+    base_url: str
+    batch_id: str
+    said: dict[str, Said]
+    answers: list[Answer]
+
+    def client(self, spoil: Spoil) -> BatchProvider:
+        """A client that hears all this, spoilt."""
+
+        def play(request: httpx.Request) -> httpx.Response:
+            said = self.said.get(_call(request))
+            if said is None:
+                return httpx.Response(404, json={"error": {"message": "no such thing"}})
+            return httpx.Response(said.status, headers=said.headers, content=spoil(_call(request), said.content))
+
+        client = client_of(self.way, self.base_url)
+        _replace(client, httpx.MockTransport(play))
+        return client
+
+    def read(self, spoil: Spoil) -> tuple[BatchStatus, list[Answer]]:
+        """What the client makes of it. Raises ProviderErrors."""
+        client = self.client(spoil)
+        try:
+            return client.poll(self.batch_id), list(client.results(self.batch_id, FORM))
+        finally:
+            client.close()
+
+
+def _replace(client: BatchProvider, transport: httpx.BaseTransport) -> None:
+    http = client._http  # type: ignore[attr-defined]  # of every client of ours
+    inner = http._client
+    http._client = httpx.Client(transport=transport, base_url=inner.base_url, headers=inner.headers)
+    inner.close()
+
+
+def record(way: Way, folder: Path) -> Recorded:
+    """Send a batch to an emulator with a few faults, and listen."""
+    options = EmulatorOptions(dialect=way.dialect, key=KEY, latency=0, seed=4, state=folder / "state.sqlite", **FAULTS)
+    with running_emulator(options) as emulator:
+        client, recorder = client_of(way, emulator.base_url), Recorder()
+        batch = encode_prompts(way.codec(FORM), folder, PROMPTS, "abcd2345-7")
+        batch_id = client.submit(batch, FORM)
+        wait_for(client, batch_id)
+        _replace(client, recorder)
+        client.poll(batch_id)
+        answers = list(client.results(batch_id, FORM))
+        client.close()
+    return Recorded(way, emulator.base_url, batch_id, recorder.said, answers)

@@ -1,0 +1,93 @@
+"""Whatever a provider says of a batch: one sentence, or right rows; never a traceback, never another's answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import stamina
+from hypothesis import strategies as st
+
+from blocks.batch import Answer
+from blocks.errors import ProviderError
+from flows.domain.events import EVENTS, Collected, Slice
+from flows.domain.judging import BatchAnswers, Judge, JudgedBatch
+from flows.domain.ledger import replay
+from flows.domain.outcomes import Outcome
+from flows.domain.schema import OutputSchema
+from flows.storage.results import part_table
+from tests.blocks.contract import OTHER_WAYS, PROMPTS, SCHEMA, WAYS, Way
+from tests.flows.domain import histories
+from tests.flows.domain.answers import PRICE
+from tests.fuzz.mutations import KEEPS_TEXTS, mutated, mutations
+from tests.fuzz.recorded import Recorded, record
+from tests.fuzz.rounds import check_rounds
+
+COLUMNS = OutputSchema(SCHEMA)
+OURS = [way for way in (*WAYS, *OTHER_WAYS) if not way.package and not way.patches]
+
+
+def judged(answers: list[Answer]) -> JudgedBatch:
+    """As a run takes them, down to the row of the table and the line of the journal."""
+    ledger = replay([histories.submitting(7, Slice(0, len(PROMPTS)))])
+    taken = BatchAnswers(ledger.batches[7], Judge(COLUMNS, PRICE, max_attempts=3))
+    taken.take(answers)
+    result = taken.finish()
+    assert result.requests == list(range(len(PROMPTS)))
+    part_table(result, COLUMNS)
+    EVENTS.validate_json(EVENTS.dump_json(Collected(at=histories.AT, batch=7, result=result.result)))
+    counts = result.result
+    assert counts.cost is not None
+    assert min(counts.input_tokens, counts.output_tokens, counts.cached_tokens, counts.cost) >= 0
+    assert sum(counts.outcomes.values()) == len(PROMPTS)
+    return result
+
+
+def good(batch: JudgedBatch) -> dict[int, Any]:
+    rows = zip(batch.requests, batch.verdicts, strict=True)
+    return {number: verdict.values for number, verdict in rows if verdict.outcome is Outcome.OK}
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Recorded]:
+    return {way.name: record(way, tmp_path_factory.mktemp(way.name)) for way in OURS}
+
+
+@pytest.mark.parametrize("way", OURS, ids=lambda way: way.name)
+def test_a_recording_says_what_was_recorded(recordings: dict[str, Recorded], way: Way) -> None:
+    """Unspoilt, the client reads the same answers again: the fuzzing starts from what works."""
+    recorded = recordings[way.name]
+    _, answers = recorded.read(lambda _, content: content)
+    assert answers == recorded.answers
+    assert len(good(judged(answers))) > len(PROMPTS) / 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", OURS, ids=lambda way: way.name)
+def test_spoilt_answers_never_become_wrong_rows(recordings: dict[str, Recorded], way: Way) -> None:
+    """Each call's answer changed as bytes, as lines or as JSON, one to three times."""
+    recorded = recordings[way.name]
+    right = good(judged(recorded.answers))
+    calls = sorted(recorded.said)
+
+    def check(case: tuple[str, list[tuple[str, int]]]) -> None:
+        call, changes = case
+
+        def spoil(asked: str, content: bytes) -> bytes:
+            for kind, number in changes if asked == call else ():
+                content = mutated(content, kind, number)
+            return content
+
+        try:
+            with stamina.set_testing(True, attempts=1):
+                _, answers = recorded.read(spoil)
+        except ProviderError as error:
+            assert error.message
+            assert "\n" not in error.message
+            return
+        found = good(judged(answers))
+        if {kind for kind, _ in changes} <= KEEPS_TEXTS:
+            assert {number: right.get(number) for number in found} == found
+
+    check_rounds(check, st.tuples(st.sampled_from(calls), st.lists(mutations(), min_size=1, max_size=3)), 300)
