@@ -97,7 +97,7 @@ def codec_for(connection: Connection, form: RequestForm) -> BatchCodec:
 
 
 def vocabulary_for(connection: Connection, form: RequestForm) -> Vocabulary | None:
-    """Counts the tokens of requests exactly; None if that can't be done."""
+    """Counts the tokens of requests; None without the extra `tokens`."""
     return PROVIDERS[connection.provider].vocabulary_for(form)
 
 

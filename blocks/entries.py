@@ -115,7 +115,7 @@ class ProviderEntry:
     base_url_help: str = "Where the API is."
     added: tuple[str, ...] = ()  # what the client adds to the address itself, such as /v1; so it may be in it or not
     emulated: Mapping[str, object] = field(default_factory=dict)  # options of the client if the emulator answers
-    framings: Framings = field(default_factory=dict)  # of models whose vocabulary is public
+    framings: Framings = field(default_factory=dict)  # by which vocabulary tokens are counted before they are sent
 
     def all_options(self) -> tuple[Option, ...]:
         """The options that every provider has, and its own."""
@@ -142,7 +142,7 @@ class ProviderEntry:
         return self.codec(form, **{option.name: chosen[option.name] for option in self.options if option.in_codec})
 
     def vocabulary_for(self, form: RequestForm) -> Vocabulary | None:
-        """Counts the tokens of requests of this form; None if its model's vocabulary is not public or not installed."""
+        """Counts the tokens of requests of this form; None without the extra `tokens`."""
         return vocabulary_of(self.framings, form)
 
     def key_options(self, options: Options) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Exact numbers of tokens, offline, for models whose vocabulary is public. Needs the extra `tokens`.
+"""Numbers of tokens, offline: exact for models whose vocabulary is public. Needs the extra `tokens`.
 
 What a service adds around messages is counted as documented (docs/wire-protocols.md §9). What it makes of a schema is
 documented nowhere: the schema counts as the JSON that is sent.
@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import pairwise
+from math import ceil
 from typing import Any
 
 import orjson
@@ -26,25 +27,32 @@ _SPECIAL = re.compile(r"<[|\uff5c/a-z_]|\[/?[A-Z_]+\]")
 
 @dataclass(frozen=True, slots=True)
 class Framing:
-    """A vocabulary by its name in `splintr`, and the tokens that a service puts around messages."""
+    """A vocabulary by its name in `splintr`, and the tokens that a service puts around messages.
+
+    `factor`: of a vocabulary that only stands in for one that is not public: tokens of the other for one of its own.
+    """
 
     vocabulary: str
     per_message: int
     per_request: int
+    factor: float | None = None
+
+
+STAND_IN = Framing("o200k_base", 4, 3, factor=1.05)  # §9: the middle of six vocabularies
 
 
 Framings = Mapping[str, Framing]  # by the beginning of a model's name
 
 
 def framing_of(framings: Framings, model: str) -> Framing | None:
-    """That of the longest beginning that fits; None for a model whose vocabulary is not public."""
+    """That of the longest beginning that fits; None for a model that nothing is known of."""
     name = model.removeprefix("models/")
     fitting = [begins for begins in framings if name.startswith(begins)]
     return framings[max(fitting, key=len)] if fitting else None
 
 
 class Vocabulary:
-    """Counts the tokens of requests of one form."""
+    """Counts the tokens of requests of one form: exactly, or about if the vocabulary stands in for another."""
 
     def __init__(self, framing: Framing, count: Count, form: RequestForm) -> None:
         self._framing = framing
@@ -56,9 +64,15 @@ class Vocabulary:
         """The vocabulary's."""
         return self._framing.vocabulary
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether it is the model's own."""
+        return self._framing.factor is None
+
     def tokens_of(self, prompts: Sequence[str]) -> list[int]:
         """Input tokens of a request with each prompt."""
-        return [tokens + self.shared for tokens in self._count(prompts)]
+        factor = self._framing.factor or 1
+        return [ceil((tokens + self.shared) * factor) for tokens in self._count(prompts)]
 
     @cached_property
     def shared(self) -> int:
@@ -72,10 +86,10 @@ class Vocabulary:
 
 
 def vocabulary_of(framings: Framings, form: RequestForm) -> Vocabulary | None:
-    """None where no vocabulary is public, or the extra `tokens` is not installed."""
-    framing = framing_of(framings, form.model)
-    tokenizer = None if framing is None else _tokenizer(framing.vocabulary)
-    return None if framing is None or tokenizer is None else Vocabulary(framing, _counting(tokenizer), form)
+    """None where the extra `tokens` is not installed."""
+    framing = framing_of(framings, form.model) or STAND_IN
+    tokenizer = _tokenizer(framing.vocabulary)
+    return None if tokenizer is None else Vocabulary(framing, _counting(tokenizer), form)
 
 
 @cache

@@ -54,7 +54,7 @@ class Spec:
 
     @cached_property
     def vocabulary(self) -> Vocabulary | None:
-        """Counts the tokens of requests exactly; None if they can only be estimated."""
+        """Counts the tokens of requests; None without the extra `tokens`."""
         return vocabulary_for(self.connection, self.form)
 
     @cached_property

@@ -47,6 +47,7 @@ class Preview:
             "to_send": self.estimate.requests,
             "batches": self.batches,
             "input_tokens": self.estimate.input_tokens,
+            "input_tokens_spread": list(self.plan.spread),
             "output_tokens": self.estimate.output_tokens,
             "estimate_usd": usd(self.estimate.cost),
             "single_estimate_usd": usd(self.estimate.single_cost),
@@ -87,7 +88,8 @@ class Preview:
         """Input tokens are exact where they were counted with the model's vocabulary, answers are never."""
         counted, tokens = self.plan.counted_with, self.estimate
         if counted is None:
-            return f"about {tokens.input_tokens:,} in, {tokens.output_tokens:,} out"
+            least, most = (f"{round(tokens.input_tokens * factor, -1):,.0f}" for factor in self.plan.spread)
+            return f"about {tokens.input_tokens:,} in ({least} to {most}), {tokens.output_tokens:,} out"
         return f"{tokens.input_tokens:,} in by {counted}, about {tokens.output_tokens:,} out"
 
 

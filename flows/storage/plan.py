@@ -14,7 +14,7 @@ from blocks.batch import BatchCodec
 from flows.domain.events import Frozen, Seal
 from flows.domain.prompts import Prompt
 from flows.domain.ranges import Ranges
-from flows.domain.tokens import Vocabulary
+from flows.domain.tokens import Spread, Vocabulary
 from flows.storage.sealing import check_seal, fresh_token, is_sealed
 from flows.storage.source import Source
 from flows.storage.sql import connect
@@ -71,7 +71,8 @@ class Plan:
     start: int  # number of the first new request
     stop: int
     tokens_per_byte: float  # of an encoded request
-    counted_with: str | None  # the vocabulary that new requests were counted with; None: their tokens are estimated
+    counted_with: str | None  # the model's vocabulary, if new requests were counted with it; else they are estimated
+    spread: Spread  # of their tokens
     first_prompt: str | None
     first_problem: str | None  # of the first row that can't be sent
 
@@ -92,13 +93,18 @@ def read_plan(rows_file: Path, question: Question, seal: Seal | None) -> Plan | 
     metadata = _metadata(rows_file, seal)
     if metadata.get(b"identity", b"").decode() != question.identity:
         return None
-    return Plan(**orjson.loads(metadata[b"plan"]))
+    return _figures(metadata)
 
 
 def last_plan(rows_file: Path, seal: Seal | None) -> Plan | None:
     """The plan on disk that was sealed, whatever question it answers."""
     metadata = _metadata(rows_file, seal)
-    return Plan(**orjson.loads(metadata[b"plan"])) if b"plan" in metadata else None
+    return _figures(metadata) if b"plan" in metadata else None
+
+
+def _figures(metadata: Mapping[bytes, bytes]) -> Plan:
+    plan = orjson.loads(metadata[b"plan"])
+    return Plan(**{**plan, "spread": tuple(plan["spread"])})
 
 
 def _metadata(rows_file: Path, seal: Seal | None) -> Mapping[bytes, bytes]:

@@ -111,7 +111,8 @@ def _write_rows(rows_file: Path, question: Question, reader: pa.RecordBatchReade
             start=freezer.start,
             stop=freezer.stop,
             tokens_per_byte=freezer.tokens.per_byte,
-            counted_with=None if question.vocabulary is None else question.vocabulary.name,
+            counted_with=question.vocabulary.name if question.vocabulary and question.vocabulary.is_exact else None,
+            spread=freezer.tokens.spread,
             first_prompt=freezer.first_prompt,
             first_problem=freezer.first_problem,
         )

@@ -8,7 +8,7 @@ import toktok
 
 from blocks.batch import RequestForm
 from blocks.catalog import PROVIDERS
-from blocks.vocabularies import Vocabulary, framing_of
+from blocks.vocabularies import Vocabulary
 
 TEXTS = [
     "",
@@ -86,8 +86,19 @@ def test_a_schema_and_a_system_text_are_part_of_every_request() -> None:
 )
 def test_a_vocabulary_is_only_claimed_where_it_is_public(provider: str, model: str, expected: str | None) -> None:
     """A guess must never be shown as a count."""
-    framing = framing_of(PROVIDERS[provider].framings, model)
-    assert (None if framing is None else framing.vocabulary) == expected
+    counted = vocabulary(provider, RequestForm(model))
+    assert (counted.name if counted.is_exact else None) == expected
+
+
+@pytest.mark.parametrize("model", ["claude-sonnet-4-5", "claude-sonnet-5", "claude-opus-4-7"])
+def test_a_vocabulary_that_stands_in_is_scaled(model: str) -> None:
+    """Claude's own is not public; newer models make more tokens of the same text."""
+    counted = vocabulary("anthropic", RequestForm(model))
+    plain = vocabulary("openai", RequestForm("gpt-4.1"))
+    text = ["The delivery was quick and the box was fine. " * 100]
+    factor = counted.tokens_of(text)[0] / plain.tokens_of(text)[0]
+    assert not counted.is_exact
+    assert 1.1 < factor < 1.15 if model == "claude-sonnet-4-5" else 1.4 < factor < 1.5
 
 
 def test_without_the_extra_tokens_are_estimated() -> None:

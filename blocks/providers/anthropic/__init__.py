@@ -6,6 +6,15 @@ from blocks.batch import Limits
 from blocks.entries import SETTLE, Option, ProviderEntry
 from blocks.providers.anthropic.batches import BASE_URL, Anthropic
 from blocks.providers.anthropic.codec import AUTH, CACHE, EFFORT, VERSION, AnthropicCodec
+from blocks.vocabularies import Framing
+
+# §9: no vocabulary is public; newer models make 30 % more tokens of the same text.
+_EARLIER, _NEWER = Framing("o200k_base", 4, 3, factor=1.12), Framing("o200k_base", 4, 3, factor=1.45)
+FRAMINGS = {
+    "claude-": _NEWER,
+    **dict.fromkeys(("claude-3", "claude-sonnet-4", "claude-haiku-4", "claude-opus-4"), _EARLIER),
+    "claude-opus-4-7": _NEWER,
+}
 
 LIMITS = Limits(  # §2.6, tier "Start"
     max_requests=100_000,
@@ -23,6 +32,7 @@ ENTRY = ProviderEntry(
     base_url_help="Where the API is, without /v1.",
     added=("/v1",),
     limits=LIMITS,
+    framings=FRAMINGS,
     client=Anthropic,
     codec=AnthropicCodec,
     options=(

@@ -24,6 +24,7 @@ PLAN = Plan(
     stop=1000,
     tokens_per_byte=0.25,
     counted_with=None,
+    spread=(0.5, 2.0),
     first_prompt="Review: good",
     first_problem=None,
 )
@@ -53,7 +54,7 @@ def test_the_lines_are_aligned_and_grouped_by_thousands() -> None:
         "rows       1,200 of 5,000 (100 skipped)",
         "requests   1,000 distinct (100 rows share another row's)",
         "to send    900, batches: 3",
-        "tokens     about 123,456 in, 7,890 out (gpt-4.1)",
+        "tokens     about 123,456 in (61,730 to 246,910), 7,890 out (gpt-4.1)",
         "cost       about $1.50, $3.00 as single requests",
         "",
         "first prompt:",
