@@ -165,7 +165,7 @@ class BatchProvider(Protocol):
 
     name: str
     polling: PollPlan
-    verified_lookup: bool  # whether `find` can be trusted to tell if a batch was accepted
+    replays: bool  # whether `find` sends the batch once more, under a key by which the provider knows it again
 
     def submit(self, batch: EncodedBatch, form: RequestForm) -> str:
         """Send a new batch and return the provider's id for it.
@@ -179,6 +179,7 @@ class BatchProvider(Protocol):
         """A batch whose `submit` had an unknown outcome; None if it was never accepted.
 
         Raises `UnknownOutcome` while this can't be determined; its `retry_after` says when asking again may help.
+        Raises `CantTell` where asking again is of no use. The body is read only if it `replays`.
         """
         ...
 

@@ -6,6 +6,7 @@ BatchwerkError                  one sentence and a next step; never shown as a t
 └── ProviderError               a provider refused, failed or did not answer
     ├── Transient               nothing was accepted and the cause may pass: the same call may be repeated
     ├── UnknownOutcome          a batch was sent and the response was lost: ask the provider before sending again
+    │   └── CantTell            nothing that the provider shows tells it: the user decides
     └── Terminal                the same call will fail again
         ├── AuthenticationFailed    the key is missing, wrong or not allowed to do this: stop the run
         ├── SpendLimitReached       the account can't pay: stop the run
@@ -85,6 +86,10 @@ class Transient(ProviderError):
 
 class UnknownOutcome(ProviderError):
     """A batch was sent and the response was lost: it may have been accepted."""
+
+
+class CantTell(UnknownOutcome):
+    """Nothing that the provider shows tells whether the batch was accepted, now or later."""
 
 
 class Terminal(ProviderError):

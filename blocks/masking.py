@@ -41,7 +41,7 @@ class Masked:
         self._mask = mask
         self.name = provider.name
         self.polling = provider.polling
-        self.verified_lookup = provider.verified_lookup
+        self.replays = provider.replays
 
     def submit(self, batch: EncodedBatch, form: RequestForm) -> str:
         """Send a new batch."""

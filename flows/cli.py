@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
@@ -124,12 +125,29 @@ def status(output: Output, json: Json = False) -> int:
 
 
 @app.command()
-def cancel(output: Output, json: Json = False) -> int:
-    """Cancel the batches of OUTPUT at the provider, collect what is finished and paid for, and publish."""
-    from flows.cancel import cancel_output  # noqa: PLC0415
+def cancel(
+    output: Output,
+    wait: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0, help="Seconds to wait for cancelled batches to end.")
+    ] = 900.0,
+    state_moved: Annotated[bool, typer.Option("--state-moved", help="As for `run`.")] = False,  # typer's way
+    json: Json = False,
+) -> int:
+    """Cancel the batches of OUTPUT at their providers, collect what is finished and paid for, and publish.
 
-    _show(cancel_output(Path(output)), as_json=json)
-    return 0
+    The state directory is enough for it; exit status 1 if a batch may still run.
+    """
+    from flows.cancel import cancel_output  # noqa: PLC0415
+    from flows.report.verdict import Exit  # noqa: PLC0415
+
+    found = cancel_output(Path(output), moved=state_moved, wait=wait, say=partial(_echo, err=True))
+    if found.figures is not None:
+        return _show(replace(found.figures, exit=Exit(found.exit)), as_json=json)
+    for why in [*found.left.values(), f"{output} was not published: {found.unpublished}"]:
+        _echo(why, err=True)
+    if json:
+        _echo(orjson.dumps({"message": found.unpublished, "exit": found.exit}).decode())
+    return found.exit
 
 
 @app.command()

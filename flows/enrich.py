@@ -5,6 +5,7 @@ python -m flows.enrich '{"input": "data/reviews.parquet", "output": "out/reviews
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -31,6 +32,8 @@ from flows.report.progress import Watcher, log_watcher
 from flows.report.verdict import Exit
 from flows.settings import read_settings, settings_docstring, settings_signature
 
+log = logging.getLogger("batchwerk")
+
 LOCK_TRIES = 60  # seconds
 STATE_NAMES = {Exit.ROWS_FAILED: "RowsFailed", Exit.WAITING: "Waiting"}
 
@@ -43,11 +46,14 @@ def cancel_at_provider(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any
     output = Path(str(flow_run.parameters["output"]))
     for _ in range(LOCK_TRIES):  # the cancelled process may need a moment to release the output
         try:
-            figures = cancel_output(output)
+            cancelled = cancel_output(output)
         except StateError:
             time.sleep(1.0)
         else:
-            show_cancelled(figures, flow_run.id)
+            for why in cancelled.left.values():
+                log.warning("%s", why)
+            if cancelled.figures is not None:
+                show_cancelled(cancelled.figures, flow_run.id)
             return
 
 
@@ -186,7 +192,7 @@ def _run(
         finally:
             state = orchestrator.flow_run.settle()
         if state is not None and (state.is_cancelling() or state.is_cancelled()):
-            figures = cancel_output(config.settings.output)
+            figures = cancel_output(config.settings.output).figures or figures
             orchestrator.show_report(figures)
         return figures, state
 

@@ -87,7 +87,7 @@ def last_config(output: Path, **changes: Any) -> RunConfig:
 
 def harvest_config(output: Path, wait: float) -> RunConfig:
     """The output's last settings, without what the user said for one run alone: to retry all, perhaps to pay twice."""
-    return last_config(output, wait=wait, retry_failed=False, on_unknown="fail")
+    return last_config(output, wait=wait, retry_failed=False, on_unknown="fail", abandon_after=None)
 
 
 def _checked(settings: Settings, job: Job, typed_url: str | None = None) -> RunConfig:

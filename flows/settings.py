@@ -108,6 +108,11 @@ class Settings(BaseModel):
         description="What to do with a batch when it can't be determined whether the provider accepted it: "
         "leave it (fail), or send it again and perhaps pay twice (resubmit).",
     )
+    abandon_after: Annotated[Seconds | None, Cli("SECONDS")] = Field(
+        default=None,
+        description="Give up batches that have not ended so many seconds after they were sent: their rows fail, what "
+        "they cost stays unknown, and late answers are still taken. Default: never.",
+    )
     poll_interval: Annotated[
         Annotated[float, Field(gt=0, allow_inf_nan=False)] | None,
         Cli("SECONDS"),

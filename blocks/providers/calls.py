@@ -65,7 +65,7 @@ class Calls:
     dialect: ClassVar[Dialect]
     name: str
     polling: PollPlan
-    verified_lookup: bool = True
+    replays: bool = False
 
     def __init__(
         self,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
-from blocks.batch import BatchPhase
+from blocks.batch import BatchPhase, BatchProvider
 from blocks.errors import BatchwerkError, NotFound
 from blocks.printable import counted
 from flows.batches.answers import Order, collect_answers
@@ -14,51 +15,55 @@ from flows.batches.collector_pool import CollectorPool
 from flows.batches.missing import note_unfound
 from flows.domain.agenda import Visit
 from flows.domain.batches import Batch
-from flows.domain.events import Collected, Lost, Recovered, Reopened, Restored
+from flows.domain.events import BatchResult, Collected, Lost, Recovered, Reopened, Restored
 from flows.engine.recorder import now
-from flows.engine.run import Run
+from flows.engine.run import Run, Session
 
 log = logging.getLogger("batchwerk")
 
 
-def collect_batch(run: Run, pool: CollectorPool, number: int) -> None:
+def collect_batch(session: Session, pool: CollectorPool, number: int) -> None:
     """Read a batch's answers into its results part, which is on disk before the journal records it."""
+    with session.visiting(number) as visit:
+        read_answers(session, session.recorder.batch(number), pool.collect, visit)
+
+
+def read_answers(
+    session: Session, batch: Batch, read: Callable[[Order, BatchProvider], BatchResult], visit: Visit
+) -> None:
+    """As `collect_batch`, raising the provider's errors."""
     started = time.monotonic()
-    with run.visiting(number) as visit:
-        batch = run.recorder.batch(number)
-        try:
-            result = pool.collect(_order(run, batch), run.clients.client_of(batch))
-        except NotFound as error:
-            _ask_for_it(run, batch, error, visit)
-            return
-        run.recorder.record(Collected(at=now(), batch=number, result=result))
-        retries = sum(piece.requests for piece in result.retry)
-        log.info(
-            "batch %d: %s of %s good, %s to be retried, collected in %.1f s",
-            number, f"{result.ok:,}", counted(batch.requests, "answer"), f"{retries:,}", time.monotonic() - started,
-        )  # fmt: skip
-        if batch.gone and run.config.settings.on_unknown == "resubmit":
-            send_again(run, gone_only=True)
+    try:
+        result = read(_order(session, batch), session.clients.client_of(batch))
+    except NotFound as error:
+        _ask_for_it(session, batch, error, visit)
+        return
+    session.recorder.record(Collected(at=now(), batch=batch.number, result=result))
+    retries = sum(piece.requests for piece in result.retry)
+    log.info(
+        "batch %d: %s of %s good, %s to be retried, collected in %.1f s",
+        batch.number, f"{result.ok:,}", counted(batch.requests, "answer"), f"{retries:,}", time.monotonic() - started,
+    )  # fmt: skip
+    if batch.gone and session.risks_paying_twice:
+        send_again(session, gone_only=True)
 
 
-def _order(run: Run, batch: Batch) -> Order:
-    settings = run.config.settings
-    return Order(
-        run.clients.access_of(batch), run.clients.spec_of(batch), batch, settings.output, settings.max_attempts
-    )
+def _order(session: Session, batch: Batch) -> Order:
+    access, spec = session.clients.access_of(batch), session.clients.spec_of(batch)
+    return Order(access, spec, batch, session.state.output, session.max_attempts)
 
 
-def _ask_for_it(run: Run, batch: Batch, error: NotFound, visit: Visit) -> None:
+def _ask_for_it(session: Session, batch: Batch, error: NotFound, visit: Visit) -> None:
     """Results that are not found: not yet, or no longer. What the provider says of the batch itself is told."""
     assert batch.id is not None  # noqa: S101  # results were asked for
-    client = run.clients.client_of(batch)
+    client = session.clients.client_of(batch)
     try:
         status = client.poll(batch.id)
     except NotFound:
         said = error
     else:
         said = NotFound(f"{error.message}, though the batch itself is {status.wording!r}", provider=error.provider)
-    note_unfound(run, batch, said, visit)
+    note_unfound(session, batch, said, visit)
     visit.look_again_at = max(visit.look_again_at, time.time() + client.polling.first)
 
 
@@ -70,16 +75,15 @@ def restore_results(run: Run) -> None:
     _restore_parts(run)
     for batch in run.recorder.query(lambda ledger: ledger.written_off()):
         _try_once_more(run, batch)
-    settings = run.config.settings
-    if settings.retry_failed or settings.on_unknown == "resubmit":
-        send_again(run, gone_only=not settings.retry_failed)
+    if run.config.settings.retry_failed or run.risks_paying_twice:
+        send_again(run, gone_only=not run.config.settings.retry_failed)
 
 
-def send_again(run: Run, *, gone_only: bool) -> None:
+def send_again(session: Session, *, gone_only: bool) -> None:
     """Requests that failed for good get a new allowance of attempts; `gone_only`: those whose batch is gone."""
-    slices = run.recorder.query(lambda ledger: ledger.reopened_gone() if gone_only else ledger.reopened())
+    slices = session.recorder.query(lambda ledger: ledger.reopened_gone() if gone_only else ledger.reopened())
     if slices:
-        run.recorder.record(Reopened(at=now(), slices=slices))
+        session.recorder.record(Reopened(at=now(), slices=slices))
 
 
 def _try_once_more(run: Run, batch: Batch) -> None:

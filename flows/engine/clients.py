@@ -19,12 +19,13 @@ RESTORE = "restore the state directory from a backup; nothing was changed or sen
 class Clients:
     """Clients of the services that have batches of an output; others than this run's are opened on demand."""
 
-    def __init__(self, stack: ExitStack, state: StateDirectory, spec: Spec, typed_url: str | None) -> None:
+    def __init__(self, stack: ExitStack, state: StateDirectory, spec: Spec | None, typed_url: str | None) -> None:
         self._stack = stack
         self._state = state
         self._current = spec
         self._typed_url = typed_url
-        self._specs = {"": spec, spec.fingerprint: spec}  # an unsent batch has no fingerprint
+        # An unsent batch has no fingerprint.
+        self._specs = {} if spec is None else {"": spec, spec.fingerprint: spec}
         self._open: dict[object, tuple[Access, BatchProvider]] = {}
         self._lock = threading.Lock()
 
@@ -48,11 +49,14 @@ class Clients:
 
     def is_elsewhere(self, batch: Batch) -> bool:
         """Whether another service, or another saved key, has the batch than this run sends to."""
+        if self._current is None:
+            return True
         theirs, ours = self.spec_of(batch).connection, self._current.connection
         return (theirs.endpoint, theirs.block) != (ours.endpoint, ours.block)
 
     def current(self) -> BatchProvider:
         """The client of this run's own provider."""
+        assert self._current is not None  # noqa: S101  # of a run, which has one
         return self._opened(self._current.connection)[1]
 
     def client_of(self, batch: Batch) -> BatchProvider:
@@ -64,7 +68,7 @@ class Clients:
         return self._opened(self.spec_of(batch).connection)[0]
 
     def _opened(self, connection: Connection) -> tuple[Access, BatchProvider]:
-        ours = self._current.connection
+        ours = self._current.connection if self._current else connection
         if connection.emulated and connection.endpoint == ours.endpoint:
             connection = ours  # the emulator of a dialect has one state, whatever faults an earlier run switched on
         options = () if connection.emulated else tuple(sorted(connection.options.items()))
@@ -77,7 +81,10 @@ class Clients:
 
 
 @contextmanager
-def open_clients(state: StateDirectory, spec: Spec, typed_url: str | None = None) -> Iterator[Clients]:
-    """Clients that are opened on first use and closed at the end. `typed_url`: an address that was typed on a shell."""
+def open_clients(state: StateDirectory, spec: Spec | None, typed_url: str | None = None) -> Iterator[Clients]:
+    """Clients that are opened on first use and closed at the end.
+
+    `spec`: of the run; None if it sends nothing. `typed_url`: an address that was typed on a shell.
+    """
     with ExitStack() as stack:
         yield Clients(stack, state, spec, typed_url)

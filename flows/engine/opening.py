@@ -74,10 +74,14 @@ def open_run(config: RunConfig, recorder: Recorder, plan: Plan) -> Iterator[Run]
     switch = StopSwitch()
     with open_clients(state, spec, config.typed_url) as clients, catching_signals(switch), resting(switch.rest):
         yield Run(
+            state=state,
             config=config,
             recorder=recorder,
             clients=clients,
             switch=switch,
+            max_attempts=settings.max_attempts,
+            risks_paying_twice=settings.on_unknown == "resubmit",
+            abandon_after=settings.abandon_after,
             plan=plan,
             wanted=wanted,
             requests=FrozenRequests(frozen_files(config, recorder)),

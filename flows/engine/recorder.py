@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TypeVar
 
+from blocks.errors import UsageError
 from flows.domain.batches import Batch
 from flows.domain.events import Event, Slice
 from flows.domain.ledger import Ledger, replay
@@ -15,9 +16,10 @@ from flows.domain.ranges import Ranges
 from flows.preflight import RunConfig, check_replacing
 from flows.storage.files import write_json
 from flows.storage.journal import Journal
+from flows.storage.lease import Lease
 from flows.storage.place import check_place, note_place
 from flows.storage.plan import checked_generations, remove_unknown
-from flows.storage.state import random_name, read_or_none
+from flows.storage.state import StateDirectory, random_name, read_or_none
 
 T = TypeVar("T")
 
@@ -92,7 +94,7 @@ class Recorder:
 
 
 @contextmanager
-def open_recorder(config: RunConfig, *, remember: bool = True, cancelling: bool = False) -> Iterator[Recorder]:
+def open_recorder(config: RunConfig, *, remember: bool = True) -> Iterator[Recorder]:
     """Take the output's state directory, which has one writer at a time, and replay its journal.
 
     `remember`: whether this configuration becomes the output's last one. Raises UsageError if paid answers would be
@@ -108,12 +110,36 @@ def open_recorder(config: RunConfig, *, remember: bool = True, cancelling: bool 
             write_json(state.spec(spec.fingerprint), spec.content)
         if remember:
             parameters = config.settings.model_dump(mode="json", exclude={"state_moved"})
-            state.remember(parameters, spec.fingerprint, cancelled=cancelling)
-        with Journal(state.journal, before_append=lease.check) as journal:
-            note_place(state)
-            recorder = Recorder(run_id, journal)
+            state.remember(parameters, spec.fingerprint)
+        with _recording(state, lease, run_id) as recorder:
             with recorder.reading() as ledger:
                 remove_unknown(state.requests, checked_generations(state.requests, ledger.generations))
             yield recorder
-            recorder.check_held()
-            note_place(state)
+
+
+@contextmanager
+def open_to_cancel(state: StateDirectory, *, moved: bool) -> Iterator[Recorder]:
+    """As `open_recorder`, for the state directory alone: what is needed for a run may be missing or damaged.
+
+    Raises UsageError if there is none.
+    """
+    run = state.read_run()
+    if run is None:
+        raise UsageError(
+            f"{state.output} was not written by Batchwerk", next_step="pass the OUTPUT that was given to `run`"
+        )
+    with state.locked() as lease:
+        check_place(state, moved=moved)
+        state.remember_cancelling()
+        with _recording(state, lease, str(run["id"])) as recorder:
+            yield recorder
+
+
+@contextmanager
+def _recording(state: StateDirectory, lease: Lease, run_id: str) -> Iterator[Recorder]:
+    with Journal(state.journal, before_append=lease.check) as journal:
+        note_place(state)
+        recorder = Recorder(run_id, journal)
+        yield recorder
+        recorder.check_held()
+        note_place(state)

@@ -22,24 +22,24 @@ from flows.preflight import RunConfig
 from flows.storage.plan import Plan
 from flows.storage.requests import FrozenRequests
 from flows.storage.results import ResultsStore
+from flows.storage.state import StateDirectory
 
 log = logging.getLogger("batchwerk")
 
 LONGEST_DELAY = 3600.0  # seconds that a provider may ask for between two looks at a batch
 
 
-@dataclass(frozen=True)
-class Run:
-    """The configuration and plan of a run, and the objects that work on it. Thread-safe."""
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """What following the batches of an output takes; the state directory is enough for that. Thread-safe."""
 
-    config: RunConfig
+    state: StateDirectory
     recorder: Recorder
     clients: Clients
     switch: StopSwitch
-    plan: Plan
-    wanted: Ranges  # the requests that the plan's rows ask for
-    requests: FrozenRequests
-    answered_before: int  # requests of this plan that needed nothing when this process began
+    max_attempts: int
+    risks_paying_twice: bool = False  # whether the user said so, where nobody can tell what became of a batch
+    abandon_after: float | None = None  # seconds after which a batch that has not ended is given up
     visits: queue.SimpleQueue[Visit] = field(default_factory=queue.SimpleQueue)  # that ended, for the loop
 
     @contextmanager
@@ -52,6 +52,10 @@ class Run:
         finally:
             self.visits.put(visit)
             self.switch.changed.set()
+
+    def results_of(self, batch: Batch) -> ResultsStore:
+        """Where the batch's results are kept."""
+        return ResultsStore(self.state, self.clients.spec_of(batch).schema_id)
 
     @contextmanager
     def _apart(self, visit: Visit) -> Iterator[None]:
@@ -68,6 +72,17 @@ class Run:
             )
             log.warning("%s", visit.unresolved)
 
+
+@dataclass(frozen=True, kw_only=True)
+class Run(Session):
+    """The configuration and plan of a run, and the objects that work on it. Thread-safe."""
+
+    config: RunConfig
+    plan: Plan
+    wanted: Ranges  # the requests that the plan's rows ask for
+    requests: FrozenRequests
+    answered_before: int  # requests of this plan that needed nothing when this process began
+
     def tally(self) -> Tally:
         """Counts of the plan's requests, by progress."""
         return self.recorder.query(lambda ledger: ledger.tally(self.wanted))
@@ -81,10 +96,6 @@ class Run:
         """How large the next batch may be."""
         limits = self.config.spec.limits
         return batch_limit(self.config.settings.batch_size, limits, ledger, self.plan.tokens_per_byte)
-
-    def results_of(self, batch: Batch) -> ResultsStore:
-        """Where the batch's results are kept."""
-        return ResultsStore(self.config.state, self.clients.spec_of(batch).schema_id)
 
     @property
     def results(self) -> ResultsStore:

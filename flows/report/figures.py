@@ -204,7 +204,7 @@ def _line(batch: Batch) -> dict[str, Any]:
         "attempts": {str(attempt): count for attempt, count in sorted(attempts.items())},
         "ok": result.ok if result else 0,
         "outcomes": result.outcomes if result else {},
-        "cost_usd": result.cost if result else None,
+        "cost_usd": result.cost if result and not batch.gone else None,
         "sending_seconds": _between(batch.intended_at, batch.submitted_at),
         "provider_seconds": _between(batch.submitted_at, batch.ended_at),
         "collecting_seconds": _between(batch.ended_at, batch.collected_at),

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from blocks.printable import LONGEST_LINE, SHOWN, counted, printable
 from flows.domain.money import show_cost, show_usd
+from flows.domain.outcomes import Outcome
 from flows.report.figures import Figures
 from flows.storage.output import FAILED, OK, PENDING, SKIPPED
 
@@ -119,8 +120,12 @@ def _costs(figures: Figures) -> Iterator[str]:
     yield ""
     cached = f" ({figures.cached_tokens:,} of them from a cache)" if figures.cached_tokens else ""
     yield f"Tokens of this run: {figures.input_tokens:,} in{cached}, {figures.output_tokens:,} out."
-    if figures.unmetered:
-        answers = counted(figures.unmetered, "answer")
+    gone = figures.outcomes.get(Outcome.GONE, 0)
+    if gone:
+        requests = counted(gone, "request was", "requests were")
+        yield f"{requests} in batches that are gone or were given up: whether that was billed, and what, is unknown."
+    if figures.unmetered > gone:
+        answers = counted(figures.unmetered - gone, "answer")
         yield f"{answers} came without usage: what that cost is unknown, and no part of these sums."
 
 

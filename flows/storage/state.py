@@ -129,12 +129,14 @@ class StateDirectory:
             write_json(self.run_file, {**run, "input": where})
         return str(run["id"])
 
-    def remember(self, settings: Mapping[str, Any], spec: str, *, cancelled: bool) -> None:
-        """Keep what the newest run was asked for: its parameters, which hold no secrets, and the spec of its requests.
+    def remember(self, settings: Mapping[str, Any], spec: str) -> None:
+        """Keep what the newest run was asked for: its parameters, without secrets, and the spec of its requests."""
+        write_json(self.path / "settings.json", {"settings": settings, "spec": spec, "cancelled": False})
 
-        `cancelled`: it was asked to cancel them.
-        """
-        write_json(self.path / "settings.json", {"settings": settings, "spec": spec, "cancelled": cancelled})
+    def remember_cancelling(self) -> None:
+        """Keep that the newest run's batches were to be cancelled."""
+        if kept := read_or_none(self.path / "settings.json"):
+            write_json(self.path / "settings.json", {**kept, "cancelled": True})
 
     def last_settings(self) -> dict[str, Any]:
         """The parameters of the newest run."""

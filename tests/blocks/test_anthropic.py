@@ -385,7 +385,7 @@ def test_a_key_that_can_not_be_one_is_refused(key: str, auth: str) -> None:
 def test_it_is_a_provider() -> None:
     """With a lookup that can be trusted, and the limits of a new account."""
     provider: BatchProvider = Anthropic(KEY)
-    assert (provider.name, provider.verified_lookup) == ("anthropic", True)
+    assert (provider.name, provider.replays) == ("anthropic", False)
     assert (ENTRY.limits.max_requests, ENTRY.limits.submissions_at_once) == (100_000, 1)
     assert provider.polling == PollPlan(60, 1.5, 300, 26 * 3600)
     assert ENTRY.codec_for(FORM, {}).encode("a-1-1", "Hi") == AnthropicCodec(FORM).encode("a-1-1", "Hi")

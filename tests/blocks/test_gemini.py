@@ -471,7 +471,7 @@ def test_a_lost_batch_is_found_by_its_tag(batch: EncodedBatch) -> None:
     """Which is its display name; nothing is sent."""
     others = [an_operation(9, tag="abcd2345-8"), an_operation(8), an_operation(7, tag={}), 5]
     with connected(listed(*others, an_operation(6, tag=TAG))) as (provider, server):
-        assert provider.verified_lookup
+        assert not provider.replays
         assert provider.find(batch, FORM) == Found("b6")
     (asked,) = server.asked
     assert (asked.method, asked.path, asked.query) == ("GET", LIST, {"pageSize": str(PAGE)})

@@ -104,7 +104,7 @@ def test_a_lost_answer_is_asked_for_only_where_that_is_safe(batch: EncodedBatch)
             provider.submit(batch, FORM)
         with pytest.raises(UnknownOutcome, match="can't tell") as caught:
             provider.find(batch, FORM)
-    assert not provider.verified_lookup
+    assert not provider.replays
     assert "idempotency=verified" in caught.value.next_step
     assert len(server.asked) == 1
 

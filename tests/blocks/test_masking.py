@@ -33,7 +33,7 @@ class Telling:
 
     name = "someone"
     polling = PollPlan()
-    verified_lookup = True
+    replays = False
 
     def poll(self, batch_id: str) -> BatchStatus:
         return replace(STATUS, wording=f"bad {KEY}", error=f"for {KEY}")

@@ -338,7 +338,7 @@ def a_file(number: int, name: str = FILENAME, at: float = SENT + 30) -> dict[str
 def test_a_lost_batch_is_found_by_its_tag(batch: EncodedBatch) -> None:
     """By the server's filter, a member of metadata a key of the query; nothing is sent."""
     with connected(listed(a_job(7, tag=TAG))) as (provider, server):
-        assert provider.verified_lookup
+        assert not provider.replays
         assert provider.find(batch, FORM) == Found("job-7")
     (asked,) = server.asked
     assert (asked.method, asked.path) == ("GET", "/v1/batch/jobs")

@@ -23,7 +23,6 @@ from blocks.emulator import EmulatorOptions, running_emulator
 from blocks.errors import BatchRefused, UnknownOutcome
 from blocks.retries import ATTEMPTS
 from blocks.transport import Transport
-from flows.cancel import cancel_output
 from flows.domain.batches import State
 from flows.domain.events import Collected, Event, Refused, Submitting
 from flows.domain.ledger import Ledger
@@ -32,7 +31,7 @@ from flows.report.verdict import Exit
 from flows.storage.journal import read_events
 from flows.storage.state import StateDirectory
 from tests.flows.command import ROOT
-from tests.flows.undecorated import JOB, emulator_ledger, enrich, reviews, write_job, write_texts
+from tests.flows.undecorated import JOB, cancel, emulator_ledger, enrich, reviews, write_job, write_texts
 
 MODELS = {
     "holysheep": "gpt-4.1",
@@ -370,7 +369,7 @@ def test_cancelling_stops_at_the_provider_and_keeps_what_was_done(tmp_path: Path
     parameters = call(tmp_path, dialect, 40, batch_size=20, max_attempts=1, latency=3)
     assert enrich(**parameters, wait=0).exit is Exit.WAITING
     time.sleep(1.2)
-    figures = cancel_output(tmp_path / "out.parquet")
+    figures = cancel(tmp_path / "out.parquet")
     assert 0 < figures.rows["ok"] < 40
     assert figures.rows["ok"] + figures.rows["pending"] == 40
     parameters["options"]["latency"] = "0"

@@ -37,6 +37,7 @@ FORM: dict[str, dict[str, Any]] = {
     "wait": {**SECONDS, "default": None},
     "give_up_after": {**SECONDS, "default": None},
     "on_unknown": {"type": "string", "enum": ["fail", "resubmit"], "default": "fail"},
+    "abandon_after": {**SECONDS, "default": None},
     "poll_interval": {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, NOTHING], "default": None},
     "limit": {"anyOf": [COUNT, NOTHING], "default": None},
     "where": {"anyOf": [{"type": "string", "minLength": 1}, NOTHING], "default": None},

@@ -10,12 +10,11 @@ import pytest
 
 from blocks.emulator import EmulatorOptions, running_emulator
 from blocks.errors import Busy, StateError, UsageError
-from flows.cancel import cancel_output
 from flows.enrich import harvest_flow
 from flows.report.verdict import Exit
 from flows.storage.state import StateDirectory
 from tests.flows.command import ROOT
-from tests.flows.undecorated import JOB, emulator_ledger, enrich, harvest, reviews, write_job, write_texts
+from tests.flows.undecorated import JOB, cancel, emulator_ledger, enrich, harvest, reviews, write_job, write_texts
 
 REQUESTS = "SELECT count(*) FROM requests"
 PATIENCE = 60.0  # seconds that a harvest waits in tests for what takes less than one
@@ -93,7 +92,7 @@ def test_what_was_never_sent_is_not_sent(tmp_path: Path) -> None:
 def test_after_a_cancellation_nothing_is_repeated(left: dict[str, Any]) -> None:
     """A run is the word that asks again."""
     enrich(**{**left, "options": {"latency": "600"}})
-    cancel_output(left["output"])
+    cancel(left["output"])
     assert harvest(left["output"]).rows == {"pending": 12}
     assert emulator_ledger(left["output"], REQUESTS) == [(12,)]
     assert enrich(**{**left, "wait": None, "options": {"latency": "0"}}).rows == {"ok": 12}

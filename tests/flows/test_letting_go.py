@@ -16,12 +16,11 @@ import pytest
 
 from blocks.emulator import EmulatorOptions, running_emulator
 from blocks.errors import UsageError
-from flows.cancel import cancel_output
 from flows.report.verdict import Exit
 from flows.storage.journal import read_events
 from flows.storage.state import StateDirectory
 from tests.flows.command import Called, batchwerk, servers
-from tests.flows.undecorated import emulator_ledger, enrich, given_up_at_once, reviews, write_job, write_texts
+from tests.flows.undecorated import cancel, emulator_ledger, enrich, given_up_at_once, reviews, write_job, write_texts
 from tests.forking import Forked
 
 
@@ -112,7 +111,7 @@ def test_cancel_stops_at_the_provider_and_keeps_what_was_finished(tmp_path: Path
     parameters = call(tmp_path, rows=60, batch_size=30, options={"latency": "4"})
     enrich(**parameters, wait=0)
     time.sleep(2.0)
-    figures = cancel_output(Path(parameters["output"]))
+    figures = cancel(Path(parameters["output"]))
     assert 0 < figures.rows["ok"] < 60
     assert figures.rows["pending"] == 60 - figures.rows["ok"]
     assert figures.batches == 0, "nothing new was sent"
@@ -127,7 +126,7 @@ def test_cancel_gives_failed_rows_no_new_allowance(tmp_path: Path) -> None:
     parameters = call(tmp_path, options={"latency": "0", "failure_rate": "1", "fault_attempts": "9"}, max_attempts=1)
     enrich(**parameters)
     enrich(**parameters, retry_failed=True)
-    assert cancel_output(Path(parameters["output"])).rows == {"failed": 20}
+    assert cancel(Path(parameters["output"])).rows == {"failed": 20}
     assert statuses(parameters) == {"failed"}
 
 

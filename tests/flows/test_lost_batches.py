@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import stamina
 
 from blocks.emulator import EmulatorOptions, running_emulator
+from blocks.providers.calls import Calls
 from blocks.retries import ATTEMPTS
 from flows.domain.events import Recovered, Unfound
 from flows.report.verdict import Exit
@@ -172,3 +174,31 @@ def test_a_missing_key_of_the_old_provider_leaves_that_batch_alone(
         assert "is still with openai, which can't be asked" in figures.message
         monkeypatch.setenv("OPENAI_API_KEY", "k")
         assert enrich(**parameters, **here).exit is Exit.DONE
+
+
+@pytest.mark.parametrize("dialect", DIALECTS[1:])  # the first one's is cancelled at once
+def test_a_batch_that_never_ends_can_be_given_up(tmp_path: Path, dialect: str) -> None:
+    """At a word of the user alone; its cost stays unknown, with a line of its own in the report."""
+    parameters = call(tmp_path, options={"dialect": dialect, "hang_every": "2"}, poll_interval=0.05)
+    assert enrich(**parameters, wait=1).rows == {"ok": 8, "pending": 4}
+    figures = enrich(**parameters, abandon_after=0)
+    assert (figures.exit, figures.rows) == (Exit.ROWS_FAILED, {"ok": 8, "failed": 4})
+    assert all(error.startswith("gone: given up") for error in errors(parameters))
+    report = StateDirectory(Path(parameters["output"])).report("md").read_text()
+    assert "4 requests were in batches that are gone or were given up" in report
+    assert enrich(**parameters).rows == {"ok": 8, "failed": 4}, "nothing is sent again unasked"
+    assert batches_sent(parameters) == 3
+
+
+def test_late_answers_of_a_batch_that_was_given_up_are_taken(tmp_path: Path) -> None:
+    """It had ended after all when the next run looked: what was paid is not asked again."""
+    parameters = call(tmp_path, rows=4, options={"dialect": "openai", "latency": "2"})
+    enrich(**parameters, wait=0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Calls, "cancel", lambda self, batch_id: self.poll(batch_id))
+        figures = enrich(**parameters, abandon_after=0, poll_interval=0.05)
+    assert figures.rows == {"failed": 4}
+    end = time.monotonic() + 30
+    while (figures := enrich(**parameters)).rows != {"ok": 4}:
+        assert time.monotonic() < end
+    assert (figures.attempts, figures.unmetered, batches_sent(parameters)) == (0, 0, 1)

@@ -17,6 +17,7 @@ import pytest
 
 from blocks.errors import BatchwerkError
 from flows.batches.orchestrator import Threads
+from flows.cancel import cancel_output
 from flows.harvest import harvest_output
 from flows.pipeline import run_pipeline
 from flows.preflight import check, harvest_config
@@ -47,6 +48,14 @@ def harvest(output: Path, wait: float = 0.0) -> Figures:
     """Harvest an output, as the flow does."""
     with Threads() as threads:
         return harvest_output(harvest_config(output, wait), threads)
+
+
+def cancel(output: str | Path, **more: Any) -> Figures:
+    """Cancel an output whose batches all stop, and that can be published."""
+    cancelled = cancel_output(Path(output), **more)
+    assert cancelled.left == {}
+    assert cancelled.figures is not None, cancelled.unpublished
+    return cancelled.figures
 
 
 def main(parameters: str) -> None:

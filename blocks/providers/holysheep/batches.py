@@ -12,7 +12,7 @@ from blocks.batch import (
     PollPlan,
     RequestForm,
 )
-from blocks.errors import UnknownOutcome
+from blocks.errors import CantTell
 from blocks.providers.calls import Calls, Dialect
 from blocks.providers.holysheep.codec import batch_id_of, read_error, read_item, read_page, read_status
 
@@ -45,7 +45,7 @@ class HolySheep(Calls):
         polling: PollPlan | None = None,
         idempotency: str = UNVERIFIED,
     ) -> None:
-        self.verified_lookup = idempotency == VERIFIED
+        self.replays = idempotency == VERIFIED
         super().__init__({"authorization": f"Bearer {api_key}"}, base_url, api_key, polling=polling)
 
     def submit(self, batch: EncodedBatch, form: RequestForm) -> str:  # noqa: ARG002  # the form is in the body
@@ -56,8 +56,8 @@ class HolySheep(Calls):
 
     def find(self, batch: EncodedBatch, form: RequestForm) -> Found:
         """Replay the call: the same key and body answer the first batch again, where that is verified."""
-        if not self.verified_lookup:
-            raise UnknownOutcome(
+        if not self.replays:
+            raise CantTell(
                 f"holysheep can't tell whether the batch {batch.tag} was accepted",
                 next_step="if the server is known to honour idempotency keys, add --option idempotency=verified",
                 provider=self.name,
