@@ -80,7 +80,7 @@ class RowGroupWriter:
     """Writes tables of any size to a Parquet file whose row groups have at most `max_rows` and about `max_bytes`."""
 
     def __init__(self, path: Path, schema: pa.Schema, max_rows: int, max_bytes: int, **options: Any) -> None:
-        self._writer = pq.ParquetWriter(path, schema, **options)
+        self._writer = pq.ParquetWriter(path, schema, write_statistics=_of_fixed_width(schema), **options)
         self._behind = Behind()
         self._max_rows = max_rows
         self._max_bytes = max_bytes
@@ -106,6 +106,11 @@ class RowGroupWriter:
                 self._writer.write_table(self._pending, row_group_size=self._max_rows)
         finally:
             self._writer.close()
+
+
+def _of_fixed_width(schema: pa.Schema) -> list[str]:
+    """The columns that have statistics: of texts they would take several times the memory of the longest one."""
+    return [field.name for field in schema if pa.types.is_primitive(field.type) or pa.types.is_decimal(field.type)]
 
 
 class NumberedWriter(RowGroupWriter):

@@ -18,7 +18,8 @@ from tests.flows.undecorated import JOB, write_job
 
 MEGABYTE = 1024 * 1024
 MOST_MB = 600
-RUN = "import sys; from tests.flows.undecorated import main; main(sys.argv[1])"
+# The package first, as in the command: it chooses Arrow's allocator.
+RUN = "import flows, sys; from tests.flows.undecorated import main; main(sys.argv[1])"
 LONG = ("The battery is great and the delivery was late. " * 900)[:40_000]
 WITH_ID = JOB.replace("{{ text }}", "{{ id }} {{ text }}")
 ID_ALONE = JOB.replace("{{ text }}", "{{ id }}")

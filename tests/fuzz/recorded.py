@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -12,7 +13,13 @@ from blocks.batch import Answer, BatchProvider, BatchStatus
 from blocks.emulator import EmulatorOptions, running_emulator
 from tests.blocks.contract import FORM, KEY, PROMPTS, Way, client_of, encode_prompts, wait_for
 
-FAULTS = {"failure_rate": 0.1, "invalid_rate": 0.1, "length_rate": 0.1, "refusal_rate": 0.1, "duplicate_rate": 0.2}
+FAULTS: dict[str, Any] = {
+    "failure_rate": 0.1,
+    "invalid_rate": 0.1,
+    "length_rate": 0.1,
+    "refusal_rate": 0.1,
+    "duplicate_rate": 0.2,
+}
 Spoil = Callable[[str, bytes], bytes]  # (path, content)
 
 

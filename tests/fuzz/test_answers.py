@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,6 +48,11 @@ def good(batch: JudgedBatch) -> dict[int, Any]:
     return {number: verdict.values for number, verdict in rows if verdict.outcome is Outcome.OK}
 
 
+def check_sentence(error: ProviderError) -> None:
+    assert error.message
+    assert "\n" not in error.message
+
+
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Recorded]:
     return {way.name: record(way, tmp_path_factory.mktemp(way.name)) for way in OURS}
@@ -83,8 +87,7 @@ def test_spoilt_answers_never_become_wrong_rows(recordings: dict[str, Recorded],
             with stamina.set_testing(True, attempts=1):
                 _, answers = recorded.read(spoil)
         except ProviderError as error:
-            assert error.message
-            assert "\n" not in error.message
+            check_sentence(error)
             return
         found = good(judged(answers))
         if {kind for kind, _ in changes} <= KEEPS_TEXTS:
