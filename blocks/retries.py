@@ -91,13 +91,17 @@ def retry_after_seconds(headers: Mapping[str, str], now: datetime | None = None)
         return None
     if (seconds := _seconds(value)) is not None:
         return seconds
+    at = http_date(value)
+    return None if at is None else max(0.0, (at - (now or datetime.now(UTC))).total_seconds())
+
+
+def http_date(value: str) -> datetime | None:
+    """A date in a header; None if it is none."""
     try:
         at = parsedate_to_datetime(value)
     except ValueError:
         return None
-    if at.tzinfo is None:  # HTTP dates are in GMT, also where they don't say so
-        at = at.replace(tzinfo=UTC)
-    return max(0.0, (at - (now or datetime.now(UTC))).total_seconds())
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at  # they are in GMT, also where they don't say so
 
 
 def _seconds(text: str, per_second: int = 1) -> float | None:

@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
+from datetime import datetime
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -31,7 +32,7 @@ from blocks.errors import (
 )
 from blocks.masking import Mask, MaskingFilter, hiding
 from blocks.printable import printable
-from blocks.retries import retry_after_seconds, with_retries
+from blocks.retries import http_date, retry_after_seconds, with_retries
 from blocks.trusted_hosts import is_loopback
 
 log = logging.getLogger("batchwerk.transport")
@@ -258,6 +259,16 @@ def _from_byte(start: int, chunks: Iterator[bytes]) -> Iterator[bytes]:
         if start < len(chunk):
             yield chunk[start:]
         start = max(0, start - len(chunk))
+
+
+def server_date(base_url: str, seconds: float) -> datetime | None:
+    """What time it is for a server, which is asked without a key. Raises Transient if it does not answer."""
+    with (
+        _connection_errors(base_url, str, creating=False),
+        _new_client(base_url, {}, keep_alive=0) as client,
+    ):
+        said = client.head("/", timeout=seconds).headers.get("date", "")
+    return http_date(said)
 
 
 def _multipart(boundary: str, fields: Mapping[str, str], filename: str) -> tuple[bytes, bytes]:

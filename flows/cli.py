@@ -201,13 +201,40 @@ def setup() -> int:
     _set_prefect_defaults()
     from blocks.credentials import block_types  # noqa: PLC0415
     from flows.orchestration.limits import ensure_all_limits  # noqa: PLC0415
+    from flows.orchestration.server import explaining_absence  # noqa: PLC0415
 
-    for block in block_types():
-        block.register_type_and_schema()
-        _echo(f"block type {block._block_type_slug}")
-    for name in ensure_all_limits():
-        _echo(f"limits {name}")
+    with explaining_absence():
+        for block in block_types():
+            block.register_type_and_schema()
+            _echo(f"block type {block._block_type_slug}")
+        for name in ensure_all_limits():
+            _echo(f"limits {name}")
     return 0
+
+
+@app.command()
+def doctor(
+    output: Annotated[
+        str | None, typer.Argument(metavar="[OUTPUT]", help="An output whose folder, state and model are checked too.")
+    ] = None,
+    free_slots: Annotated[
+        bool, typer.Option("--free-slots", help="Give back slots of Prefect's limits that nobody holds.")
+    ] = False,
+    json: Json = False,
+) -> int:
+    """Check disk, locks, keys, prices, clock and Prefect's server, and say what to do. Sends no request to a model."""
+    _set_prefect_defaults()
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")  # findings say it
+    from flows.checks.check import exit_status, summary  # noqa: PLC0415
+    from flows.checks.doctor import examine  # noqa: PLC0415
+
+    findings = []
+    for finding in examine(Path(output) if output else None, partial(_echo, err=True), free_slots=free_slots):
+        findings.append(finding)
+        _echo(finding.line(), err=json)
+    if json:
+        _echo(orjson.dumps(summary(findings)).decode())
+    return exit_status(findings)
 
 
 def _echo(text: str, *, err: bool = False) -> None:

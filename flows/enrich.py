@@ -24,7 +24,7 @@ from flows.batches.orchestrator import COLLECTORS, MAX_LANES, Orchestrator
 from flows.cancel import cancel_output
 from flows.harvest import harvest_output
 from flows.orchestration.orchestrator import PrefectOrchestrator, show_cancelled
-from flows.orchestration.server import is_away
+from flows.orchestration.server import is_away, unreachable
 from flows.pipeline import run_pipeline
 from flows.preflight import RunConfig, check, harvest_config
 from flows.report.figures import Figures
@@ -164,10 +164,7 @@ def _result(outcome: Figures | BatchwerkError | None, problem: object) -> Figure
     if outcome is not None:
         return outcome
     if isinstance(problem, Exception):
-        raise StateError(
-            f"Prefect's server can't be reached: {str(problem).partition(chr(10))[0]}",
-            next_step="start it, for example with `make serve`, or unset PREFECT_API_URL; nothing was sent",
-        )
+        raise unreachable(problem)
     raise BatchwerkError(
         f"the run ended with an unexpected error: {problem}",
         next_step="run the same command again to continue; the log above has the details",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import date
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
@@ -89,8 +90,17 @@ class Spec:
 
 def price_table() -> dict[tuple[str, str], ModelPrice]:
     """The price table: in `data/` of a checkout, inside the package when installed from a wheel."""
+    return read_prices(_price_rows())
+
+
+def price_dates() -> list[date]:
+    """When the prices of the table were looked up."""
+    return [date.fromisoformat(row["date"]) for row in _price_rows()]
+
+
+def _price_rows() -> list[dict[str, str]]:
     here = Path(__file__).parent
     places = [here.parent / "data" / "prices.csv", here / "prices.csv"]
     place = next(place for place in places if place.exists())
     with place.open(newline="", encoding="utf-8") as file:
-        return read_prices(csv.DictReader(file))
+        return list(csv.DictReader(file))

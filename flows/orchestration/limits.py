@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
@@ -15,11 +17,12 @@ from blocks.emulator import EmulatorOptions
 from blocks.errors import UsageError
 from flows.batches.orchestrator import MAX_LANES, MAX_PERMITS, Allowance
 from flows.orchestration.server import PrefectServer
-from flows.orchestration.slots import free, read_holders, unless_locked
+from flows.orchestration.slots import ORPHANED_AFTER, free, read_holders, unless_locked
 from flows.report.waits import Waits
 
 UPLOADS = 4  # submissions at once, over all runs
 DEFAULT_SUBMISSIONS_PER_HOUR = 6_000
+LOOK_TWICE = ORPHANED_AFTER + 5.0  # seconds
 LONGEST_PAUSE = 5.0  # seconds between two tries to get permits
 
 
@@ -92,6 +95,13 @@ def read_limits() -> list[LimitStatus]:
     """The limits of all providers that exist on the server. Raises ServerAway."""
     with PrefectServer(Waits()) as server:
         return [found for provider in [LOCAL, *PROVIDERS] if (found := server.ask(lambda c, p=provider: _status(c, p)))]  # type: ignore[misc]
+
+
+def look_again(found: Sequence[LimitStatus]) -> list[LimitStatus]:
+    """The limits half a minute later, with those orphaned slots alone that were so then: others just change hands."""
+    before = {each.name: each.orphans for each in found}
+    time.sleep(LOOK_TWICE)
+    return [replace(each, orphans=min(each.orphans, before.get(each.name, 0))) for each in read_limits()]
 
 
 def free_orphans(found: LimitStatus) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from contextvars import Context, copy_context
 from functools import cached_property
 from typing import Self, TypeVar
@@ -44,6 +44,25 @@ class Refused(CallFailed):
 def is_away(error: BaseException | None) -> bool:
     """Whether an error of Prefect's own says that its server can't be reached."""
     return isinstance(error, httpx.TransportError) or "Failed to reach API" in str(error)
+
+
+@contextmanager
+def explaining_absence() -> Iterator[None]:
+    """Around calls of Prefect's own. Raises StateError, with what to do, if its server can't be reached."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, ServerAway) or is_away(error):
+            raise unreachable(error) from None
+        raise
+
+
+def unreachable(problem: Exception) -> StateError:
+    """What is said of a server that is not there."""
+    return StateError(
+        f"Prefect's server can't be reached: {str(problem).partition(chr(10))[0]}",
+        next_step="start it, for example with `make serve`, or unset PREFECT_API_URL; nothing was sent",
+    )
 
 
 class PrefectServer:

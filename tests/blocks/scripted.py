@@ -93,7 +93,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._drop(step)
             return
         time.sleep(step.pause)
-        self.send_response(step.status)
+        self.send_response_only(step.status)
+        if "date" not in step.headers:
+            self.send_header("date", self.date_time_string())
         for name, value in {"content-length": str(len(step.content)), **step.headers}.items():
             self.send_header(name, value)
         self.end_headers()
@@ -105,7 +107,7 @@ class _Handler(BaseHTTPRequestHandler):
                 pass
             self.close_connection = True
 
-    do_GET = do_POST = _answer  # noqa: N815  # the names that http.server looks for
+    do_GET = do_POST = do_HEAD = _answer  # noqa: N815  # the names that http.server looks for
 
     def _drop(self, step: Drop) -> None:
         self.wfile.write(step.after)

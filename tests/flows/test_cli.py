@@ -9,6 +9,7 @@ import pytest
 from flows.cli import call
 from flows.report import status
 from flows.settings import Settings, parameter_table
+from tests.blocks.scripted import free_port
 from tests.flows.command import batchwerk
 
 
@@ -81,6 +82,15 @@ def test_the_command_alone_shows_its_help() -> None:
     assert called.status == 2
     assert "Usage: batchwerk [OPTIONS] COMMAND" in called.err
     assert "batchwerk: " not in called.err
+
+
+def test_setup_without_its_server_is_a_sentence() -> None:
+    """With what to do, and no traceback."""
+    called = batchwerk("setup", env={"PREFECT_API_URL": f"http://127.0.0.1:{free_port()}/api"})
+    assert called.status == 1
+    assert "Prefect's server can't be reached" in called.err
+    assert "make serve" in called.err
+    assert "Traceback" not in called.err
 
 
 def test_ctrl_c_is_answered_with_how_to_continue(

@@ -1,0 +1,1 @@
+"""What `batchwerk doctor` looks at: the machine, the providers, Prefect's server, an output's state."""
