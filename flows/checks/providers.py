@@ -48,7 +48,7 @@ def check_prices(specs: Iterable[Spec], today: date) -> Iterator[Finding]:
     for spec in specs:
         if spec.price_on(today).rates(0) is None:
             what = f"no price for {spec.model} at {spec.connection.provider}: its costs are shown as unpriced"
-            yield Finding("prices", Level.WARNING, what, "add a row to data/prices.csv, or name your own prices with --prices")
+            yield Finding("prices", Level.WARNING, what, "name its prices in a file with --prices")
 
 
 def addresses(specs: Iterable[Spec]) -> dict[str, list[str]]:
