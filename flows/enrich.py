@@ -35,7 +35,7 @@ from flows.settings import read_settings, settings_docstring, settings_signature
 log = logging.getLogger("batchwerk")
 
 LOCK_TRIES = 60  # seconds
-STATE_NAMES = {Exit.ROWS_FAILED: "RowsFailed", Exit.WAITING: "Waiting"}
+STATE_NAMES = {Exit.ROWS_FAILED: "RowsFailed", Exit.WAITING: "Waiting", Exit.BUDGET: "BudgetReached"}
 
 ServersState = State[Any] | None  # that somebody gave the flow run meanwhile; None: it is still running
 Body = Callable[[Mapping[str, Any]], tuple[Figures, ServersState]]  # takes the flow's parameters

@@ -23,7 +23,7 @@ from flows.report.figures import Figures, figures_of
 from flows.report.files import write_report
 from flows.report.forecast import estimate_run
 from flows.report.progress import PLANNING, Progress, ended, publishing, show_last, show_phase
-from flows.report.verdict import Ending, Exit, verdict
+from flows.report.verdict import ENDS, Ending, Exit, verdict
 from flows.storage.plan import Plan
 
 INPUT_CHANGED = "the input has changed since the last run: what was collected is kept, and the next run publishes it"
@@ -86,4 +86,6 @@ def publish_and_report(
         status, message = Exit.WAITING, INPUT_CHANGED
     figures = figures_of(run, published, forecast, time.monotonic() - started, status, message)
     write_report(run.config.state, figures)
+    if status in ENDS:
+        run.config.state.remember_ended()
     return figures

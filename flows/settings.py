@@ -78,10 +78,6 @@ class Settings(BaseModel):
     base_url: Annotated[str | None, Cli("URL")] = Field(
         default=None, description="Base URL to use instead of the provider's default."
     )
-    prices: Annotated[Place | None, Cli("FILE")] = Field(
-        default=None,
-        description="CSV file of negotiated prices, with the columns of data/prices.csv; they win over the table's.",
-    )
     batch_size: Annotated[Count | Auto, Cli("N|auto")] = Field(
         default=5_000,
         description="Requests per batch; auto adapts the size to how quickly batches finish.",
@@ -97,6 +93,11 @@ class Settings(BaseModel):
         ge=0,
         le=1,
         description="Share of rows that may fail before the run ends with exit status 3 (state RowsFailed).",
+    )
+    budget: Annotated[Annotated[float, Field(gt=0, allow_inf_nan=False)] | None, Cli("USD")] = Field(
+        default=None,
+        description="Stop sending before this run could cost more than this many dollars: exit status 5, state "
+        "BudgetReached. Needs a model with a price and a job with max_output_tokens. Default: no limit.",
     )
     wait: Annotated[Seconds | None, Cli("SECONDS")] = Field(
         default=None,

@@ -76,7 +76,7 @@ class Loop:
             switch.patient_until = self._began + wait
         with ThreadPoolExecutor(POLLERS, thread_name_prefix="poll") as pollers:
             try:
-                reason = self._until_finished(pollers, progress)
+                finish = self._until_finished(pollers, progress)
             except BaseException as error:
                 switch.fail(error)
                 raise
@@ -87,9 +87,9 @@ class Loop:
                     collection.exception()
         if switch.failure is not None:
             raise switch.failure
-        return Ending(reason, self._agenda.unresolved)
+        return Ending(finish.reason, self._agenda.unresolved, is_over_budget=finish.is_over_budget)
 
-    def _until_finished(self, pollers: ThreadPoolExecutor, progress: ProgressReporter) -> str:
+    def _until_finished(self, pollers: ThreadPoolExecutor, progress: ProgressReporter) -> Finish:
         switch = self._run.switch
         while switch.active:
             switch.changed.clear()
@@ -99,8 +99,8 @@ class Loop:
             self._note_visits()
             for action in self._decide():
                 match action:
-                    case Finish(reason):
-                        return reason
+                    case Finish():
+                        return action
                     case Wait(seconds):
                         switch.changed.wait(min(seconds, MAX_NAP))
                     case Submit(slices):
@@ -115,7 +115,7 @@ class Loop:
             self._outbox.open_lanes()
             self._check_collections()
             progress.look()
-        return switch.reason
+        return Finish(switch.reason)
 
     def _send(self, number: int) -> None:
         self._agenda.begin(number)
@@ -164,6 +164,7 @@ class Loop:
             queue_pause=self._agenda.polling.longest,
             stop_waiting_at=None if settings.wait is None else self._began + settings.wait,
             give_up_after=settings.give_up_after,
+            budget=self._run.budget,
         )
 
 

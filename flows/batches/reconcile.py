@@ -55,7 +55,7 @@ def _let_user_choose(session: Session, batch: Batch, error: CantTell, visit: Vis
     """The outcome can't be determined: send again and perhaps pay twice, or leave it and perhaps lose paid answers."""
     if session.risks_paying_twice:
         reason = "treated as not accepted because of --on-unknown resubmit"
-        session.recorder.record(Refused(at=now(), batch=batch.number, reason=reason))
+        session.recorder.record(Refused(at=now(), batch=batch.number, reason=reason, unsure=True))
         log.warning("batch %d will be sent again: %s (%s)", batch.number, reason, error.message)
         return
     visit.unresolved = (

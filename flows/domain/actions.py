@@ -8,6 +8,7 @@ from itertools import islice
 
 from flows.domain.agenda import Agenda
 from flows.domain.batches import Batch, State
+from flows.domain.budget import Budget, Spending
 from flows.domain.events import Slice
 from flows.domain.ledger import Ledger
 from flows.domain.ranges import Ranges
@@ -54,6 +55,7 @@ class Finish:
     """Nothing is left to do, or nothing can be done now; `reason` is empty when everything is done."""
 
     reason: str = ""
+    is_over_budget: bool = False  # what is left could cost more than may be spent
 
 
 Action = Submit | Reconcile | Poll | Collect | Wait | Finish
@@ -71,6 +73,7 @@ class Rules:
     stop_waiting_at: float | None = None  # when to stop waiting; whatever can be done at once is done first
     give_up_after: float | None = None  # seconds that the provider may keep failing
     max_pause: float = 30.0  # seconds between two looks at the ledger
+    budget: Budget | None = None
 
 
 def next_actions(
@@ -111,7 +114,7 @@ def _possible_actions(
     actions.extend(_submissions(ledger, wanted, sizes, rules, now, room))
     if actions:
         return actions
-    return [_pause(ledger, wanted, open_batches, rules, agenda, now)]
+    return [_pause(ledger, wanted, sizes, open_batches, rules, agenda, now)]
 
 
 def _follow(batch: Batch, agenda: Agenda, now: float) -> Iterator[Action]:
@@ -136,12 +139,14 @@ def _submissions(ledger: Ledger, wanted: Ranges, sizes: Sizes, rules: Rules, now
     more_may_come = any(True for _ in ledger.in_state(*_MAY_BRING_RETRIES))
     waited = now - ledger.retries_since >= rules.retry_linger
     queue = _queue_at_provider(ledger, sizes, rules)
+    spending = None if rules.budget is None else Spending(rules.budget, ledger.batches.values(), sizes)
     for slices, full in islice(cut_batches(ledger, wanted, sizes, rules.limit), max(room, 0)):
         only_retries = all(piece.attempt > 1 for piece in slices)
         if full or not only_retries or waited or not more_may_come:
-            if not queue.takes(slices):
+            affordable = slices if spending is None else spending.afford(slices)
+            if not affordable or not queue.takes(affordable):
                 return
-            yield Submit(slices)
+            yield Submit(affordable)
 
 
 def _queue_at_provider(ledger: Ledger, sizes: Sizes, rules: Rules) -> Queue:
@@ -156,7 +161,13 @@ _MAY_BRING_RETRIES = (State.RESERVED, State.SUBMITTING, State.SUBMITTED, State.E
 
 
 def _pause(
-    ledger: Ledger, wanted: Ranges, open_batches: list[Batch], rules: Rules, agenda: Agenda, now: float
+    ledger: Ledger,
+    wanted: Ranges,
+    sizes: Sizes,
+    open_batches: list[Batch],
+    rules: Rules,
+    agenda: Agenda,
+    now: float,
 ) -> Wait | Finish:
     has_unsent = next(ledger.unsent(wanted), None) is not None
     waited_for = [batch for batch in open_batches if agenda.is_waited_for(batch.number, now)]
@@ -165,7 +176,11 @@ def _pause(
     if not agenda.busy and not waited_for and not held:
         if not open_batches and not has_unsent:
             return Finish()
-        return Finish("the provider is taking longer than expected" if open_batches else "nothing more can be sent")
+        if open_batches:
+            return Finish("the provider is taking longer than expected")
+        if rules.budget is not None:
+            return Finish(rules.budget.sentence(ledger.batches.values(), sizes), is_over_budget=True)
+        return Finish("nothing more can be sent")
     if not agenda.busy and rules.stop_waiting_at is not None and now >= rules.stop_waiting_at:
         return Finish("stopped waiting while batches are still with the provider")
     idle = (batch.number for batch in waited_for if batch.number not in agenda.busy)

@@ -13,7 +13,6 @@ providers accept a batch first and refuse it later: then `refused` follows `subm
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
 from enum import StrEnum
 
 from flows.domain.events import BatchResult, Slice
@@ -63,13 +62,9 @@ class Batch:
     lost: bool = False  # its results are gone
     unfound_since: float = 0.0  # the first of the looks, one after another, at which the provider did not find it
     looks: int = 0  # how many those are
+    unsure: bool = False  # refused only because the user said so
     gone: str = ""  # why its answers are not waited for any more, though they may have been paid for
     compacted: str = ""  # the part that holds its results together with those of others; empty: it has one of its own
-
-    @property
-    def sent_on(self) -> date:
-        """The day, in UTC, on which the batch was sent; that of its intent, as a lost one is found days later."""
-        return datetime.fromtimestamp(self.intended_at, UTC).date()
 
     @property
     def requests(self) -> int:

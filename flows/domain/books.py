@@ -141,7 +141,7 @@ class Books:
         batch.bytes, batch.tokens = event.bytes, event.tokens
 
     def _refused(self, batch: Batch, event: Refused, at: float) -> None:
-        batch.state, batch.reason = State.REFUSED, event.reason
+        batch.state, batch.reason, batch.unsure = State.REFUSED, event.reason, event.unsure
         self._put_back(batch.slices, at)
         if event.too_large:
             half = max(1, batch.requests // 2)

@@ -100,6 +100,7 @@ class Refused(_Event):
     reason: str
     too_large: bool = False
     queue_full: bool = False
+    unsure: bool = False  # it may have been accepted and billed: the user decided to send its requests again
 
 
 class Unknown(_Event):

@@ -11,9 +11,8 @@ from blocks.batch import Answer, Failure, FailureKind, Usage
 from flows.domain.batches import Batch
 from flows.domain.custom_ids import parse_custom_id
 from flows.domain.events import BatchResult, Slice
-from flows.domain.money import total
+from flows.domain.money import ModelPrice
 from flows.domain.outcomes import OUTCOMES, Outcome, after_failure, merge_slices
-from flows.domain.prices import DayPrice, Service
 from flows.domain.schema import OutputSchema
 
 _BILLED = {Outcome.OK, Outcome.REJECTED, Outcome.CUT_OFF, Outcome.GONE}  # even if the provider reports no usage
@@ -37,7 +36,7 @@ class Judge:
     """The rules that answers are judged by."""
 
     schema: OutputSchema
-    price: DayPrice
+    price: ModelPrice | None
     max_attempts: int
 
     def verdict(self, answer: Answer) -> Verdict:
@@ -52,13 +51,12 @@ class Judge:
 
     def cost(self, usage: Usage | None) -> int | None:
         """Pico-dollars of an answer in a batch; None: unknown."""
-        return None if usage is None else self.price.cost(usage)
+        return None if self.price is None or usage is None else self.price.tier(usage[0]).batch.cost(usage)
 
-    def total_cost(self, usages: Iterable[Usage], service: Service) -> int | None:
-        """Pico-dollars of all these answers; None: unpriced, even if there are none."""
-        if service not in self.price.tiers:
-            return None
-        return total(self.price.cost(usage, service) for usage in usages)
+    def single_cost(self, usages: Iterable[Usage]) -> int | None:
+        """Pico-dollars of the same answers as single requests; None: unpriced."""
+        price = self.price
+        return None if price is None else sum(price.tier(usage[0]).single.cost(usage) for usage in usages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +133,7 @@ class BatchAnswers:
     def _result(self, requests: list[int], verdicts: list[Verdict], costs: list[int | None]) -> BatchResult:
         retry, final = self._failures(requests, verdicts)
         usages = [verdict.usage for verdict in verdicts if verdict.usage is not None]
-        cost = self._judge.total_cost(usages, Service.BATCH)
+        cost, rejected_cost = (None, None) if self._judge.price is None else _sum_costs(verdicts, costs)
         return BatchResult(
             schema_id=self._judge.schema.id,
             ok=len(requests) - len(retry) - len(final),
@@ -146,8 +144,8 @@ class BatchAnswers:
             output_tokens=sum(usage[1] for usage in usages),
             cached_tokens=sum(usage[2] for usage in usages),
             cost=cost,
-            single_cost=self._judge.total_cost(usages, Service.STANDARD),
-            rejected_cost=None if cost is None else _useless(verdicts, costs),
+            single_cost=self._judge.single_cost(usages),
+            rejected_cost=rejected_cost,
             unmetered=sum(verdict.usage is None and verdict.outcome in _BILLED for verdict in verdicts),
             strays=self._strays,
         )
@@ -182,10 +180,14 @@ def _failed(failure: Failure, outcome: Outcome, usage: Usage | None = None) -> V
     return Verdict(outcome, usage, kind=failure.kind, error=error)
 
 
-def _useless(verdicts: Sequence[Verdict], costs: Sequence[int | None]) -> int:
-    """What was spent on useless answers, as far as it is known."""
-    pairs = zip(verdicts, costs, strict=True)
-    return sum(cost for verdict, cost in pairs if cost is not None and verdict.outcome is not Outcome.OK)
+def _sum_costs(verdicts: Sequence[Verdict], costs: Sequence[int | None]) -> tuple[int, int]:
+    """The sum of all known costs, and the part spent on useless answers."""
+    total = rejected = 0
+    for verdict, cost in zip(verdicts, costs, strict=True):
+        if cost is not None:
+            total += cost
+            rejected += cost * (verdict.outcome is not Outcome.OK)
+    return total, rejected
 
 
 def _add_usage(first: Usage | None, second: Usage | None) -> Usage | None:

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from blocks.printable import counted
 from blocks.retries import resting
+from flows.domain.budget import Budget, Ceiling
 from flows.domain.events import Frozen
+from flows.domain.money import from_usd
 from flows.domain.ranges import Ranges
 from flows.engine.clients import open_clients
 from flows.engine.recorder import Recorder, now
@@ -72,6 +74,7 @@ def open_run(config: RunConfig, recorder: Recorder, plan: Plan) -> Iterator[Run]
     state, settings, spec = config.state, config.settings, config.spec
     wanted = wanted_requests(state.rows, settings.memory_limit) if plan.requests else Ranges()
     switch = StopSwitch()
+    requests = FrozenRequests(frozen_files(config, recorder))
     with open_clients(state, spec, config.typed_url) as clients, catching_signals(switch), resting(switch.rest):
         yield Run(
             state=state,
@@ -84,6 +87,17 @@ def open_run(config: RunConfig, recorder: Recorder, plan: Plan) -> Iterator[Run]
             abandon_after=settings.abandon_after,
             plan=plan,
             wanted=wanted,
-            requests=FrozenRequests(frozen_files(config, recorder)),
+            requests=requests,
+            budget=_budget(config, requests),
             answered_before=recorder.query(lambda ledger: ledger.tally(wanted).answered),
         )
+
+
+def _budget(config: RunConfig, requests: FrozenRequests) -> Budget | None:
+    """What the run may spend since it began, in whatever process; what it needs was checked before."""
+    spec, limit = config.spec, config.settings.budget
+    longest = spec.form.max_output_tokens
+    if limit is None or spec.price is None or longest is None:
+        return None
+    ceiling = Ceiling(spec.price.tier(requests.largest).batch, longest, requests.largest)
+    return Budget(from_usd(limit), config.state.began(), ceiling, emulated=spec.connection.emulated)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from blocks.errors import AuthenticationFailed, Transient, UsageError
 from flows.domain.agenda import Visit
 from flows.domain.batches import Batch
+from flows.domain.budget import Budget
 from flows.domain.ledger import Ledger, Tally
 from flows.domain.ranges import Ranges
 from flows.domain.sizing import BatchLimit, batch_limit
@@ -80,6 +81,7 @@ class Run(Session):
     config: RunConfig
     plan: Plan
     wanted: Ranges  # the requests that the plan's rows ask for
+    budget: Budget | None = None
     requests: FrozenRequests
     answered_before: int  # requests of this plan that needed nothing when this process began
 

@@ -19,6 +19,11 @@ class Exit(IntEnum):
     USAGE = 2
     ROWS_FAILED = 3
     WAITING = 4
+    BUDGET = 5
+
+
+OVER_BUDGET = "run the same command again to spend as much once more, or with a larger budget"
+ENDS = {Exit.DONE, Exit.ROWS_FAILED, Exit.BUDGET}  # nothing is still to come of this run
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,7 @@ class Ending:
     reason: str = ""
     unresolved: Mapping[int, str] = field(default_factory=dict)  # batches that may have been accepted, and why
     error: BatchwerkError | None = None
+    is_over_budget: bool = False  # what is left could cost more than may be spent
     next_step: str = "run the same command again to continue"
 
 
@@ -37,6 +43,8 @@ def verdict(published: OutputSummary, ending: Ending, max_failed: float) -> tupl
         return Exit.ERROR, str(ending.error)
     if ending.unresolved:
         return Exit.ERROR, "; ".join(why for _, why in sorted(ending.unresolved.items()))
+    if published.statuses[PENDING] and ending.is_over_budget:
+        return Exit.BUDGET, f"{ending.reason}; {OVER_BUDGET}"
     if published.statuses[PENDING]:
         return Exit.WAITING, f"{ending.reason}; {ending.next_step}"
     failed, rows = published.statuses[FAILED], published.rows

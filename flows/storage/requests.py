@@ -50,6 +50,11 @@ class FrozenRequests:
         """Input tokens of the requests from `start` up to `stop`, as counted or estimated when they were frozen."""
         return self._before(stop, TOKENS) - self._before(start, TOKENS)
 
+    @property
+    def largest(self) -> int:
+        """Bytes of the largest request."""
+        return self._groups.largest
+
     def columns(self, request: int) -> list[str]:
         """The names of the columns that a request was frozen with."""
         with _reading(self._path(self._group_of(request))) as table:
@@ -128,10 +133,11 @@ class _Groups(NamedTuple):
     before: Numbers  # bytes and tokens of all requests below it: two rows
     generation: Numbers
     group: Numbers  # within the file of its generation
+    largest: int  # bytes of a request
 
 
 def _read_groups(generations: list[Path]) -> _Groups:
-    found, before, number = [(0, 0, 0)], [np.zeros(2, dtype=np.int64)], 0
+    found, before, number, largest = [(0, 0, 0)], [np.zeros(2, dtype=np.int64)], 0, 0
     for generation, path in enumerate(generations):
         if int(path.stem) != number:
             raise StateError(f"requests before number {int(path.stem)} are missing from {path.parent}")
@@ -140,7 +146,8 @@ def _read_groups(generations: list[Path]) -> _Groups:
                 found[-1] = (number, generation, group)
                 measured = table.read_group(group, ["bytes", "tokens"])
                 number += len(measured)
+                largest = max(largest, pc.max(measured.column("bytes")).as_py() or 0)
                 before.append(before[-1] + [pc.sum(column).as_py() for column in measured.columns])
                 found.append((number, 0, 0))
     start, generations_of, group_of = np.array(found, dtype=np.int64).T
-    return _Groups(start, np.array(before).T, generations_of, group_of)
+    return _Groups(start, np.array(before).T, generations_of, group_of, largest)

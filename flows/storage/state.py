@@ -131,7 +131,19 @@ class StateDirectory:
 
     def remember(self, settings: Mapping[str, Any], spec: str) -> None:
         """Keep what the newest run was asked for: its parameters, without secrets, and the spec of its requests."""
-        write_json(self.path / "settings.json", {"settings": settings, "spec": spec, "cancelled": False})
+        write_json(
+            self.path / "settings.json",
+            {"settings": settings, "spec": spec, "cancelled": False, "began": self.began(), "ended": False},
+        )
+
+    def began(self) -> float:
+        """When the run began that has not ended in order yet, in whatever process; now if it begins now."""
+        kept = read_or_none(self.path / "settings.json") or {}
+        return time.time() if kept.get("ended", True) else float(kept["began"])
+
+    def remember_ended(self) -> None:
+        """Keep that the newest run came to its end: the next one has a budget of its own."""
+        write_json(self.path / "settings.json", {**read_json(self.path / "settings.json"), "ended": True})
 
     def remember_cancelling(self) -> None:
         """Keep that the newest run's batches were to be cancelled."""
