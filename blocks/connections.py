@@ -101,6 +101,12 @@ def vocabulary_for(connection: Connection, form: RequestForm) -> Vocabulary | No
     return PROVIDERS[connection.provider].vocabulary_for(form)
 
 
+def shortest_prefix_of(connection: Connection, model: str) -> int | None:
+    """How many tokens a system text must have so that the prompt cache takes it; None: that is not known."""
+    shortest = PROVIDERS[connection.provider].shortest_prefix
+    return None if shortest is None else shortest(model)
+
+
 def key_options(connection: Connection) -> dict[str, str]:
     """The options that are part of every request's key."""
     return PROVIDERS[connection.provider].key_options(connection.options)

@@ -116,6 +116,7 @@ class ProviderEntry:
     added: tuple[str, ...] = ()  # what the client adds to the address itself, such as /v1; so it may be in it or not
     emulated: Mapping[str, object] = field(default_factory=dict)  # options of the client if the emulator answers
     framings: Framings = field(default_factory=dict)  # by which vocabulary tokens are counted before they are sent
+    shortest_prefix: Callable[[str], int] | None = None  # tokens that a model's cache wants of a system text
 
     def all_options(self) -> tuple[Option, ...]:
         """The options that every provider has, and its own."""

@@ -6,6 +6,7 @@ import inspect
 import os
 import sys
 import warnings
+import webbrowser
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -172,16 +173,38 @@ def harvest(
 
 
 @app.command()
-def report(output: Output, json: Json = False) -> int:
+def report(
+    output: Output,
+    open_page: Annotated[bool, typer.Option("--open", help="Open it as a page in the browser.")] = False,
+    json: Json = False,
+) -> int:
     """Show the report of the last run of OUTPUT."""
+    from flows.report.files import draw_page  # noqa: PLC0415
     from flows.storage.state import StateDirectory  # noqa: PLC0415
 
-    place = StateDirectory(Path(output)).report("json" if json else "md")
+    state = StateDirectory(Path(output))
+    place = state.report("json" if json else "md")
     if not place.exists():
         raise UsageError(f"{output} has no report yet", next_step="`batchwerk run` writes one when it ends")
+    if open_page:
+        drawn = draw_page(state)
+        opened = webbrowser.open(drawn.resolve().as_uri())
+        _echo(f"{'page' if opened else 'no browser was found; the page is'}: {printable(str(drawn), LONGEST_PATH)}")
+        return 0
     text = place.read_text(encoding="utf-8")
     # Joined without parsing, which would round the exact sums.
     _echo("".join(line.strip() for line in text.split("\n")) if json else text.rstrip())
+    return 0
+
+
+@app.command()
+def history(output: Output, json: Json = False) -> int:
+    """List the runs of OUTPUT: rows, requests, cost and time of each."""
+    from flows.report.history import history_of, history_text, runs_as_json  # noqa: PLC0415
+
+    found = history_of(Path(output))
+    runs = {"runs": runs_as_json(found), "exit": 0}
+    _echo(orjson.dumps(runs).decode() if json else history_text(found))
     return 0
 
 

@@ -18,7 +18,7 @@ from flows.domain.money import show_usd
 from flows.domain.prompts import SHOWN_COLUMNS, Prompt
 from flows.domain.replacing import Asked, what_replaces
 from flows.domain.schema import OutputSchema
-from flows.settings import Settings, read_settings
+from flows.settings import Settings, command_line, read_settings
 from flows.spec import Spec
 from flows.storage.output import OK, STATUS_COLUMNS, OutputLayout
 from flows.storage.place import check_place
@@ -55,6 +55,10 @@ class RunConfig:
             where=question.where,
             limit=question.limit,
         )
+
+    def command(self, **changes: Any) -> str:
+        """The command that continues this output, with other values of its parameters."""
+        return command_line(self.settings, **changes)
 
     @property
     def source(self) -> Source:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -176,6 +177,29 @@ def option_name(name: str) -> str:
 def default_of(field: FieldInfo) -> Any:
     """The default; `inspect.Parameter.empty` if the parameter is required."""
     return inspect.Parameter.empty if field.is_required() else field.get_default(call_default_factory=True)
+
+
+_FOR_ONCE = {"retry_failed", "replace", "input_moved", "state_moved"}  # what a user says for one run alone
+
+
+def command_line(settings: Settings, **changes: Any) -> str:
+    """The command of a run with these parameters, as it is typed, but for the changes and what was said for once."""
+    usual = dict.fromkeys(_FOR_ONCE, False)
+    return shlex.join(["batchwerk", "run", *_arguments(settings.model_copy(update={**usual, **changes}))])
+
+
+def _arguments(settings: Settings) -> Iterator[str]:
+    for name, field in Settings.model_fields.items():
+        value = getattr(settings, name)
+        if cli_of(field).positional:
+            yield str(value)
+        elif isinstance(value, dict):
+            for key, each in value.items():
+                yield from (option_name(name), f"{key}={each}")
+        elif value is True:
+            yield option_name(name)
+        elif value not in (None, False) and (field.is_required() or value != field.default):
+            yield from (option_name(name), f"{value:g}" if isinstance(value, float) else str(value))
 
 
 def settings_signature() -> inspect.Signature:

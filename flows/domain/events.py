@@ -39,9 +39,17 @@ class BatchResult(BaseModel):
     cached_tokens: int  # input tokens read from a cache
     cost: int | None  # None: unpriced
     single_cost: int | None  # cost of the same requests sent singly
-    rejected_cost: int | None  # part of `cost` spent on useless answers
+    costs: dict[str, int] | None  # `cost` by outcome, without that of copies
+    copies_cost: int | None  # part of `cost` that accidental copies of the batch took
+    cache_saved: int | None  # what a cache of the prompt took off the cost; below zero if writing it cost more
+    longest_output: int = 0  # output tokens of the longest answer
     unmetered: int  # answers without usage, whose cost is unknown and not included in the sums
     strays: int  # answers to no request of the batch, or repeated ones
+
+    @property
+    def rejected_cost(self) -> int | None:
+        """Part of `cost` spent on useless answers."""
+        return None if self.costs is None else sum(cost for outcome, cost in self.costs.items() if outcome != "ok")
 
 
 class Seal(NamedTuple):

@@ -29,6 +29,7 @@ class Verdict(NamedTuple):
     kind: FailureKind | None = None  # None: a good answer
     error: str | None = None
     raw: str | None = None  # the text of a rejected answer
+    copied: Usage | None = None  # part of `usage` that an accidental copy of the batch took
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,17 @@ class Judge:
         price = self.price
         return None if price is None else sum(price.tier(usage[0]).single.cost(usage) for usage in usages)
 
+    def cache_saved(self, usages: Iterable[Usage]) -> int | None:
+        """Pico-dollars less than the same answers would have cost without a cache of the prompt; None: unpriced."""
+        if self.price is None:
+            return None
+        saved = 0
+        for usage in usages:
+            if any(usage[2:]):
+                rates = self.price.tier(usage[0]).batch
+                saved += rates.cost(Usage(usage[0], usage[1])) - rates.cost(usage)
+        return saved
+
 
 @dataclass(frozen=True, slots=True)
 class JudgedBatch:
@@ -67,6 +79,7 @@ class JudgedBatch:
     attempts: list[int]
     verdicts: list[Verdict]
     costs: list[int | None]  # pico-dollars
+    copied: list[int]  # part of them that accidental copies of the batch took
     result: BatchResult
 
 
@@ -101,7 +114,8 @@ class BatchAnswers:
             if before is not None:
                 used = _add_usage(before.usage, verdict.usage)
                 useful = before.outcome is not Outcome.OK and verdict.outcome is Outcome.OK
-                verdict = (verdict if useful else before)._replace(usage=used)
+                copied = before.usage if useful else _add_usage(before.copied, verdict.usage)
+                verdict = (verdict if useful else before)._replace(usage=used, copied=copied)
             self._verdicts[number] = verdict
 
     def _match(self, custom_id: str) -> int | None:
@@ -124,16 +138,19 @@ class BatchAnswers:
         verdicts = [self._verdicts[number] for number in requests]
         attempts = [self._expected[number].attempt for number in requests]
         costs = [self._judge.cost(verdict.usage) for verdict in verdicts]
-        return JudgedBatch(requests, attempts, verdicts, costs, self._result(requests, verdicts, costs))
+        copied = [self._judge.cost(verdict.copied) or 0 if verdict.copied else 0 for verdict in verdicts]
+        return JudgedBatch(requests, attempts, verdicts, costs, copied, self._result(requests, verdicts, costs, copied))
 
     def _fill_in(self, unanswered: Verdict) -> None:
         for number in self._expected.keys() - self._verdicts.keys():
             self._verdicts[number] = unanswered
 
-    def _result(self, requests: list[int], verdicts: list[Verdict], costs: list[int | None]) -> BatchResult:
+    def _result(
+        self, requests: list[int], verdicts: list[Verdict], costs: list[int | None], copied: list[int]
+    ) -> BatchResult:
         retry, final = self._failures(requests, verdicts)
         usages = [verdict.usage for verdict in verdicts if verdict.usage is not None]
-        cost, rejected_cost = (None, None) if self._judge.price is None else _sum_costs(verdicts, costs)
+        priced = self._judge.price is not None
         return BatchResult(
             schema_id=self._judge.schema.id,
             ok=len(requests) - len(retry) - len(final),
@@ -143,9 +160,12 @@ class BatchAnswers:
             input_tokens=sum(usage[0] for usage in usages),
             output_tokens=sum(usage[1] for usage in usages),
             cached_tokens=sum(usage[2] for usage in usages),
-            cost=cost,
+            cost=sum(cost for cost in costs if cost is not None) if priced else None,
             single_cost=self._judge.single_cost(usages),
-            rejected_cost=rejected_cost,
+            costs=_costs_by_outcome(verdicts, costs, copied) if priced else None,
+            copies_cost=sum(copied) if priced else None,
+            cache_saved=self._judge.cache_saved(usages),
+            longest_output=max((usage[1] for usage in usages), default=0),
             unmetered=sum(verdict.usage is None and verdict.outcome in _BILLED for verdict in verdicts),
             strays=self._strays,
         )
@@ -180,14 +200,15 @@ def _failed(failure: Failure, outcome: Outcome, usage: Usage | None = None) -> V
     return Verdict(outcome, usage, kind=failure.kind, error=error)
 
 
-def _sum_costs(verdicts: Sequence[Verdict], costs: Sequence[int | None]) -> tuple[int, int]:
-    """The sum of all known costs, and the part spent on useless answers."""
-    total = rejected = 0
-    for verdict, cost in zip(verdicts, costs, strict=True):
+def _costs_by_outcome(
+    verdicts: Sequence[Verdict], costs: Sequence[int | None], copied: Sequence[int]
+) -> dict[str, int]:
+    """What the answers cost that ended alike, as far as it is known, without their copies."""
+    sums: Counter[str] = Counter()
+    for verdict, cost, copy in zip(verdicts, costs, copied, strict=True):
         if cost is not None:
-            total += cost
-            rejected += cost * (verdict.outcome is not Outcome.OK)
-    return total, rejected
+            sums[str(verdict.outcome)] += cost - copy
+    return dict(sums)
 
 
 def _add_usage(first: Usage | None, second: Usage | None) -> Usage | None:

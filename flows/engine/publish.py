@@ -25,6 +25,7 @@ from flows.storage.state import StateDirectory, read_or_none
 
 log = logging.getLogger("batchwerk")
 
+COSTS = ("rows_cost", "shared_cost", "good_cost", "repeated_cost")  # of a summary, as files are noted with it
 INPUT_GONE, BEYOND_LIMIT = "its input is gone", "it is beyond the limit"  # why a file is set aside
 
 
@@ -46,8 +47,7 @@ def _sum_of(files: Mapping[str, Any], notes: list[str]) -> OutputSummary:
     total = OutputSummary(notes=notes)
     for held in files.values():
         if "aside" not in held:
-            costs = held["rows_cost_pico_usd"], held["shared_cost_pico_usd"]
-            total.add(OutputSummary(Counter(held["statuses"]), *costs))
+            total.add(OutputSummary(Counter(held["statuses"]), *(held[f"{name}_pico_usd"] for name in COSTS)))
     return total
 
 
@@ -102,8 +102,7 @@ class _Publishing:
             "output": self._outputs[output.source.name],
             "content": writer.fingerprint(output),
             "statuses": dict(held.statuses),
-            "rows_cost_pico_usd": held.rows_cost,
-            "shared_cost_pico_usd": held.shared_cost,
+            **{f"{name}_pico_usd": getattr(held, name) for name in COSTS},
         }
 
     def _check_input(self) -> None:

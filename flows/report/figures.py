@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import orjson
 
+from flows.domain.advice import Advice
 from flows.domain.batches import Batch
 from flows.domain.estimate import Estimate
 from flows.domain.events import BatchResult
 from flows.domain.money import PICO, total
+from flows.domain.spending import spending, wasted
 from flows.engine.run import Run
+from flows.report.contents import Contents
+from flows.report.insight import advice_for, contents_of
 from flows.report.verdict import Exit
 from flows.storage.output import FAILED, OK, PENDING, SKIPPED, OutputSummary
 
@@ -33,6 +39,34 @@ class Money:
     # emulator. They are in none of the sums above.
     other_call: int | None = 0
     other_total: int | None = 0
+    spending: dict[str, int] | None = None  # the total by reason
+    cached: int | None = 0  # what the prompt cache took off the total
+
+
+@dataclass(frozen=True)
+class Foretold:
+    """What was expected of the requests that a run sent, and what became of those that were answered."""
+
+    estimate: Estimate
+    answered: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: int | None = 0
+
+    def details(self) -> dict[str, Any]:
+        """For report.json."""
+        expected = self.estimate
+        return {
+            "requests": expected.requests,
+            "answered": self.answered,
+            "estimated_input_tokens": expected.input_tokens,
+            "input_tokens": self.input_tokens,
+            "estimated_output_tokens": expected.output_tokens,
+            "output_tokens": self.output_tokens,
+            "estimate_usd": usd(expected.cost),
+            "cost_usd": usd(self.cost),
+            "ceiling_usd": usd(expected.ceiling),
+        }
 
 
 @dataclass(frozen=True)
@@ -65,6 +99,11 @@ class Figures:
     exit: Exit
     message: str  # why the output is not complete, and what to do
     notes: list[str] = field(default_factory=list)  # of the output's files
+    ended_at: float = 0.0  # seconds since the epoch
+    foretold: Foretold = field(default_factory=lambda: Foretold(Estimate(0, 0, 0, 0, 0)))
+    advice: list[Advice] = field(default_factory=list)
+    contents: Contents = field(default_factory=Contents)
+    commands: dict[str, str] = field(default_factory=dict)  # to go on with, by what they do
 
     def summary(self) -> dict[str, Any]:
         """The object that `--json` prints."""
@@ -104,19 +143,37 @@ class Figures:
             "input": self.input,
             "output": self.output,
             "rejected_cost_usd": usd(self.money.rejected),
+            "wasted_usd": usd(wasted(self.money.spending)),
+            "spending_usd": None if self.money.spending is None else _each_usd(self.money.spending),
+            "saved_by_batch_price_usd": usd(less(self.money.single, self.money.total)),
             "saved_by_deduplication_usd": usd(self.money.shared),
             "saved_by_reuse_usd": usd(self.money.reused),
+            "saved_by_prompt_cache_usd": usd(self.money.cached),
             "cost_of_rows_that_left_usd": usd(self.money.elsewhere),
             "cached_input_tokens": self.cached_tokens,
             "answers_without_usage": self.unmetered,
             "outcomes": self.outcomes,
             "message": self.message,
             "notes": self.notes,
+            "ended_at": round(self.ended_at, 3),
+            "advice": [{"what": each.what, "how": each.how, "saves_usd": usd(each.saves)} for each in self.advice],
+            "estimate": self.foretold.details(),
+            "contents": asdict(self.contents),
+            "commands": self.commands,
             "batch_table": [
                 {name: usd(value) if name == "cost_usd" else value for name, value in line.items()}
                 for line in self.table
             ],
         }
+
+
+def _each_usd(amounts: Mapping[str, int]) -> dict[str, Any]:
+    return {name: usd(amount) for name, amount in amounts.items()}
+
+
+def less(first: int | None, second: int | None) -> int | None:
+    """The difference; None if either amount is unknown."""
+    return None if first is None or second is None else first - second
 
 
 def usd(pico: int | None) -> orjson.Fragment | None:
@@ -141,6 +198,9 @@ def figures_of(
         others_here = [batch.result for batch in new if batch.result is not None and batch.emulated is not emulated]
         outcomes = dict(sorted(ledger.outcomes(emulated=emulated).items()))
         table = [_line(batch) for _, batch in sorted(ledger.batches.items())]
+        alike = [batch for batch in ledger.batches.values() if batch.emulated is emulated]
+        spent = spending(alike, published.good_cost, published.repeated_cost)
+        hints = advice_for(run, alike)
     return Figures(
         job=config.spec.job.name,
         model=config.layout.model,
@@ -163,6 +223,7 @@ def figures_of(
         unmetered=sum(result.unmetered for result in every),
         money=replace(
             _money(every, here, published, forecast),
+            spending=spent,
             other_call=total(result.cost for result in others_here),
             other_total=total(result.cost for result in others),
         ),
@@ -172,6 +233,11 @@ def figures_of(
         exit=exit_status,
         message=message,
         notes=published.notes,
+        ended_at=time.time(),
+        foretold=_foretold(forecast, [batch.result for batch in sent if batch.result is not None]),
+        advice=hints,
+        contents=contents_of(run, published),
+        commands={"continue": config.command(), "retry": config.command(retry_failed=True)},
     )
 
 
@@ -186,6 +252,17 @@ def _money(every: list[BatchResult], here: list[BatchResult], published: OutputS
         shared=published.shared_cost,
         reused=None if paid is None or this_call is None else paid - this_call,
         elsewhere=None if paid is None else paid - published.rows_cost,
+        cached=total(r.cache_saved for r in every),
+    )
+
+
+def _foretold(forecast: Estimate, results: list[BatchResult]) -> Foretold:
+    return Foretold(
+        forecast,
+        answered=sum(sum(result.outcomes.values()) for result in results),
+        input_tokens=sum(result.input_tokens for result in results),
+        output_tokens=sum(result.output_tokens for result in results),
+        cost=total(result.cost for result in results),
     )
 
 
@@ -204,7 +281,10 @@ def _line(batch: Batch) -> dict[str, Any]:
         "attempts": {str(attempt): count for attempt, count in sorted(attempts.items())},
         "ok": result.ok if result else 0,
         "outcomes": result.outcomes if result else {},
+        "input_tokens": result.input_tokens if result else 0,
+        "output_tokens": result.output_tokens if result else 0,
         "cost_usd": result.cost if result and not batch.gone else None,
+        "times": [round(at, 3) for at in (batch.intended_at, batch.submitted_at, batch.ended_at, batch.collected_at)],
         "sending_seconds": _between(batch.intended_at, batch.submitted_at),
         "provider_seconds": _between(batch.submitted_at, batch.ended_at),
         "collecting_seconds": _between(batch.ended_at, batch.collected_at),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from blocks.printable import LONGEST_LINE, SHOWN, counted, printable
 from flows.domain.money import show_cost, show_usd
 from flows.domain.outcomes import Outcome
-from flows.report.figures import Figures
+from flows.report.figures import Figures, less
 from flows.storage.output import FAILED, OK, PENDING, SKIPPED
 
 MAX_BATCHES = 200  # lines of the batch table; report.json has all
@@ -42,8 +42,9 @@ def cost_table(figures: Figures) -> list[dict[str, str]]:
         ("estimated for this run", money.estimate, "before anything was sent"),
         ("this output in total", money.total, "all runs, all attempts"),
         ("the same as single requests", money.single, "at the provider's standard price"),
-        ("saved by the batch price", _less(money.single, money.total), ""),
+        ("saved by the batch price", less(money.single, money.total), ""),
         ("saved by de-duplication", money.shared, f"{_sharing(figures)} request"),
+        ("saved by the prompt cache", money.cached, ""),
         ("saved by reuse", money.reused, "answers collected before this run"),
         ("spent on useless answers", money.rejected, "billed, but invalid, cut off or refused"),
         ("spent on rows that left the input", money.elsewhere, ""),
@@ -146,7 +147,3 @@ def _batches(figures: Figures) -> Iterator[str]:
 
 def _seconds(value: float | None) -> str:
     return "" if value is None else f"{value:.1f}"
-
-
-def _less(first: int | None, second: int | None) -> int | None:
-    return None if first is None or second is None else first - second

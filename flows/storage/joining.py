@@ -29,6 +29,7 @@ def added_columns(asked: pa.Table, lookup: ResultLookup, model: str) -> tuple[li
     first = asked.column("first").to_numpy().astype(bool)
     attempts, tokens_in, tokens_out, cost = _sums(results, place)
     own_cost, shared_cost = _split(cost, first)
+    good, repeated = _good_costs(results, best, place[first])
     columns = [
         *_answers(taken, ok),
         pa.array(status, pa.string()),
@@ -39,7 +40,8 @@ def added_columns(asked: pa.Table, lookup: ResultLookup, model: str) -> tuple[li
         _split(tokens_out, first)[0],
         _usd(own_cost),
     ]
-    return columns, OutputSummary(Counter(status.tolist()), int(own_cost.fill_null(0).to_numpy().sum()), shared_cost)
+    rows_cost = int(own_cost.fill_null(0).to_numpy().sum())
+    return columns, OutputSummary(Counter(status.tolist()), rows_cost, shared_cost, good, repeated)
 
 
 def _statuses(asked: pa.Table, ok: Flags, final: Flags) -> np.ndarray[tuple[int], np.dtype[np.object_]]:
@@ -111,6 +113,20 @@ def _sums(results: pa.Table, place: Numbers) -> list[pa.Array]:
         known = np.logical_or.reduceat(column.is_valid().to_numpy(), starts)
         sums.append(pa.array(total[place], pa.int64(), mask=none | ~known[place]))
     return sums
+
+
+def _good_costs(results: pa.Table, best: Numbers, place: Numbers) -> tuple[int, int]:
+    """What the good answers at these places cost, and what further good answers to their requests did.
+
+    An accidental copy of a batch is no part of either.
+    """
+    ok = np.array(results.column("outcome").to_pylist(), dtype=object) == Outcome.OK
+    cost = results.column("cost").fill_null(0).to_numpy() - results.column("copied").fill_null(0).to_numpy()
+    starts, mine = _starts(results.column("request").to_numpy()), place[place >= 0]
+    if not len(starts):
+        return 0, 0
+    good = int((cost * ok)[best[mine]].sum())
+    return good, int(np.add.reduceat(cost * ok, starts)[mine].sum()) - good
 
 
 def _split(values: pa.Array, first: Flags) -> tuple[pa.Array, int]:

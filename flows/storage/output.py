@@ -56,6 +56,8 @@ class OutputSummary:
     statuses: Counter[str] = field(default_factory=Counter)  # rows by status
     rows_cost: int = 0  # the sum of its cost column
     shared_cost: int = 0  # what duplicate rows would have cost again
+    good_cost: int = 0  # of the answers that the rows show, part of `rows_cost`
+    repeated_cost: int = 0  # of further good answers to the same requests, part of `rows_cost`
     notes: list[str] = field(default_factory=list)  # what a user should know of files that were not written
 
     def add(self, other: OutputSummary) -> None:
@@ -63,6 +65,8 @@ class OutputSummary:
         self.statuses.update(other.statuses)
         self.rows_cost += other.rows_cost
         self.shared_cost += other.shared_cost
+        self.good_cost += other.good_cost
+        self.repeated_cost += other.repeated_cost
 
     @property
     def rows(self) -> int:

@@ -59,6 +59,7 @@ def part_schema(schema: OutputSchema) -> pa.Schema:
             ("input_tokens", pa.int64()),
             ("output_tokens", pa.int64()),
             ("cost", pa.int64()),  # pico-dollars; null: unknown
+            ("copied", pa.int64()),  # part of it that an accidental copy of the batch took
         ]
     )
 
@@ -70,9 +71,9 @@ def compacted_schema(schema: OutputSchema) -> pa.Schema:
 
 def part_table(judged: JudgedBatch, schema: OutputSchema) -> pa.Table:
     """The content of a batch's part."""
-    outcomes, usages, answers, _, errors, raw = zip(*judged.verdicts, strict=True)
+    outcomes, usages, answers, _, errors, raw, _ = zip(*judged.verdicts, strict=True)
     tokens = ([usage and usage[place] for usage in usages] for place in (0, 1))
-    columns = [judged.requests, judged.attempts, outcomes, errors, answers, raw, *tokens, judged.costs]
+    columns = [judged.requests, judged.attempts, outcomes, errors, answers, raw, *tokens, judged.costs, judged.copied]
     fields = part_schema(schema)
     arrays = [pa.array(values, field.type) for values, field in zip(columns, fields, strict=True)]
     return pa.Table.from_arrays(arrays, schema=fields)

@@ -100,8 +100,13 @@ class StateDirectory:
         return self.results(schema_id) / f"{batch:06d}.pq"
 
     def report(self, suffix: str) -> Path:
-        """The report, as json or md."""
+        """The report, as json, md or html."""
         return self.path / f"report.{suffix}"
+
+    @property
+    def runs(self) -> Path:
+        """One row for each run."""
+        return self.path / "runs.pq"
 
     def read_run(self) -> dict[str, Any] | None:
         """run.json, or None if there is no run yet. Raises StateError for another format."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from blocks.batch import Limits
 from blocks.entries import SETTLE, Option, ProviderEntry
 from blocks.providers.anthropic.batches import BASE_URL, Anthropic
-from blocks.providers.anthropic.codec import AUTH, CACHE, EFFORT, VERSION, AnthropicCodec
+from blocks.providers.anthropic.codec import AUTH, CACHE, EFFORT, VERSION, AnthropicCodec, shortest_prefix
 from blocks.vocabularies import Framing
 
 # §9: no vocabulary is public; newer models make 30 % more tokens of the same text.
@@ -35,6 +35,7 @@ ENTRY = ProviderEntry(
     framings=FRAMINGS,
     client=Anthropic,
     codec=AnthropicCodec,
+    shortest_prefix=shortest_prefix,
     options=(
         Option("version", "The API version.", (VERSION, "2023-06-01"), in_codec=True, in_key=False),
         Option("auth", "The header that carries the key.", (AUTH, "bearer"), in_key=False),

@@ -82,6 +82,8 @@ def figures_with(**changes: Any) -> Figures:
         "seconds": 1.5,
         "exit": Exit.DONE,
         "message": "",
+        "ended_at": 1e9 + 61,
+        "commands": {"continue": "batchwerk run in.parquet", "retry": "batchwerk run in.parquet --retry-failed"},
     }
     return Figures(**{**plain, **changes})
 
@@ -97,7 +99,10 @@ def line(batch: int, **changes: Any) -> dict[str, Any]:
         "attempts": {"1": 10},
         "ok": 10,
         "outcomes": {"ok": 10},
+        "input_tokens": 1000,
+        "output_tokens": 200,
         "cost_usd": 10**12,
+        "times": [1e9, 1e9 + 0.1, 1e9 + 60.1, 1e9 + 60.3],
         "sending_seconds": 0.1,
         "provider_seconds": 60.0,
         "collecting_seconds": 0.2,
