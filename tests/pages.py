@@ -25,7 +25,8 @@ and the parameters of a deployment are these too, with underscores: `batch_size`
 TAIL = """
 `--json` prints one JSON object as the last line, `--help` prints all of this.
 
-The other commands: `status` shows where an output stands, `report` prints the report of its last run, `harvest`
+The other commands: `status` shows where an output stands, `report` prints the report of its last run and
+with `--open` [shows it as a page](when-things-break.md#the-report), `history` lists its runs, `harvest`
 [collects what runs left behind](prefect.md#deployments), `cancel` [stops its batches](when-things-break.md#cancelling),
 `setup` [prepares Prefect](prefect.md), and `emulator`
 [runs the emulator](emulator.md) as a server of its own.

@@ -44,7 +44,7 @@ def cost_table(figures: Figures) -> list[dict[str, str]]:
         ("the same as single requests", money.single, "at the provider's standard price"),
         ("saved by the batch price", less(money.single, money.total), ""),
         ("saved by de-duplication", money.shared, f"{_sharing(figures)} request"),
-        ("saved by the prompt cache", money.cached, ""),
+        *([("saved by the prompt cache", money.cached, "")] if money.cached else []),
         ("saved by reuse", money.reused, "answers collected before this run"),
         ("spent on useless answers", money.rejected, "billed, but invalid, cut off or refused"),
         ("spent on rows that left the input", money.elsewhere, ""),

@@ -108,12 +108,12 @@ class _Shown:
     def __init__(self, report: dict[str, Any]) -> None:
         self._report = report
 
-    def money(self, *place: str | int, emulated: bool | None = None) -> Markup:
+    def money(self, *place: str | int, emulated: bool | None = None, unknown: str = "unpriced") -> Markup:
         """Dollars; what the emulator's answers would have cost says so."""
         value = self._at(place)
         pico = None if value is None else int(Decimal(value).scaleb(12))
         named = self._report["emulated"] if emulated is None else emulated
-        text = f"-{show_usd(-pico)}" if pico is not None and pico < 0 else show_usd(pico)
+        text = unknown if pico is None else f"-{show_usd(-pico)}" if pico < 0 else show_usd(pico)
         mark = Markup(" <i>emulated</i>") if named and pico is not None else ""
         return self._element(place, value, text + mark if mark else text)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from flows.domain.events import Event, Slice
 from flows.domain.ledger import Ledger
 from flows.domain.spending import GOOD, LOST, UNSHOWN, spending, wasted
 from tests.flows.domain.histories import collected, ended, lost, submitted, submitting
@@ -13,8 +14,8 @@ from tests.flows.domain.histories import collected, ended, lost, submitted, subm
 def ledger_of(*results: Mapping[str, Any], is_lost: Iterable[int] = ()) -> Ledger:
     ledger = Ledger()
     for number, result in enumerate(results, 1):
-        events = [
-            submitting(number, (number, number + 1)),
+        events: list[Event] = [
+            submitting(number, Slice(number, number + 1)),
             submitted(number),
             ended(number),
             collected(number, **result),
