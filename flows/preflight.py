@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from blocks.errors import UsageError
 from blocks.printable import SHORT, counted, printable, some_names
 from flows.domain.job import Job, parse_job
 from flows.domain.money import show_usd
+from flows.domain.price_rows import PriceRow
+from flows.domain.prices import names_of
 from flows.domain.prompts import SHOWN_COLUMNS, Prompt
 from flows.domain.replacing import Asked, what_replaces
 from flows.domain.schema import OutputSchema
@@ -23,6 +26,7 @@ from flows.spec import Spec
 from flows.storage.output import OK, STATUS_COLUMNS, OutputLayout
 from flows.storage.place import check_place
 from flows.storage.plan import Question
+from flows.storage.price_files import read_price_file
 from flows.storage.roots import check_inside
 from flows.storage.small_files import read_small_file
 from flows.storage.source import Source, identity_of
@@ -71,12 +75,13 @@ def check(settings: Settings, *, typed_url: str | None = None) -> RunConfig:
 
     `typed_url`: an address that a person typed on a shell, beside the key: it needs no other permission to have that.
     """
-    check_inside([settings.job, settings.input, settings.output])
-    return _checked(settings, _read_job(settings.job), typed_url)
+    check_inside(path for path in (settings.job, settings.input, settings.output, settings.prices) if path is not None)
+    negotiated = () if settings.prices is None else tuple(read_price_file(settings.prices))
+    return _checked(settings, _read_job(settings.job), negotiated, typed_url)
 
 
 def last_config(output: Path, **changes: Any) -> RunConfig:
-    """What the output's newest run was asked for, by its state directory: the job file may have changed since.
+    """What the output's newest run was asked for, by its state directory: job and prices may have changed since.
 
     `changes`: other values of its parameters. Raises UsageError if there was no run.
     """
@@ -86,7 +91,8 @@ def last_config(output: Path, **changes: Any) -> RunConfig:
     if run is None:
         raise UsageError(f"{output} was not written by Batchwerk", next_step="pass the OUTPUT that was given to `run`")
     settings = read_settings({**state.last_settings(), "input": run["input"], "output": output, **changes})
-    return _checked(settings, Job.model_validate(state.last_spec()["job"]))
+    last = Spec.from_content(state.last_spec())
+    return _checked(settings, last.job, last.negotiated)
 
 
 def harvest_config(output: Path, wait: float) -> RunConfig:
@@ -94,7 +100,7 @@ def harvest_config(output: Path, wait: float) -> RunConfig:
     return last_config(output, wait=wait, retry_failed=False, on_unknown="fail", abandon_after=None)
 
 
-def _checked(settings: Settings, job: Job, typed_url: str | None = None) -> RunConfig:
+def _checked(settings: Settings, job: Job, negotiated: tuple[PriceRow, ...], typed_url: str | None = None) -> RunConfig:
     schema = OutputSchema(job.output)
     source = Source.open(settings.input)
     check_inside(file.path for file in source.files)
@@ -102,7 +108,9 @@ def _checked(settings: Settings, job: Job, typed_url: str | None = None) -> RunC
     _check_columns(job, schema, source)
     source.check_columns([*prompt.columns, *job.skip_empty])
     connection = connection_for(settings.provider, settings.base_url, settings.options, typed_url=typed_url)
-    spec = Spec(job, settings.model or job.model, connection)
+    model = settings.model or job.model
+    mine = [row for row in negotiated if row.provider == connection.provider and row.model in names_of(model)]
+    spec = Spec(job, model, connection, tuple(mine))
     shown_model = f"emulated:{spec.model}" if connection.emulated else spec.model
     layout = OutputLayout(schema, job.rename, shown_model, settings.compression, settings.row_group_rows)
     _check_new_columns(source, layout)
@@ -131,7 +139,7 @@ def _check_budget(settings: Settings, spec: Spec) -> None:
     """A budget holds only if the most that a request can cost is known."""
     if settings.budget is None:
         return
-    if spec.price is None:
+    if spec.price_on(datetime.now(UTC).date()).rates(0) is None:
         raise UsageError(
             f"the model {printable(spec.model, SHORT)!r} has no price, so a budget can't be kept",
             next_step="choose a model of the price table, or leave --budget out",

@@ -79,6 +79,10 @@ class Settings(BaseModel):
     base_url: Annotated[str | None, Cli("URL")] = Field(
         default=None, description="Base URL to use instead of the provider's default."
     )
+    prices: Annotated[Place | None, Cli("FILE")] = Field(
+        default=None,
+        description="CSV file of negotiated prices, with the columns of data/prices.csv; they win over the table's.",
+    )
     batch_size: Annotated[Count | Auto, Cli("N|auto")] = Field(
         default=5_000,
         description="Requests per batch; auto adapts the size to how quickly batches finish.",

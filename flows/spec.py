@@ -5,13 +5,11 @@ It is kept with each batch, which is polled, parsed, cancelled and resubmitted u
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import date
 from functools import cached_property
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -21,8 +19,10 @@ from blocks.connections import codec_for, limits_for, vocabulary_for
 from blocks.vocabularies import Vocabulary
 from flows.domain.job import Job
 from flows.domain.judging import Judge
-from flows.domain.money import ModelPrice, price_of, read_prices
+from flows.domain.price_rows import PriceRow
+from flows.domain.prices import UNPRICED, DayPrice, ModelPrice, price_of, prices_of
 from flows.domain.schema import OutputSchema
+from flows.storage.price_files import kept_rows, table_prices
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Spec:
     job: Job
     model: str
     connection: Connection
+    negotiated: tuple[PriceRow, ...] = ()  # prices agreed with the provider, which win over those of the table
 
     @cached_property
     def schema(self) -> OutputSchema:
@@ -65,13 +66,24 @@ class Spec:
 
     @cached_property
     def price(self) -> ModelPrice | None:
-        """The price per token; None if the model is not in the price table."""
-        return price_of(price_table(), self.connection.provider, self.model)
+        """What the model costs; None if neither the table nor the negotiated prices have it."""
+        listed = price_of(table_prices(), self.connection.provider, self.model)
+        agreed = price_of(prices_of(self.negotiated), self.connection.provider, self.model)
+        return listed if agreed is None else agreed.over(listed or ModelPrice({}))
+
+    def price_on(self, day: date) -> DayPrice:
+        """What the model costs on a day: a request is priced as on the day on which its batch was sent."""
+        return UNPRICED if self.price is None else self.price.on(day)
 
     @cached_property
     def content(self) -> dict[str, Any]:
         """For the state directory."""
-        return {"job": self.job.model_dump(mode="json"), "model": self.model, "connection": asdict(self.connection)}
+        return {
+            "job": self.job.model_dump(mode="json"),
+            "model": self.model,
+            "connection": asdict(self.connection),
+            "prices": [row.fields() for row in self.negotiated],
+        }
 
     @cached_property
     def fingerprint(self) -> str:
@@ -80,27 +92,10 @@ class Spec:
 
     @classmethod
     def from_content(cls, content: Mapping[str, Any]) -> Spec:
-        """Inverse of `content`."""
-        return cls(Job.model_validate(content["job"]), content["model"], Connection(**content["connection"]))
+        """Inverse of `content`. Raises KeyError, TypeError or ValueError for anything else."""
+        job, connection = Job.model_validate(content["job"]), Connection(**content["connection"])
+        return cls(job, content["model"], connection, tuple(kept_rows(content["prices"])))
 
-    def judge(self, max_attempts: int) -> Judge:
-        """Decides whether an answer is good, and what it costs."""
-        return Judge(self.schema, self.price, max_attempts)
-
-
-def price_table() -> dict[tuple[str, str], ModelPrice]:
-    """The price table: in `data/` of a checkout, inside the package when installed from a wheel."""
-    return read_prices(_price_rows())
-
-
-def price_dates() -> list[date]:
-    """When the prices of the table were looked up."""
-    return [date.fromisoformat(row["date"]) for row in _price_rows()]
-
-
-def _price_rows() -> list[dict[str, str]]:
-    here = Path(__file__).parent
-    places = [here.parent / "data" / "prices.csv", here / "prices.csv"]
-    place = next(place for place in places if place.exists())
-    with place.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    def judge(self, max_attempts: int, day: date) -> Judge:
+        """Decides whether an answer is good, and what it costs if its batch was sent on this day."""
+        return Judge(self.schema, self.price_on(day), max_attempts)

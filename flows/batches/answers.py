@@ -32,7 +32,7 @@ class Order(NamedTuple):
 def collect_answers(order: Order, client: BatchProvider) -> BatchResult:
     """Read the answers, judge them and write the results part; returns what the journal records."""
     batch, spec = order.batch, order.spec
-    answers = BatchAnswers(batch, spec.judge(order.max_attempts))
+    answers = BatchAnswers(batch, spec.judge(order.max_attempts, batch.sent_on))
     if batch.failed is None and batch.id is not None and not batch.gone:
         answers.take(client.results(batch.id, spec.form))
     for copy in batch.copies:

@@ -11,7 +11,8 @@ from blocks.errors import ProviderError
 from blocks.printable import counted
 from blocks.transport import server_date
 from flows.checks.check import Finding, Level
-from flows.spec import Spec, price_dates, price_table
+from flows.spec import Spec
+from flows.storage.price_files import price_table
 
 OLD_PRICES = timedelta(days=180)
 CLOCK_IS_OFF, CLOCK_IS_WRONG = 30.0, 300.0  # seconds
@@ -37,16 +38,17 @@ def check_keys() -> Iterator[Finding]:
 
 def check_prices(specs: Iterable[Spec], today: date) -> Iterator[Finding]:
     """The price table, and whether it has the models of an output."""
-    table, newest = price_table(), max(price_dates())
-    what = f"prices of {counted(len(table), 'model')}, the newest of {newest}"
+    rows = price_table()
+    models, newest = {(row.provider, row.model) for row in rows}, max(date.fromisoformat(row.checked) for row in rows)
+    what = f"prices of {counted(len(models), 'model')}, the newest of {newest}"
     if today - newest > OLD_PRICES:
         yield Finding("prices", Level.WARNING, what, "compare data/prices.csv with the providers' price pages")
     else:
         yield Finding("prices", Level.OK, what)
     for spec in specs:
-        if spec.price is None:
+        if spec.price_on(today).rates(0) is None:
             what = f"no price for {spec.model} at {spec.connection.provider}: its costs are shown as unpriced"
-            yield Finding("prices", Level.WARNING, what, "add a row to data/prices.csv")
+            yield Finding("prices", Level.WARNING, what, "name its prices in a file with --prices")
 
 
 def addresses(specs: Iterable[Spec]) -> dict[str, list[str]]:

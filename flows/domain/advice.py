@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from blocks.batch import Usage
 from blocks.printable import counted
-from flows.domain.money import ModelPrice, show_usd
+from flows.domain.money import show_usd
+from flows.domain.prices import Rates
 from flows.domain.spending import OTHER
 
 MODELS = 3  # that are named
@@ -24,9 +25,9 @@ class Used:
     output_tokens: int
     cached_tokens: int
     cost: int
-    price: ModelPrice
+    rates: Rates  # of an average request in a batch
     spending: Mapping[str, int]
-    others: Mapping[str, ModelPrice]  # of the same provider, by model
+    others: Mapping[str, Rates]  # the same of the provider's other models
     system_tokens: int = 0  # of the system text, which all prompts begin with
     shortest_prefix: int | None = None  # tokens from which on the provider's cache takes it; None: unknown
     longest_output: int = 0
@@ -52,8 +53,8 @@ def advice(used: Used) -> list[Advice]:
 
 
 def _smaller_models(used: Used) -> Iterator[Advice]:
-    usage, each = Usage(used.input_tokens, used.output_tokens), used.input_tokens // used.answers
-    costs = {name: price.tier(each).batch.cost(usage) for name, price in used.others.items()}
+    usage = Usage(used.input_tokens, used.output_tokens)
+    costs = {name: rates.cost(usage) for name, rates in used.others.items()}
     cheaper = sorted((cost, name) for name, cost in costs.items() if cost < used.cost)
     for cost, name in cheaper[:MODELS]:
         how = f"--model {name}: {show_usd(cost)} for as many tokens, without a cache. Try it first with --limit"
@@ -76,7 +77,7 @@ def _failures(used: Used) -> Iterator[Advice]:
 
 def _cache(used: Used) -> Iterator[Advice]:
     """All prompts begin with the system text; read from a cache it costs less, if it is long enough."""
-    rates, shortest = used.price.tier(used.input_tokens // used.answers).batch, used.shortest_prefix
+    rates, shortest = used.rates, used.shortest_prefix
     if not shortest or used.cached_tokens or rates.cache_read >= rates.input or used.answers < 2:
         return
     now, then = used.system_tokens * rates.input, max(used.system_tokens, shortest) * rates.cache_read
@@ -90,10 +91,9 @@ def _cache(used: Used) -> Iterator[Advice]:
 
 
 def _shorter(used: Used) -> Iterator[Advice]:
-    rates = used.price.tier(used.input_tokens // used.answers).batch
     for what, total, rate in (
-        ("prompts", used.input_tokens - used.cached_tokens, rates.input),
-        ("answers", used.output_tokens, rates.output),
+        ("prompts", used.input_tokens - used.cached_tokens, used.rates.input),
+        ("answers", used.output_tokens, used.rates.output),
     ):
         average = total / used.answers
         if average > 2 * STEP:

@@ -13,6 +13,7 @@ providers accept a batch first and refuse it later: then `refused` follows `subm
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from enum import StrEnum
 
 from flows.domain.events import BatchResult, Slice
@@ -65,6 +66,11 @@ class Batch:
     unsure: bool = False  # refused only because the user said so
     gone: str = ""  # why its answers are not waited for any more, though they may have been paid for
     compacted: str = ""  # the part that holds its results together with those of others; empty: it has one of its own
+
+    @property
+    def sent_on(self) -> date:
+        """The day, in UTC, on which the batch was sent; that of its intent, as a lost one is found days later."""
+        return datetime.fromtimestamp(self.intended_at, UTC).date()
 
     @property
     def requests(self) -> int:

@@ -14,7 +14,8 @@ from typing import Protocol
 from blocks.batch import LONGER
 from flows.domain.batches import IN_FLIGHT, Batch, State
 from flows.domain.events import Slice
-from flows.domain.money import Rates, show_usd
+from flows.domain.money import show_usd
+from flows.domain.prices import Rates
 
 WORTH_SENDING = 2  # a batch that was cut down goes at once if it is at least this part of what it was
 
@@ -31,7 +32,7 @@ class Sizes(Protocol):
 class Ceiling:
     """The most that requests can cost."""
 
-    rates: Rates  # those of the largest request
+    rates: tuple[Rates, ...]  # those of the largest request: of today, and those that are to come
     max_output_tokens: int  # of one answer
     largest: int  # bytes of a request
 
@@ -52,9 +53,7 @@ class Ceiling:
 
     def _cost(self, tokens_in: int, tokens_out: int) -> int:
         """At the highest rate, whatever part of the input is read from, or written to, a cache."""
-        rates = self.rates
-        dearest = max(rates.input, rates.cache_read, rates.cache_write_5m, rates.cache_write_1h)
-        return tokens_in * dearest + tokens_out * rates.output
+        return max(tokens_in * _dearest_input(rates) + tokens_out * rates.output for rates in self.rates)
 
     def fit(self, slices: Sequence[Slice], sizes: Sizes, left: int) -> list[Slice]:
         """The first requests of these slices that can't cost more than `left` together."""
@@ -77,6 +76,10 @@ class Ceiling:
             else:
                 high = middle - 1
         return low
+
+
+def _dearest_input(rates: Rates) -> int:
+    return max(rates.input, rates.cache_read, rates.cache_write_5m, rates.cache_write_1h)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from math import ceil
 from blocks.batch import Usage
 from flows.domain.batches import Batch
 from flows.domain.ledger import Ledger
-from flows.domain.money import ModelPrice
+from flows.domain.prices import DayPrice, Rates, Service
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Estimate:
     ceiling: int | None = None  # the cost if every answer were as long as the job allows; None: it sets no limit
 
 
-def estimate(unsent: Unsent, price: ModelPrice | None, ledger: Ledger, *, emulated: bool = False) -> Estimate:
+def estimate(unsent: Unsent, price: DayPrice, ledger: Ledger, *, emulated: bool = False) -> Estimate:
     """Corrected by the usage so far.
 
     `emulated`: whether the emulator will answer. What it counted says nothing of a real provider, and the reverse.
@@ -42,18 +42,20 @@ def estimate(unsent: Unsent, price: ModelPrice | None, ledger: Ledger, *, emulat
     seen = _observed(batch for batch in ledger.batches.values() if batch.emulated is emulated)
     tokens_in = ceil(unsent.input_tokens * (seen.input_factor if seen else 1))
     tokens_out = ceil(unsent.requests * (seen.output_tokens if seen else unsent.output_tokens))
-    if price is None:
-        return Estimate(unsent.requests, tokens_in, tokens_out, None, None)
-    tier, usage = price.tier(tokens_in // unsent.requests if unsent.requests else 0), Usage(tokens_in, tokens_out)
-    longest = unsent.max_output_tokens
+    size = tokens_in // unsent.requests if unsent.requests else 0
+    rates, longest = price.rates(size), unsent.max_output_tokens
     return Estimate(
         unsent.requests,
         tokens_in,
         tokens_out,
-        cost=tier.batch.cost(usage),
-        single_cost=tier.single.cost(usage),
-        ceiling=None if longest is None else tier.batch.cost(Usage(tokens_in, unsent.requests * longest)),
+        cost=_cost(rates, tokens_in, tokens_out),
+        single_cost=_cost(price.rates(size, Service.STANDARD), tokens_in, tokens_out),
+        ceiling=None if longest is None else _cost(rates, tokens_in, unsent.requests * longest),
     )
+
+
+def _cost(rates: Rates | None, tokens_in: int, tokens_out: int) -> int | None:
+    return None if rates is None else rates.cost(Usage(tokens_in, tokens_out))
 
 
 @dataclass(frozen=True, slots=True)

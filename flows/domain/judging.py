@@ -11,8 +11,9 @@ from blocks.batch import Answer, Failure, FailureKind, Usage
 from flows.domain.batches import Batch
 from flows.domain.custom_ids import parse_custom_id
 from flows.domain.events import BatchResult, Slice
-from flows.domain.money import ModelPrice
+from flows.domain.money import total
 from flows.domain.outcomes import OUTCOMES, Outcome, after_failure, merge_slices
+from flows.domain.prices import DayPrice, Service
 from flows.domain.schema import OutputSchema
 
 _BILLED = {Outcome.OK, Outcome.REJECTED, Outcome.CUT_OFF, Outcome.GONE}  # even if the provider reports no usage
@@ -37,7 +38,7 @@ class Judge:
     """The rules that answers are judged by."""
 
     schema: OutputSchema
-    price: ModelPrice | None
+    price: DayPrice
     max_attempts: int
 
     def verdict(self, answer: Answer) -> Verdict:
@@ -52,21 +53,22 @@ class Judge:
 
     def cost(self, usage: Usage | None) -> int | None:
         """Pico-dollars of an answer in a batch; None: unknown."""
-        return None if self.price is None or usage is None else self.price.tier(usage[0]).batch.cost(usage)
+        return None if usage is None else self.price.cost(usage)
 
-    def single_cost(self, usages: Iterable[Usage]) -> int | None:
-        """Pico-dollars of the same answers as single requests; None: unpriced."""
-        price = self.price
-        return None if price is None else sum(price.tier(usage[0]).single.cost(usage) for usage in usages)
+    def total_cost(self, usages: Iterable[Usage], service: Service) -> int | None:
+        """Pico-dollars of all these answers; None: unpriced, even if there are none."""
+        if service not in self.price.tiers:
+            return None
+        return total(self.price.cost(usage, service) for usage in usages)
 
     def cache_saved(self, usages: Iterable[Usage]) -> int | None:
         """Pico-dollars less than the same answers would have cost without a cache of the prompt; None: unpriced."""
-        if self.price is None:
-            return None
         saved = 0
         for usage in usages:
+            rates = self.price.rates(usage[0])
+            if rates is None:
+                return None
             if any(usage[2:]):
-                rates = self.price.tier(usage[0]).batch
                 saved += rates.cost(Usage(usage[0], usage[1])) - rates.cost(usage)
         return saved
 
@@ -150,7 +152,8 @@ class BatchAnswers:
     ) -> BatchResult:
         retry, final = self._failures(requests, verdicts)
         usages = [verdict.usage for verdict in verdicts if verdict.usage is not None]
-        priced = self._judge.price is not None
+        cost = self._judge.total_cost(usages, Service.BATCH)
+        priced = cost is not None
         return BatchResult(
             schema_id=self._judge.schema.id,
             ok=len(requests) - len(retry) - len(final),
@@ -160,8 +163,8 @@ class BatchAnswers:
             input_tokens=sum(usage[0] for usage in usages),
             output_tokens=sum(usage[1] for usage in usages),
             cached_tokens=sum(usage[2] for usage in usages),
-            cost=sum(cost for cost in costs if cost is not None) if priced else None,
-            single_cost=self._judge.single_cost(usages),
+            cost=cost,
+            single_cost=self._judge.total_cost(usages, Service.STANDARD),
             costs=_costs_by_outcome(verdicts, costs, copied) if priced else None,
             copies_cost=sum(copied) if priced else None,
             cache_saved=self._judge.cache_saved(usages),

@@ -99,5 +99,6 @@ def _budget(config: RunConfig, requests: FrozenRequests) -> Budget | None:
     longest = spec.form.max_output_tokens
     if limit is None or spec.price is None or longest is None:
         return None
-    ceiling = Ceiling(spec.price.tier(requests.largest).batch, longest, requests.largest)
+    rates = spec.price.rates_from(now().date(), requests.largest)
+    ceiling = Ceiling(rates, longest, requests.largest)
     return Budget(from_usd(limit), config.state.began(), ceiling, emulated=spec.connection.emulated)

@@ -6,6 +6,7 @@ from flows.domain.estimate import Estimate, Unsent, estimate
 from flows.domain.ledger import Ledger
 from flows.domain.ranges import Ranges, size
 from flows.domain.tokens import expected_output_tokens
+from flows.engine.recorder import now
 from flows.engine.run import Run
 from flows.spec import Spec
 from flows.storage.requests import FrozenRequests
@@ -20,7 +21,7 @@ def estimate_unsent(spec: Spec, ledger: Ledger, wanted: Ranges, requests: Frozen
         output_tokens=expected_output_tokens(form.schema, form.max_output_tokens),
         max_output_tokens=form.max_output_tokens,
     )
-    return estimate(unsent, spec.price, ledger, emulated=spec.connection.emulated)
+    return estimate(unsent, spec.price_on(now().date()), ledger, emulated=spec.connection.emulated)
 
 
 def estimate_run(run: Run) -> Estimate:

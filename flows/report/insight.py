@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 
 from blocks.connections import shortest_prefix_of
 from flows.domain.advice import Advice, Used, advice
 from flows.domain.batches import Batch
 from flows.domain.money import total
+from flows.domain.prices import Rates
 from flows.domain.spending import spending
 from flows.domain.tokens import estimate_tokens
+from flows.engine.recorder import now
 from flows.engine.run import Run
 from flows.report.contents import Contents, Layout, read_contents
-from flows.spec import Spec, price_table
+from flows.spec import Spec
 from flows.storage.output import OK, OutputSummary
+from flows.storage.price_files import table_prices
 from flows.storage.results import answer_type
 from flows.storage.source import identity_of
 from flows.storage.state import read_or_none
@@ -26,25 +30,37 @@ def advice_for(run: Run, batches: Sequence[Batch]) -> list[Advice]:
     mine = [batch for batch in batches if batch.spec == spec.fingerprint]
     results = [batch.result for batch in mine if batch.result is not None]
     cost, reasons = total(result.cost for result in results), spending(mine, 0, 0)
-    if spec.price is None or cost is None or reasons is None:
+    answers = sum(sum(r.outcomes.get(name, 0) for name in ("ok", "rejected", "cut_off")) for r in results)
+    input_tokens, today = sum(result.input_tokens for result in results), now().date()
+    rates = spec.price_on(today).rates(input_tokens // max(1, answers))
+    if rates is None or cost is None or reasons is None:
         return []
-    provider = spec.connection.provider
     return advice(
         Used(
-            answers=sum(sum(r.outcomes.get(name, 0) for name in ("ok", "rejected", "cut_off")) for r in results),
-            input_tokens=sum(result.input_tokens for result in results),
+            answers=answers,
+            input_tokens=input_tokens,
             output_tokens=sum(result.output_tokens for result in results),
             cached_tokens=sum(result.cached_tokens for result in results),
             cost=cost,
-            price=spec.price,
+            rates=rates,
             spending=reasons,
-            others={name: price for (seller, name), price in price_table().items() if seller == provider},
+            others=_others(spec.connection.provider, today, input_tokens // max(1, answers)),
             system_tokens=_system_tokens(spec),
             shortest_prefix=shortest_prefix_of(spec.connection, spec.model),
             longest_output=max((result.longest_output for result in results), default=0),
             max_output_tokens=spec.form.max_output_tokens,
         )
     )
+
+
+def _others(provider: str, day: date, input_tokens: int) -> dict[str, Rates]:
+    """What requests of this size cost in batches of the provider's models."""
+    listed = {
+        name: price.on(day).rates(input_tokens)
+        for (seller, name), price in table_prices().items()
+        if seller == provider
+    }
+    return {name: rates for name, rates in listed.items() if rates is not None}
 
 
 def _system_tokens(spec: Spec) -> int:

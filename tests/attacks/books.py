@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 from blocks.emulator.options import EmulatorOptions
 from blocks.emulator.service import faults
 from blocks.emulator.service.batch import Outcome
-from tests.flows.command import ROOT
+from tests.price_table import row_of
 
 
 class Line(NamedTuple):
@@ -73,11 +72,10 @@ class Books:
 
     def owed(self, model: str) -> Decimal:
         """Dollars for all answers that say what they cost."""
-        with (ROOT / "data" / "prices.csv").open(newline="") as file:
-            (price,) = (r for r in csv.DictReader(file) if (r["provider"], r["model"]) == (self.options.dialect, model))
+        price = row_of(self.options.dialect, model)
         used: Counter[str] = Counter()
         for line in filter(self.is_metered, self.billed):
-            used += Counter(batch_input=line.input_tokens, batch_output=line.output_tokens)
+            used += Counter(input=line.input_tokens, output=line.output_tokens)
         return sum((count * Decimal(price[name]) for name, count in used.items()), Decimal()) / Decimal(10**6)
 
 

@@ -1,11 +1,9 @@
 """The files in `data/` are what their README says they are."""
 
-import csv
 import re
 import subprocess
 import sys
-from datetime import UTC, date, datetime
-from decimal import Decimal
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from tests.price_table import table_rows
+
 DATA = Path(__file__).resolve().parents[2] / "data"
 SCRIPT = DATA / "make_reviews.py"
 REVIEWS = DATA / "reviews.parquet"
 JOBS = sorted((DATA / "jobs").glob("*.yaml"))
 JOB_KEYS = {"name", "model", "system", "prompt", "output", "max_output_tokens", "skip_empty", "rename"}
-PRICES = ("input", "output", "batch_input", "batch_output", "cache_read", "cache_write_5m", "cache_write_1h")
 EMOJI = re.compile("[\U0001f300-\U0001faff\u2600-\u27bf\u2b50]")
 
 
@@ -37,12 +36,6 @@ def rows() -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def texts(rows: list[dict[str, Any]]) -> list[str]:
     return [row["text"] for row in rows if row["text"] is not None]
-
-
-@pytest.fixture(scope="module")
-def prices() -> list[dict[str, str]]:
-    with (DATA / "prices.csv").open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file, strict=True))
 
 
 def test_the_script_writes_the_file_that_is_kept() -> None:
@@ -172,47 +165,8 @@ def test_the_hour_that_comes_twice(rows: list[dict[str, Any]]) -> None:
     assert datetime(2025, 10, 26, 1, 12, 11, tzinfo=UTC) in moments
 
 
-def test_every_price_is_a_plain_decimal(prices: list[dict[str, str]]) -> None:
-    """Prices are written out as decimals, without exponent or currency; only unknown ones are empty."""
-    for row in prices:
-        for name in PRICES:
-            assert re.fullmatch(r"(\d+(\.\d+)?)?", row[name]), row
-        assert all(row[name] for name in PRICES[:4]), row
-        assert int(row["above_input_tokens"]) >= 0
-
-
-def test_every_price_says_where_it_comes_from(prices: list[dict[str, str]]) -> None:
-    """Each row has a source in words and an ISO date."""
-    for row in prices:
-        assert row["source"].strip()
-        assert date.fromisoformat(row["date"]) <= date(2026, 12, 31)
-
-
-def test_batch_is_never_dearer_than_single(prices: list[dict[str, str]]) -> None:
-    """A batch price is at most the single price."""
-    for row in prices:
-        for name in ("input", "output"):
-            assert Decimal(row[f"batch_{name}"]) <= Decimal(row[name]), row
-
-
-def test_every_tier_stands_once(prices: list[dict[str, str]]) -> None:
-    """No two rows price the same tier, and every model has a base tier that is not dearer than others."""
-    tiers = {(row["provider"], row["model"], int(row["above_input_tokens"])): row for row in prices}
-    assert len(tiers) == len(prices)
-    for (provider, model, _), row in tiers.items():
-        base = tiers[provider, model, 0]
-        assert all(Decimal(base[name]) <= Decimal(row[name]) for name in PRICES[:4])
-
-
-def test_the_tutorials_worked_example(prices: list[dict[str, str]]) -> None:
-    """10 M input and 5 M output tokens on Claude Sonnet 4.5 cost 225 USD single and 112.50 in batch."""
-    row = next(row for row in prices if (row["provider"], row["model"]) == ("holysheep", "claude-sonnet-4.5"))
-    assert 10 * Decimal(row["input"]) + 5 * Decimal(row["output"]) == 225
-    assert 10 * Decimal(row["batch_input"]) + 5 * Decimal(row["batch_output"]) == Decimal("112.50")
-
-
 @pytest.mark.parametrize("path", JOBS, ids=lambda path: path.stem)
-def test_job_files(path: Path, prices: list[dict[str, str]]) -> None:
+def test_job_files(path: Path) -> None:
     """Job files have only the allowed keys, name columns that exist and a model that has a price."""
     job = yaml.safe_load(path.read_text(encoding="utf-8"))
     columns = set(pq.read_schema(REVIEWS).names)
@@ -220,7 +174,7 @@ def test_job_files(path: Path, prices: list[dict[str, str]]) -> None:
     assert set(re.findall(r"{{\s*(\w+)\s*}}", job["prompt"])) == {"product", "category", "text"}
     assert set(job["skip_empty"]) <= columns
     assert not job["output"].keys() & columns
-    assert job["model"] in {row["model"] for row in prices if row["provider"] == "holysheep"}
+    assert job["model"] in {row["model"] for row in table_rows() if row["provider"] == "holysheep"}
 
 
 def test_both_jobs_are_there() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -30,8 +29,8 @@ from flows.report.figures import Figures
 from flows.report.verdict import Exit
 from flows.storage.journal import read_events
 from flows.storage.state import StateDirectory
-from tests.flows.command import ROOT
 from tests.flows.undecorated import JOB, cancel, emulator_ledger, enrich, reviews, write_job, write_texts
+from tests.price_table import row_of
 
 MODELS = {
     "holysheep": "gpt-4.1",
@@ -408,8 +407,7 @@ def test_every_token_is_billed_at_its_price(tmp_path: Path, dialect: str, faults
 def check_money(folder: Path, dialect: str, figures: Figures) -> None:
     """The sum over the rows, the report's total and the provider's books agree."""
     report = orjson.loads(StateDirectory(folder / "out.parquet").report("json").read_bytes())
-    with (ROOT / "data" / "prices.csv").open(newline="") as file:
-        (price,) = [r for r in csv.DictReader(file) if (r["provider"], r["model"]) == (dialect, MODELS[dialect])]
+    price = row_of(dialect, MODELS[dialect])
     owed = sum(cost_of(usage, price) for usage in billed_usages(folder, dialect))
     total = figures.money.total
     assert total is not None
@@ -422,7 +420,7 @@ def check_money(folder: Path, dialect: str, figures: Figures) -> None:
 def cost_of(usage: dict[str, int], price: dict[str, str]) -> Decimal:
     """Dollars, from prices per million tokens in a batch."""
     return sum(
-        (tokens * Decimal(price[f"batch_{kind}"] or price["batch_input"]) for kind, tokens in usage.items()), Decimal()
+        (tokens * Decimal(price[kind] or price["input"]) for kind, tokens in usage.items()), Decimal()
     ) / Decimal(10**6)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import tempfile
@@ -21,8 +20,9 @@ from flows.domain.money import PICO
 from flows.report.figures import Figures
 from flows.storage.journal import read_events
 from flows.storage.state import StateDirectory
-from tests.flows.command import ROOT, batchwerk
+from tests.flows.command import batchwerk
 from tests.flows.undecorated import JOB, emulator_ledger, enrich, reviews, write_job, write_texts
+from tests.price_table import row_of
 
 MILLION = 10**6
 BATCH_SIZE = 6
@@ -105,17 +105,11 @@ def planned_and_run(tmp_path_factory: pytest.TempPathFactory) -> Planned:
     return Planned(case, case.planned(), case.plan(), enrich(**case.parameters))
 
 
-def price(model: str, column: str) -> Decimal:
-    """USD per million tokens, from the table itself."""
-    with (ROOT / "data" / "prices.csv").open(newline="", encoding="utf-8") as file:
-        (row,) = (row for row in csv.DictReader(file) if (row["provider"], row["model"]) == ("holysheep", model))
-    return Decimal(row[column])
-
-
-def cost(planned: dict[str, Any], model: str, prefix: str) -> Decimal:
-    """What the announced tokens cost."""
+def cost(planned: dict[str, Any], model: str, service: str) -> Decimal:
+    """What the announced tokens cost, by the table itself."""
     tokens_in, tokens_out = Decimal(planned["input_tokens"]), Decimal(planned["output_tokens"])
-    return (tokens_in * price(model, f"{prefix}input") + tokens_out * price(model, f"{prefix}output")) / MILLION
+    row = row_of("holysheep", model, service)
+    return (tokens_in * Decimal(row["input"]) + tokens_out * Decimal(row["output"])) / MILLION
 
 
 def test_what_is_planned_is_what_is_sent(planned_and_run: Planned) -> None:
@@ -133,8 +127,8 @@ def test_what_is_planned_is_what_is_sent(planned_and_run: Planned) -> None:
 def test_the_cost_is_that_of_the_announced_tokens(planned_and_run: Planned) -> None:
     """To the last digit, in a batch and as single requests."""
     planned = planned_and_run.json
-    assert Decimal(planned["estimate_usd"]) == cost(planned, "gpt-4.1", "batch_")
-    assert Decimal(planned["single_estimate_usd"]) == cost(planned, "gpt-4.1", "")
+    assert Decimal(planned["estimate_usd"]) == cost(planned, "gpt-4.1", "batch")
+    assert Decimal(planned["single_estimate_usd"]) == cost(planned, "gpt-4.1", "standard")
     assert planned_and_run.figures.money.estimate == planned["estimate_usd"] * PICO
 
 
@@ -158,7 +152,7 @@ def test_a_half_done_output_is_planned_to_its_end(case: Case) -> None:
     assert case.submitted() == [*sent, 6, 5]
     assert (figures.attempts, figures.batches) == (planned["to_send"], planned["batches"])
     assert planned["output_tokens"] == math.ceil(11 * (tokens_out / answers))
-    assert Decimal(planned["estimate_usd"]) == cost(planned, "gpt-4.1", "batch_")
+    assert Decimal(planned["estimate_usd"]) == cost(planned, "gpt-4.1", "batch")
 
 
 def test_a_finished_output_has_nothing_left_to_send(planned_and_run: Planned) -> None:

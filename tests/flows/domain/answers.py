@@ -1,12 +1,13 @@
 """Answers for tests, of batches that `histories` submits, and what judges them."""
 
 from blocks.batch import Answer, Failure, FailureKind, Usage
-from flows.domain.money import ModelPrice, Rates, Tier
+from flows.domain.prices import Rates
 from tests.flows.domain.histories import TAG
+from tests.flows.domain.pricing import day_price
 
 RUN = "abcd2345"
 LABEL = {"label": {"type": "string"}}
-PRICE = ModelPrice((Tier(0, Rates(10, 40, 5, 12, 20), Rates(20, 80, 10, 24, 40), ""),))
+PRICE = day_price((0, Rates(10, 40, 5, 12, 20), Rates(20, 80, 10, 24, 40)))
 GOOD = '{"label": "x"}'
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from flows.domain.advice import Advice, Used, advice
-from flows.domain.money import ModelPrice, Rates, Tier
+from flows.domain.prices import Rates
 
 
-def price(tokens_in: int, tokens_out: int, read: int | None = None) -> ModelPrice:
-    rates = Rates(tokens_in, tokens_out, tokens_in if read is None else read, tokens_in, tokens_in)
-    return ModelPrice((Tier(0, rates, rates, "by hand"),))
+def price(tokens_in: int, tokens_out: int, read: int | None = None) -> Rates:
+    return Rates(tokens_in, tokens_out, tokens_in if read is None else read, tokens_in, tokens_in)
 
 
 def used(**changes: Any) -> Used:
@@ -21,7 +20,7 @@ def used(**changes: Any) -> Used:
         "output_tokens": 1_500,
         "cached_tokens": 0,
         "cost": 30_000 * 10 + 1_500 * 40,
-        "price": price(10, 40),
+        "rates": price(10, 40),
         "spending": {},
         "others": {},
     }
@@ -49,17 +48,17 @@ def test_useless_answers_would_be_saved() -> None:
 
 def test_a_system_text_that_is_almost_long_enough_for_the_cache_could_be_longer() -> None:
     """If reading the longer one from the cache is cheaper than sending this one each time."""
-    found = saves(advice(used(price=price(10, 40, read=1), system_tokens=200, shortest_prefix=512)))
+    found = saves(advice(used(rates=price(10, 40, read=1), system_tokens=200, shortest_prefix=512)))
     assert found["a longer system text"] == 99 * (200 * 10 - 512 * 1)
-    short = saves(advice(used(price=price(10, 40, read=1), system_tokens=20, shortest_prefix=512)))
+    short = saves(advice(used(rates=price(10, 40, read=1), system_tokens=20, shortest_prefix=512)))
     assert "a longer system text" not in short
 
 
 def test_a_cache_that_was_not_read_is_named() -> None:
     """One that was read, and one that saves nothing, are not."""
-    missed = used(price=price(10, 40, read=1), system_tokens=600, shortest_prefix=512)
+    missed = used(rates=price(10, 40, read=1), system_tokens=600, shortest_prefix=512)
     assert saves(advice(missed))["a system text from the cache"] == 99 * (6000 - 600)
-    hit = used(price=price(10, 40, read=1), system_tokens=600, shortest_prefix=512, cached_tokens=5_000)
+    hit = used(rates=price(10, 40, read=1), system_tokens=600, shortest_prefix=512, cached_tokens=5_000)
     none = used(system_tokens=600, shortest_prefix=512)
     assert not any("system" in what for what in [*saves(advice(hit)), *saves(advice(none))])
 

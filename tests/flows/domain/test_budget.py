@@ -12,13 +12,14 @@ from flows.domain.batches import Batch, State
 from flows.domain.budget import Budget, Ceiling, Spending
 from flows.domain.events import Slice
 from flows.domain.ledger import Ledger
-from flows.domain.money import Rates, from_usd
+from flows.domain.money import from_usd
 from flows.domain.outcomes import after_failure, merge_slices
+from flows.domain.prices import Rates
 from tests.flows.domain import histories
 from tests.flows.domain.simulation import Even, Simulation, requests_in, rules
 
 RATES = Rates(input=3, output=7, cache_read=1, cache_write_5m=4, cache_write_1h=6)
-CEILING = Ceiling(RATES, max_output_tokens=5, largest=10)
+CEILING = Ceiling((RATES,), max_output_tokens=5, largest=10)
 DEAREST = 10 * 6 + 5 * LONGER * 7  # the same, with a longer answer
 EACH = 10 * 6 + 5 * 7  # pico-dollars that a request of ten bytes costs at most: all of it written to the dearest cache
 

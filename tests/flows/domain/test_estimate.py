@@ -2,20 +2,19 @@
 
 from flows.domain.estimate import Unsent, estimate
 from flows.domain.ledger import Ledger
-from flows.domain.money import ModelPrice, Rates, Tier
+from flows.domain.prices import UNPRICED, Rates
+from tests.flows.domain.pricing import day_price
 from tests.flows.domain.simulation import ledger_of
 
-PRICE = ModelPrice(
-    (
-        Tier(0, Rates(10, 40, 10, 10, 10), Rates(20, 80, 20, 20, 20), ""),
-        Tier(100, Rates(20, 40, 20, 20, 20), Rates(40, 80, 40, 40, 40), ""),
-    )
+PRICE = day_price(
+    (0, Rates(10, 40, 10, 10, 10), Rates(20, 80, 20, 20, 20)),
+    (100, Rates(20, 40, 20, 20, 20), Rates(40, 80, 40, 40, 40)),
 )
 
 
 def test_an_estimate_without_a_price_has_no_cost() -> None:
     """Tokens are known, money is not."""
-    found = estimate(Unsent(10, 250, 20), None, Ledger())
+    found = estimate(Unsent(10, 250, 20), UNPRICED, Ledger())
     assert (found.input_tokens, found.output_tokens, found.cost, found.single_cost) == (250, 200, None, None)
 
 
@@ -51,4 +50,4 @@ def test_the_ceiling_is_what_the_longest_answers_cost() -> None:
     """With a limit of output tokens no answer costs more; without one there is no such bound."""
     assert estimate(Unsent(10, 500, 20, max_output_tokens=100), PRICE, Ledger()).ceiling == 500 * 10 + 10 * 100 * 40
     assert estimate(Unsent(10, 500, 20), PRICE, Ledger()).ceiling is None
-    assert estimate(Unsent(10, 500, 20, max_output_tokens=100), None, Ledger()).ceiling is None
+    assert estimate(Unsent(10, 500, 20, max_output_tokens=100), UNPRICED, Ledger()).ceiling is None

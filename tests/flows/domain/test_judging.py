@@ -9,14 +9,15 @@ from blocks.batch import Answer, FailureKind, Usage
 from flows.domain.events import BatchResult, Slice
 from flows.domain.judging import BatchAnswers, Judge, JudgedBatch
 from flows.domain.ledger import replay
-from flows.domain.money import ModelPrice, Rates, Tier
+from flows.domain.prices import UNPRICED, DayPrice, Rates
 from flows.domain.schema import OutputSchema
 from tests.flows.domain import histories
 from tests.flows.domain.answers import GOOD, LABEL, PRICE, RUN, answer, failure
+from tests.flows.domain.pricing import day_price
 
 
 def judge(
-    slices: list[Slice], answers: list[Answer], price: ModelPrice | None = PRICE, failed: str | None = None
+    slices: list[Slice], answers: list[Answer], price: DayPrice = PRICE, failed: str | None = None
 ) -> tuple[list[dict[str, Any]], BatchResult]:
     ledger = replay([histories.submitting(7, *slices)])
     taken = BatchAnswers(ledger.batches[7], Judge(OutputSchema(LABEL), price, max_attempts=3))
@@ -183,9 +184,9 @@ def test_money_is_summed_request_by_request() -> None:
 
 def test_each_request_has_its_own_tier() -> None:
     """Two small requests are not priced as one large one."""
-    tiers = tuple(Tier(above, Rates(above + 1, 1, 1, 1, 1), Rates(2 * above + 2, 2, 2, 2, 2), "") for above in (0, 100))
+    tiers = [(above, Rates(above + 1, 1, 1, 1, 1), Rates(2 * above + 2, 2, 2, 2, 2)) for above in (0, 100)]
     rows, result = judge(
-        [Slice(0, 2)], [answer(0, GOOD, usage=Usage(100, 0)), answer(1, GOOD, usage=Usage(101, 0))], ModelPrice(tiers)
+        [Slice(0, 2)], [answer(0, GOOD, usage=Usage(100, 0)), answer(1, GOOD, usage=Usage(101, 0))], day_price(*tiers)
     )
     assert [row["cost"] for row in rows] == [100, 101 * 101]
     assert result.cost == 100 + 101 * 101
@@ -202,7 +203,7 @@ def test_an_answer_without_usage_is_unmetered_not_free() -> None:
 
 def test_an_unpriced_model_costs_the_unknown() -> None:
     """The sums are None, never 0; the tokens are counted all the same."""
-    rows, result = judge([Slice(0, 1)], [answer(0, GOOD)], price=None)
+    rows, result = judge([Slice(0, 1)], [answer(0, GOOD)], price=UNPRICED)
     assert (result.cost, result.single_cost, result.rejected_cost) == (None, None, None)
     assert (rows[0]["cost"], result.input_tokens) == (None, 100)
 

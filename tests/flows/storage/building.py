@@ -14,7 +14,7 @@ from flows.domain.events import BatchResult, Slice
 from flows.domain.judging import BatchAnswers, Judge
 from flows.domain.keys import form_digest
 from flows.domain.ledger import Ledger, replay
-from flows.domain.money import ModelPrice
+from flows.domain.prices import DayPrice
 from flows.domain.prompts import Prompt
 from flows.domain.schema import OutputSchema
 from flows.storage.compaction import check_part, merge_parts
@@ -101,9 +101,7 @@ class Work:
 class Collecting:
     """A ledger that batches are collected into, with their parts on disk."""
 
-    def __init__(
-        self, state: StateDirectory, output: dict[str, Any] | None = None, price: ModelPrice | None = PRICE
-    ) -> None:
+    def __init__(self, state: StateDirectory, output: dict[str, Any] | None = None, price: DayPrice = PRICE) -> None:
         self.schema = OutputSchema(LABEL if output is None else output)
         self.store = ResultsStore(state, self.schema.id)
         self.judge = Judge(self.schema, price, max_attempts=3)

@@ -14,6 +14,7 @@ import pytest
 from blocks.batch import Answer, Failure, FailureKind, Usage
 from flows.domain.events import Slice
 from flows.domain.money import to_usd
+from flows.domain.prices import UNPRICED
 from flows.storage.output import STATUS_COLUMNS
 from tests.flows.domain import histories
 from tests.flows.domain.answers import LABEL, answer
@@ -152,7 +153,7 @@ def test_what_is_not_known_is_null(tmp_path: Path) -> None:
     unmetered.batch([Slice(0, 1)], [label(0, "A", usage=None)])
     unmetered.publish(job)
     assert [(row["_cost_usd"], row["_input_tokens"], row["label"]) for row in output(job)] == [(None, None, "A")] * 2
-    unpriced = Collecting(job.state, price=None)
+    unpriced = Collecting(job.state, price=UNPRICED)
     unpriced.batch([Slice(0, 1)], [label(0, "A")])
     unpriced.publish(job)
     assert [(row["_cost_usd"], row["_input_tokens"]) for row in output(job)] == [(None, 100), (None, 0)]
