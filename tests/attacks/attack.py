@@ -131,7 +131,7 @@ def carry_out(plan: Plan, folder: Path, runs: ForkServer) -> Done:
         state=folder / "provider.sqlite",
     )
     needs_limit = "length_rate" in plan.switches and plan.dialect != "holysheep"
-    parameters = {
+    parameters: dict[str, Any] = {
         "input": str(write_texts(folder, plan.texts)),
         "output": str(folder / "out.parquet"),
         "job": str(write_job(folder, JOB + LIMIT * needs_limit)),
@@ -141,6 +141,8 @@ def carry_out(plan: Plan, folder: Path, runs: ForkServer) -> Done:
         "poll_interval": 0.05,
         "options": plan.options,
     }
+    for name in plan.habits:
+        parameters |= HABITS[name].parameters
     env = {PROVIDERS[plan.dialect].key_variable: key}
     done = Done(plan, Books(folder / "provider.sqlite", options), folder / "out.parquet", {})
     with running_emulator(options) as emulator:

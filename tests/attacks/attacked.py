@@ -9,7 +9,7 @@ import stamina
 
 from blocks.errors import BatchwerkError
 from blocks.retries import ATTEMPTS
-from flows.domain import breaker
+from flows.domain import breaker, vanishing
 from tests.flows.killed import plan_death
 from tests.flows.undecorated import enrich
 
@@ -18,6 +18,8 @@ def main(place: str, parameters: str) -> None:
     """Run until the place, or to the end; prints the exit status and the attempts, or fails with a sentence."""
     breaker.FIRST_PAUSE = 0.1
     breaker.MAX_PAUSE = 0.5
+    vanishing.FRESH = vanishing.PAUSE = 0.5
+    vanishing.LOOKS, vanishing.SPAN = 2, 1.0
     if place:
         plan_death(place)
     with stamina.set_testing(True, attempts=ATTEMPTS):

@@ -29,6 +29,7 @@ class Line(NamedTuple):
     text: str
     input_tokens: int
     output_tokens: int
+    batch: int
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Books:
 
     @cached_property
     def billed(self) -> list[Line]:
-        sql = """SELECT custom_id, prompt, prompt_hash, attempt, outcome, text, input_tokens, output_tokens
+        sql = """SELECT custom_id, prompt, prompt_hash, attempt, outcome, text, input_tokens, output_tokens, place >> 24
             FROM requests JOIN results USING (place) WHERE input_tokens > 0 ORDER BY place"""
         return [Line._make(row) for row in self.ask(sql)]
 
@@ -66,8 +67,14 @@ class Books:
             return False
         return faults.hits("swap", self.options.swapped_rate, self.options.seed, line.prompt_hash, line.attempt)
 
+    def is_forgotten(self, line: Line) -> bool:
+        """Whether its batch is found no more: one whose create was not answered can't be told from a refused one."""
+        return faults.is_nth(line.batch, self.options.vanish_every)
+
     def is_metered(self, line: Line) -> bool:
-        """Whether the answer says what it cost."""
+        """Whether there is an answer that says what it cost."""
+        if self.is_forgotten(line):
+            return False
         return not faults.usage_is_missing(self.options, line.prompt_hash, line.attempt)
 
     def owed(self, model: str) -> Decimal:

@@ -23,7 +23,7 @@ class Habit:
     choose: Callable[[Random], Switches]
     happened: Callable[[Books], bool]
     dialects: tuple[str, ...] = DIALECTS
-    options: dict[str, str] = field(default_factory=dict)  # of the client
+    parameters: dict[str, Any] = field(default_factory=dict)  # of the run: a word of the user that it needs
 
 
 def share(name: str, outcome: Outcome | None = None, low: float = 0.1, high: float = 0.3, **more: Any) -> Habit:
@@ -69,6 +69,7 @@ def _swapped(books: Books) -> bool:
     return any(books.is_swapped(line) for line in books.billed)
 
 
+LOSING = {"batches_vanish", "batches_hang"}  # whose rows fail, and what they cost is unknown
 ONE_OF = {"batches_fail", "batches_expire"}  # a batch that is hit by both shows one of them alone
 HABITS: dict[str, Habit] = {
     "requests_fail": share("failure_rate", Outcome.FAILED),
@@ -95,6 +96,8 @@ HABITS: dict[str, Habit] = {
     "batches_expire": each("expire_every", _ended("expired"), high=3),
     "downloads_break_off": each("cut_every", _counted("downloads", "cut_every"), low=2, high=3, dialects=WITH_FILES),
     "states_are_unknown": each("unknown_status_every", _every_batch("unknown_status_every"), low=1, high=2),
+    "batches_vanish": each("vanish_every", _every_batch("vanish_every")),
+    "batches_hang": each("hang_every", _every_batch("hang_every"), parameters={"abandon_after": 2}),
     "batches_take_time": Habit(lambda _: {"latency": 0.3, "jitter": 0.9}, lambda _: True),
     "creates_are_slow": Habit(lambda _: {"hold": 0.3, "hold_every": 2}, _every_batch("hold_every")),
 }

@@ -13,10 +13,10 @@ from blocks.emulator.service.batch import Outcome
 from flows.storage.state import StateDirectory
 from tests.attacks.attack import MODELS, Done
 from tests.attacks.books import answers_to
-from tests.attacks.habits import HABITS
+from tests.attacks.habits import HABITS, LOSING
 
 COLUMNS = ("code", "label")
-FINAL = {"requests_are_refused"}  # habits after which a row may fail for good
+FINAL = {"requests_are_refused", *LOSING}  # habits after which a row may fail for good
 
 
 def check_rows(done: Done) -> None:
@@ -39,14 +39,15 @@ def check_rows(done: Done) -> None:
 
 
 def check_paid_once(done: Done) -> None:
-    """No request was billed twice, and no text was answered well twice unless the answer came under another's id."""
+    """No request was billed twice, and no text was answered well twice unless the answer came
+    under another's id or was forgotten with its batch."""
     ids = Counter(line.custom_id for line in done.books.billed)
     assert not [name for name, count in ids.items() if count > 1]
     good: Counter[str] = Counter()
     excused: Counter[str] = Counter()
     for text, line in answers_to(done.books.billed):
         good[text] += line.outcome == Outcome.ANSWERED
-        excused[text] += done.books.is_swapped(line)
+        excused[text] += done.books.is_swapped(line) or done.books.is_forgotten(line)
     assert not [text for text, count in good.items() if count > 1 + excused[text]]
     failed = len(done.plan.texts) if FINAL.intersection(done.plan.habits) else 0
     distinct = len(set(done.plan.texts))
@@ -60,8 +61,9 @@ def check_money(done: Done) -> None:
     assert report["total_cost_usd"] == owed
     costs = [cost for cost in pq.read_table(done.output).column("_cost_usd").to_pylist() if cost is not None]
     unmetered = [line for line in done.books.billed if not done.books.is_metered(line)]
-    assert report["answers_without_usage"] == len(unmetered)
-    if not unmetered:
+    lost = not LOSING.isdisjoint(done.plan.habits)
+    assert lost or report["answers_without_usage"] == len(unmetered)
+    if not unmetered and not lost:
         assert sum(costs) == owed
 
 
