@@ -185,7 +185,7 @@ def _run(
     """A pipeline within a flow run; if that was cancelled meanwhile, its batches are too."""
     with PrefectOrchestrator(config, display) as orchestrator:
         try:
-            figures = pipeline(config, orchestrator)
+            figures = orchestrator.flow_run.taking_over(lambda: pipeline(config, orchestrator))
         finally:
             state = orchestrator.flow_run.settle()
         if state is not None and (state.is_cancelling() or state.is_cancelled()):

@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
 
+from blocks.errors import Busy
 from flows.orchestration.server import CallFailed, PrefectServer
 
 LOOK_EVERY = 10.0  # seconds
 END_WAITS = 600.0  # seconds that a run waits in the end for a server that is away
 TOLD_AFTER = 5.0
+HANDOVER, TRY_EVERY = 600.0, 5.0  # seconds that a process waits for the one before it
+
+T = TypeVar("T")
 
 log = logging.getLogger("batchwerk")
 
@@ -32,9 +37,9 @@ class FlowRunWatch:
     def __init__(self, server: PrefectServer, context: FlowRunContext | None) -> None:
         flow_run = context.flow_run if context else None
         self.id: UUID | None = flow_run.id if flow_run else None
-        self.state: State[Any] | None = None  # what it is instead of running
+        self.state: State[Any] | None = None  # what it is instead of running in this process
         self.stop_reason = ""
-        self._attempt = flow_run.run_count if flow_run else 0
+        self._began_in: UUID | None = None  # the state in which this process works; another start has another one
         self._server = server
         self._ended = threading.Event()
 
@@ -76,14 +81,45 @@ class FlowRunWatch:
             log.warning("Prefect's server is not told how the run ended: %s", error)
         return self.state
 
+    def taking_over(self, work: Callable[[], T]) -> T:
+        """Do the work; after Resume or Retry, once the process before this one has let go of the output.
+
+        Raises Busy for an output that another flow run works on.
+        """
+        tried_until = time.monotonic() + HANDOVER
+        while True:
+            try:
+                return work()
+            except Busy as error:
+                self.look()
+                if not self._was_started_before() or self.stop_reason or time.monotonic() > tried_until:
+                    raise
+                log.warning("waiting for the process in which this flow run was started before: %s", error.message)
+            self._ended.wait(TRY_EVERY)
+
+    def _was_started_before(self) -> bool:
+        """Prefect does not count the start after a suspension, but keeps all states."""
+        flow_run_id = self.id
+        if flow_run_id is None:
+            return False
+        try:
+            states = self._server.ask(lambda client: client.read_flow_run_states(flow_run_id))
+        except (CallFailed, ObjectNotFound):
+            return False
+        return sum(state.is_running() for state in states) > 1
+
     def _note(self, found: FlowRun) -> None:
         if found.state is not None and not found.state.is_running():
             self.state = found.state
             self.stop_reason = f"its flow run is {found.state.name} in Prefect"
-        elif found.run_count > max(1, self._attempt):
+        elif self._began_in is None:
+            self._began_in = found.state_id
+        elif self._began_in != found.state_id:
+            self.state = found.state  # whose end is told by that process
             self.stop_reason = "its flow run was started again in Prefect, in another process"
 
     def _watch(self) -> None:
+        self.look()
         while not self._ended.wait(LOOK_EVERY):
             self.look()
 

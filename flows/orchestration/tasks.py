@@ -14,7 +14,7 @@ from typing import Any
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.exceptions import PrefectSignal
+from prefect.exceptions import FailedRun, PrefectSignal
 from prefect.futures import PrefectFuture
 from prefect.states import Failed
 
@@ -93,4 +93,10 @@ class _ToldElsewhere(logging.Filter):
         return logging.getLogger(record.name).isEnabledFor(record.levelno)
 
 
+def _without_failed_run(record: logging.LogRecord) -> bool:
+    """A flow run that failed with a sentence of ours has it as its message; Prefect would log a traceback besides."""
+    return not (record.exc_info and record.exc_info[0] is FailedRun)
+
+
 logging.getLogger("prefect.task_runs").addFilter(_ToldElsewhere())
+logging.getLogger("prefect.flow_runs").addFilter(_without_failed_run)
