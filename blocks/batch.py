@@ -70,6 +70,9 @@ class EncodedBatch:
     tag: str  # new for each POST of a new batch; every custom_id of the batch begins with it and a hyphen
     sent_at: float = 0.0  # seconds since the epoch: when its sending was first recorded; 0: unknown
     others: frozenset[str] = frozenset()  # ids of batches that are known to be different ones
+    # Ids and tags of batches that the service accepted under the same key: a list without any of them proves nothing.
+    # None: whoever asks knows the list to be whole.
+    witnesses: Mapping[str, str] | None = None
 
 
 class Found(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -30,6 +31,14 @@ class Access(NamedTuple):
     connection: Connection
     key: SecretStr
     base_url: str
+
+    @property
+    def key_id(self) -> str:
+        """Tells whether two batches were sent under the same key, without a way back to it."""
+        if self.connection.emulated:  # its key is drawn at each start, its batches are all ours
+            return self.connection.endpoint
+        secret = f"{self.connection.endpoint}\n{self.key.get_secret_value().strip()}"
+        return hashlib.blake2b(secret.encode(), digest_size=8).hexdigest()
 
     def client(self) -> BatchProvider:
         """A client; whoever has it closes it."""

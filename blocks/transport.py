@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import ssl
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
@@ -41,6 +42,8 @@ log = logging.getLogger("batchwerk.transport")
 ErrorReader = Callable[[Any], Complaint]  # of a parsed body
 OutOfMoney = Callable[[int, str | None, float | None], bool]  # (HTTP status, code, retry_after)
 
+CLOCK_STEP = 2.0  # seconds: the header `date` is cut to whole ones
+
 UPLOAD_CHUNK = DOWNLOAD_CHUNK = 256 * 1024  # bytes; large enough to be cheap, small enough to keep memory flat
 KEY_HEADERS = ("authorization", "x-api-key", "x-goog-api-key")  # one of them carries the key
 _before_create: ContextVar[Callable[[], None]] = ContextVar("before_create", default=lambda: None)
@@ -74,6 +77,8 @@ class Transport:
         key_codes: tuple[str, ...] = (),  # codes that say, under whatever status, that the key is wrong
     ) -> None:
         self.provider = provider
+        self.clock_ahead = 0.0  # seconds by which the service's clock is ahead of ours
+        self.clock_is_known = False  # whether the service has said what time it is
         self._key_codes = key_codes
         self._read_error = read_error
         self._out_of_money = out_of_money
@@ -190,9 +195,16 @@ class Transport:
         with _connection_errors(self.provider, self._mask, creating=creating):
             client = self._creator if creating else self._client
             response = client.request(method, path, **options)
+        self._read_clock(response)
         if response.status_code >= 300:
             raise self._error(response, creating=creating)
         return response
+
+    def _read_clock(self, response: httpx.Response) -> None:
+        """How far the service's clock is ahead, as each answer says it to the second."""
+        if (at := http_date(response.headers.get("date", ""))) is not None:
+            self.clock_is_known, ahead = True, at.timestamp() - time.time()
+            self.clock_ahead = ahead if abs(ahead) > CLOCK_STEP else 0.0
 
     def _error(self, response: httpx.Response, *, creating: bool) -> ProviderError:
         """The error that stands for a response; while creating, a 5xx may hide an accepted batch."""
@@ -314,6 +326,8 @@ def _kind_of(status: int, *, creating: bool) -> tuple[type[ProviderError], str]:
             return BatchTooLarge, "use a smaller --batch-size"
         case 429:
             return Transient, "run the same command again later: it goes on from here"
+        case 501:
+            return BatchRefused, "the service does not do this: check --base-url and the provider's options"
         case _ if status >= 500 or status == 408:
             return UnknownOutcome if creating else Transient, "run the same command again: it goes on from here"
         case _ if status < 400:

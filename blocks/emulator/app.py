@@ -2,6 +2,9 @@
 
 import os
 import sqlite3
+from collections.abc import Mapping
+from email.utils import formatdate
+from functools import partial
 from typing import Any, cast
 
 import orjson
@@ -17,11 +20,13 @@ from blocks.emulator.dialects.dialect import Dialect
 from blocks.emulator.service.service import Service
 from blocks.emulator.service.store import Store
 from blocks.emulator.wire.calls import CallError, JsonResponse, require_bearer
+from blocks.emulator.wire.listing import ListHabits
 from blocks.emulator.wire.middleware import AnswerHeaders, FailingCalls
 
 
 def create_app(service: Service, dialect: Dialect) -> Starlette:
     """The application, to be served or tested."""
+    headers = partial(_headers, service, dialect)
     return Starlette(
         routes=[
             *dialect.routes(),
@@ -29,11 +34,17 @@ def create_app(service: Service, dialect: Dialect) -> Starlette:
             Route("/emulator/ledger", lambda request: ledger(service, request), methods=["GET"]),
         ],
         middleware=[
-            Middleware(AnswerHeaders, headers=dialect.headers, should_retry=service.options.should_retry),
+            Middleware(AnswerHeaders, headers=headers, should_retry=service.options.should_retry),
+            Middleware(ListHabits, options=service.options, error_body=dialect.error_body),
             Middleware(FailingCalls, service=service, error_body=dialect.error_body),
         ],
         exception_handlers=error_handlers(dialect),
     )
+
+
+def _headers(service: Service, dialect: Dialect) -> Mapping[str, str]:
+    """The dialect's, and the time by the emulator's clock."""
+    return {**dialect.headers(), "date": formatdate(service.now(), usegmt=True)}
 
 
 def error_handlers(dialect: Dialect) -> dict[Any, ExceptionHandler]:

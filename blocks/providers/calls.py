@@ -17,7 +17,7 @@ from blocks.batch import Answer, BatchPhase, BatchStatus, EncodedBatch, PollPlan
 from blocks.errors import BatchRefused, Complaint, UnknownOutcome
 from blocks.printable import counted
 from blocks.providers.lenient import id_of, unexpected
-from blocks.providers.reconciling import SETTLE, Settling
+from blocks.providers.reconciling import CLOCK_SLACK, SETTLE, Settling
 from blocks.transport import ErrorReader, OutOfMoney, Transport
 
 log = logging.getLogger("batchwerk.providers")
@@ -114,6 +114,10 @@ class Calls:
     def _path(self, kind: str, name: str = "") -> str:
         return self.dialect.paths[kind].format(id=quote(name, safe=""))  # an id may come from a file
 
+    def _since(self, batch: EncodedBatch) -> float:
+        """Back to when lists are read for a lost batch, by the service's clock: ours may be hours ahead of it."""
+        return batch.sent_at + self._http.clock_ahead - CLOCK_SLACK
+
     def _create(self, path: str, order: Mapping[str, Any] | bytes, tag: str) -> str:
         """Create a batch from an order that fits into memory; this may not be done twice."""
         return self._created(tag, lambda: self._http.create_json(path, order))
@@ -154,6 +158,12 @@ class Calls:
 def filename_of(tag: str) -> str:
     """What the file of a batch is called at the provider."""
     return f"batchwerk-{tag}.jsonl"
+
+
+def tag_of(filename: str) -> str:
+    """The tag in the name of a batch's file; empty if it is no name of ours."""
+    match = re.fullmatch(r"batchwerk-(.+)\.jsonl", filename)
+    return match[1] if match else ""
 
 
 def answers_then_errors(answers: Iterable[Answer], errors: Iterable[Answer] | None) -> Iterator[Answer]:

@@ -146,7 +146,7 @@ class Loop:
         run = self._run
         self._agenda.breaker = run.switch.breaker
         with run.recorder.reading() as ledger:
-            rules = self._rules(ledger)
+            rules, self._agenda.accepted = self._rules(ledger), len(ledger.ids())
             actions = next_actions(ledger, run.wanted, run.requests, rules, self._agenda, time.time())
             unsent = sum(piece.requests for piece in ledger.unsent(run.wanted))
         submitting = sum(isinstance(action, Submit) for action in actions)

@@ -47,8 +47,12 @@ def find_again(session: Session, batch: Batch, visit: Visit, body: EncodedBatch 
 def _sought(session: Session, batch: Batch, body: EncodedBatch | None) -> EncodedBatch:
     """What is known of the batch, by which the provider may show it."""
     known = body or EncodedBatch(Path(), batch.requests, batch.bytes, batch.sha256, batch.tag)
-    others = session.recorder.query(lambda ledger: ledger.ids())
-    return replace(known, sent_at=batch.intended_at, others=others)
+    access = session.clients.access_of(batch)
+    with session.recorder.reading() as ledger:
+        others, witnesses = ledger.ids(), ledger.sent_under(access.key_id) if access.key_id == batch.key else {}
+    # The embedded emulator is ours alone: until it has accepted something, its empty list is the truth.
+    ours = access.connection.emulated and not witnesses
+    return replace(known, sent_at=batch.intended_at, others=others, witnesses=None if ours else witnesses)
 
 
 def _let_user_choose(session: Session, batch: Batch, error: CantTell, visit: Visit) -> None:

@@ -70,6 +70,7 @@ def _send(run: Run, batch: Batch, body: EncodedBatch) -> Found | None:
             tokens=sum(run.requests.tokens(piece.start, piece.stop) for piece in batch.slices),
             sha256=body.sha256,
             spec=spec.fingerprint,
+            key=run.clients.access_of(batch).key_id,
             emulated=spec.connection.emulated,
         )
     )

@@ -38,11 +38,14 @@ class Agenda:
     )  # batches of which nobody can tell what became of them, and why
     breaker: Breaker = field(default_factory=Breaker)
     send_again_at: float = 0.0  # the provider asked not to be sent anything before
+    accepted: int = 0  # batches that the provider has accepted: a list that shows one of them is worth more
+    _looked_under: dict[int, int] = field(default_factory=dict)  # by batch: `accepted` when it was looked at
     _pauses: dict[int, float] = field(default_factory=dict)
 
     def begin(self, batch: int, *, collecting: bool = False) -> None:
         """Mark the batch as being worked on."""
         self.busy.add(batch)
+        self._looked_under[batch] = self.accepted
         if collecting:
             self.collecting.add(batch)
 
@@ -66,11 +69,15 @@ class Agenda:
 
     def is_due(self, batch: int, now: float) -> bool:
         """Whether the batch's pause is over."""
-        return self.due.get(batch, 0.0) <= now
+        return self.due.get(batch, 0.0) <= now or self._knows_more(batch)
 
     def is_waited_for(self, batch: int, now: float) -> bool:
         """Whether the batch is still within its patience. A batch that was never visited is."""
-        return now < self.deadline.get(batch, now + 1)
+        return now < self.deadline.get(batch, now + 1) or self._knows_more(batch)
+
+    def _knows_more(self, batch: int) -> bool:
+        """Whether a batch was accepted since it was last looked what became of this one."""
+        return batch in self.unresolved and self.accepted > self._looked_under.get(batch, 0)
 
     def _next_pause(self, batch: int) -> float:
         last = self._pauses.get(batch)

@@ -60,6 +60,7 @@ class Batch:
     copies: tuple[str, ...] = ()  # other batches with the same requests, made by accident
     reason: str = ""
     result: BatchResult | None = None
+    key: str = ""  # tells which batches were sent under the same key
     lost: bool = False  # its results are gone
     unfound_since: float = 0.0  # the first of the looks, one after another, at which the provider did not find it
     looks: int = 0  # how many those are

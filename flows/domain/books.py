@@ -138,6 +138,7 @@ class Books:
             raise StateError(f"the journal submits batch {event.batch} twice", next_step=RESTORE)
         batch.state, batch.intended_at = State.SUBMITTING, at
         batch.tag, batch.sha256, batch.spec, batch.emulated = event.tag, event.sha256, event.spec, event.emulated
+        batch.key = event.key
         batch.bytes, batch.tokens = event.bytes, event.tokens
 
     def _refused(self, batch: Batch, event: Refused, at: float) -> None:

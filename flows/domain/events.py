@@ -88,6 +88,7 @@ class Submitting(_Event):
     tokens: int  # input tokens of its requests, as they were planned
     sha256: str
     spec: str
+    key: str = ""  # tells which batches were sent under the same key; empty: unknown
     emulated: bool = False  # whether the embedded emulator answers, whose costs are no money
 
 

@@ -12,6 +12,8 @@ from flows.domain.books import Books, ranges_of, written_off
 from flows.domain.events import BatchResult, Event, Slice
 from flows.domain.ranges import Ranges, size
 
+MOST_WITNESSES = 100  # batches that a provider's list may show as a proof of what it is worth
+
 
 @dataclass(frozen=True, slots=True)
 class Tally:
@@ -66,6 +68,11 @@ class Ledger(Books):
     def ids(self) -> frozenset[str]:
         """The provider's ids of all batches that are known to be ours."""
         return frozenset(batch.id for batch in self.batches.values() if batch.id is not None)
+
+    def sent_under(self, key: str) -> dict[str, str]:
+        """The newest batches that a provider accepted under a key: their tags by their ids."""
+        known = [(b.id, b.tag) for _, b in sorted(self.batches.items()) if key and b.key == key and b.id and not b.gone]
+        return dict(known[-MOST_WITNESSES:])
 
     def next_part(self) -> str:
         """The name of the next compacted part; only an unfinished compaction of a dead process may have used it."""

@@ -97,7 +97,7 @@ OTHER_WAYS = (  # for the cases in which it may matter how requests and answers 
     Way("gemini-file", "gemini", patches={"INLINE_REQUESTS": 0}, uploads=2),
 )
 PAGES = {  # the constants that say how long a page of a list is
-    "openai": ("BATCHES_PAGE", "FILES_PAGE"),
+    "openai": ("PAGE",),
     "anthropic": ("BATCHES_PAGE",),
     "mistral": ("PAGE",),
     "gemini": ("PAGE",),

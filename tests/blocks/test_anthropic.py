@@ -3,11 +3,13 @@
 import json
 import logging
 import threading
+import time
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ from blocks.errors import (
     AuthenticationFailed,
     BatchRefused,
     BatchTooLarge,
+    CantTell,
     NotFound,
     ProviderError,
     SpendLimitReached,
@@ -603,9 +606,19 @@ def test_a_batch_that_says_too_little_may_be_it(changes: dict[str, Any], batch: 
 
 
 def test_a_batch_before_the_clock_of_ours_may_be_it(batch: EncodedBatch) -> None:
-    """The provider's clock and ours may differ."""
-    with connected(listed(ended(7, at=SENT - 3500)), OURS) as (provider, _):
+    """The provider's clock and ours may differ: what time it is there, its answers say."""
+    behind = {"date": formatdate(time.time() - 3500, usegmt=True)}
+    page = replace(listed(ended(7, at=SENT - 3500)), headers=behind)
+    with connected(page, replace(OURS, headers=behind)) as (provider, _):
         assert provider.find(batch, FORM) == Found("msgbatch_7")
+
+
+@pytest.mark.parametrize("at", [SENT - 1000, SENT + 2000])
+def test_a_batch_of_another_time_is_not_waited_for(at: float, batch: EncodedBatch) -> None:
+    """It may run for ever; the lost one was made when it was sent, give or take the time to settle."""
+    with connected(listed(a_batch(7, at=at)), now=SENT + 3000) as (provider, server):
+        assert provider.find(batch, FORM) is None
+    assert paths(server) == [""]
 
 
 @pytest.mark.parametrize("status", ["in_progress", "canceling", "something new"])
@@ -711,7 +724,7 @@ def test_a_batch_that_is_listed_twice_is_one(batch: EncodedBatch) -> None:
 )
 def test_a_list_that_breaks_off_is_an_error(page: Say, batch: EncodedBatch) -> None:
     """One that promises more and brings the same, or nothing: it does not show that a batch is not there."""
-    with connected(page) as (provider, server), pytest.raises(Transient, match="does not go on"):
+    with connected(page) as (provider, server), pytest.raises(CantTell, match="breaks off"):
         provider.find(batch, FORM)
     assert len(server.asked) <= 2
 

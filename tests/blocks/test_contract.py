@@ -21,7 +21,7 @@ import pytest
 import stamina
 
 from blocks import catalog
-from blocks.batch import Answer, BatchPhase, BatchProvider, FailureKind, Found, Obstacle, RequestForm
+from blocks.batch import Answer, BatchPhase, BatchProvider, EncodedBatch, FailureKind, Found, Obstacle, RequestForm
 from blocks.clients import open_access
 from blocks.connections import connection_for
 from blocks.emulator import EmulatorOptions, running_emulator
@@ -31,6 +31,7 @@ from blocks.errors import (
     AuthenticationFailed,
     BatchRefused,
     BatchTooLarge,
+    CantTell,
     NotFound,
     ProviderError,
     SpendLimitReached,
@@ -547,6 +548,65 @@ def test_a_lost_batch_is_found_behind_pages_of_others(way: Way, start: Start, mo
     assert found.copies == ()
     assert len(lists) >= 3
     assert set(once_each(ends.answers(found.id))) == set(ids_for(batch.tag, batch.requests))
+
+
+def lost(ends: Ends, *, arrives: bool) -> EncodedBatch:
+    """A batch whose create got no answer, with one that the service accepted before it as a witness."""
+    known = ends.encode()
+    witness = ends.provider.submit(known, FORM)
+    if arrives:
+        ends.wire.after = breaking(CREATE)
+    else:
+        ends.wire.before = breaking(CREATE)
+    batch = ends.encode(PROMPTS[:7])
+    with pytest.raises(UnknownOutcome):
+        ends.provider.submit(batch, FORM)
+    ends.wire.before = ends.wire.after = pass_on
+    return replace(batch, witnesses={witness: known.tag}, others=frozenset({witness}))
+
+
+DOUBTFUL: tuple[dict[str, int], ...] = (
+    *({"list_refused": status} for status in (400, 403, 404, 405)),
+    {"list_breaks": 1},
+    {"list_hides": 1},
+    {"list_unmarked": 1},
+)
+
+
+@pytest.mark.parametrize("arrives", [True, False], ids=["accepted", "never-accepted"])
+@pytest.mark.parametrize("habit", DOUBTFUL, ids=str)
+def test_a_list_that_proves_nothing_is_no_proof(
+    habit: dict[str, int], way: Way, start: Start, *, arrives: bool
+) -> None:
+    """Refused, broken off, empty though batches were accepted, or without our mark: nobody can tell, and it is said.
+
+    Anthropic's batches carry no mark; HolySheep has no list.
+    """
+    if way.replays or (way.provider == "anthropic" and "list_unmarked" in habit):
+        return
+    ends = start(wire=True, **habit)
+    batch = lost(ends, arrives=arrives)
+    with pytest.raises(CantTell) as caught:
+        ends.provider.find(batch, FORM)
+    assert caught.value.next_step
+    assert ends.ledger()["batches"] == 1 + arrives
+
+
+def test_a_list_that_shows_a_batch_of_ours_proves_what_is_not_there(way: Way, start: Start) -> None:
+    """Read to its end, with the mark of a batch that was accepted under the same key."""
+    ends = start(wire=True)
+    batch = lost(ends, arrives=False)
+    found = ends.provider.find(batch, FORM)
+    assert (found is not None) == way.replays
+
+
+@pytest.mark.parametrize("ahead", [-7200, 7200])
+def test_the_time_is_told_by_the_service(ahead: int, way: Way, start: Start) -> None:
+    """Its clock may be hours from ours: a lost batch is found, and one that never arrived is told so."""
+    ends = start(wire=True, clock_ahead=ahead)
+    assert ends.provider.find(lost(ends, arrives=True), FORM) is not None
+    if not way.replays:
+        assert ends.provider.find(lost(ends, arrives=False), FORM) is None
 
 
 # --- refusals, pauses, troubles

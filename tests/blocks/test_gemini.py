@@ -41,9 +41,10 @@ from blocks.errors import (
 )
 from blocks.providers.gemini import LIMITS
 from blocks.providers.gemini.answers import UNPROVEN, RowReader
-from blocks.providers.gemini.batches import INLINE_BYTES, INLINE_REQUESTS, PAGE, SLOWEST_UPLOAD, Gemini
+from blocks.providers.gemini.batches import INLINE_BYTES, INLINE_REQUESTS, PAGE, Gemini
 from blocks.providers.gemini.codec import ECHO, ECHO_TOKENS, GeminiCodec, echo_of, read_status
 from blocks.providers.gemini.errors import read_error
+from blocks.providers.reconciling import SLOWEST_UPLOAD
 from tests.blocks.scripted import Asked, Drop, Say, Server, Step, serving
 
 SCHEMA: dict[str, Any] = {

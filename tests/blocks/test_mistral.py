@@ -346,7 +346,6 @@ def test_a_lost_batch_is_found_by_its_tag(batch: EncodedBatch) -> None:
         "page": "0",
         "page_size": str(PAGE),
         "batchwerk": TAG,
-        "created_after": "2026-11-22T07:00:00Z",
         "order_by": "-created",
     }
 

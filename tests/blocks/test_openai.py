@@ -40,7 +40,7 @@ from blocks.errors import (
     UnknownOutcome,
 )
 from blocks.providers.openai import ENTRY
-from blocks.providers.openai.batches import BATCHES_PAGE, OpenAI
+from blocks.providers.openai.batches import PAGE, OpenAI
 from blocks.providers.openai.codec import CHAT, RESPONSES, STRICT, OpenAICodec, read_line, read_status
 from blocks.providers.schemas import NotStrict, narrowed
 from tests.blocks.scripted import Asked, Drop, Say, Server, Step, serving
@@ -468,20 +468,21 @@ def a_file(number: int, name: str = FILENAME, at: float = SENT + 30) -> dict[str
 def test_a_lost_batch_is_found_by_its_tag(batch: EncodedBatch) -> None:
     """Nothing is sent."""
     page = listed(a_batch(9, tag="abcd2345-8"), a_batch(8, metadata={}), a_batch(7, tag=TAG), a_batch(6))
-    with connected(listed(), page) as (provider, server):
+    with connected(page) as (provider, server):
         assert not provider.replays
         assert provider.find(batch, FORM) == Found("batch_7")
-    files, batches = server.asked
-    assert (files.method, files.path, files.query["purpose"], files.query["order"]) == (
-        "GET", "/v1/files", "batch", "desc",
-    )  # fmt: skip
-    assert (batches.method, batches.path, batches.query) == ("GET", "/v1/batches", {"limit": str(BATCHES_PAGE)})
+    (batches,) = server.asked
+    assert (batches.method, batches.path, batches.query) == ("GET", "/v1/batches", {"limit": str(PAGE)})
 
 
 def test_a_lost_batch_is_found_by_its_file(batch: EncodedBatch) -> None:
     """Where a service keeps no metadata."""
-    with connected(listed(a_file(5, "other.jsonl"), a_file(7)), listed(a_batch(5), a_batch(7))) as (provider, _):
+    script = [listed(a_batch(5), a_batch(7)), listed(a_file(5, "other.jsonl"), a_file(7))]
+    with connected(*script) as (provider, server):
         assert provider.find(batch, FORM) == Found("batch_7")
+    files = server.asked[1]
+    assert (files.method, files.path) == ("GET", "/v1/files")
+    assert files.query == {"purpose": "batch", "order": "desc", "limit": str(PAGE)}
 
 
 def test_lists_are_read_page_by_page_back_to_the_time_of_sending(batch: EncodedBatch) -> None:
@@ -492,9 +493,9 @@ def test_lists_are_read_page_by_page_back_to_the_time_of_sending(batch: EncodedB
         listed(a_batch(5, at=SENT - 90_000), more=True),
         listed(a_batch(4), more=True),
     ]
-    with connected(listed(), *pages) as (provider, server):
+    with connected(*pages) as (provider, server):
         assert provider.find(batch, FORM) == Found("batch_6")
-    assert [asked.query.get("after") for asked in server.asked[1:]] == [None, "batch_8", "batch_6"]
+    assert [asked.query.get("after") for asked in server.asked] == [None, "batch_8", "batch_6"]
 
 
 @pytest.mark.parametrize(
@@ -502,9 +503,9 @@ def test_lists_are_read_page_by_page_back_to_the_time_of_sending(batch: EncodedB
 )
 def test_reading_a_list_always_ends(page: Say, batch: EncodedBatch) -> None:
     """Also one that promises more and brings the same, or is another shape."""
-    with connected(listed(), page, now=SENT + 5) as (provider, server), pytest.raises(UnknownOutcome):
+    with connected(page, now=SENT + 5) as (provider, server), pytest.raises(UnknownOutcome):
         provider.find(batch, FORM)
-    assert len(server.asked) <= 3
+    assert len(server.asked) <= 4
 
 
 @pytest.mark.parametrize("said", [{}, None, "x", 5, {"data": None}, {"data": {}}])
@@ -519,10 +520,10 @@ def test_what_is_no_list_is_an_error(said: Any, batch: EncodedBatch) -> None:
 def test_of_two_the_oldest_stays(batch: EncodedBatch, caplog: pytest.LogCaptureFixture) -> None:
     """The other is cancelled, and both are told."""
     page = listed(a_batch(9, tag=TAG, at=SENT + 90), a_batch(8), a_batch(7, tag=TAG, at=SENT + 80))
-    with connected(listed(), page, Say(body=a_batch(9, status="cancelling"))) as (provider, server):
+    with connected(page, Say(body=a_batch(9, status="cancelling"))) as (provider, server):
         assert provider.find(batch, FORM) == Found("batch_7", copies=("batch_9",))
-    assert (server.asked[2].method, server.asked[2].path) == ("POST", "/v1/batches/batch_9/cancel")
-    assert len(server.asked) == 3
+    assert (server.asked[1].method, server.asked[1].path) == ("POST", "/v1/batches/batch_9/cancel")
+    assert len(server.asked) == 2
     assert "batch_7 is kept, batch_9 is cancelled" in caplog.text
 
 
@@ -530,14 +531,14 @@ def test_of_two_the_oldest_stays(batch: EncodedBatch, caplog: pytest.LogCaptureF
 def test_of_two_one_that_can_still_answer_stays(status: str, batch: EncodedBatch) -> None:
     """One that failed, or was cancelled the last time, is not what is waited for."""
     page = listed(a_batch(9, tag=TAG, at=SENT + 90), a_batch(7, tag=TAG, at=SENT + 80, status=status))
-    with connected(listed(), page, CREATED) as (provider, _):
+    with connected(page, CREATED) as (provider, _):
         assert provider.find(batch, FORM) == Found("batch_9", copies=("batch_7",))
 
 
 def test_a_batch_that_is_listed_twice_is_one(batch: EncodedBatch) -> None:
     """A list that moves while it is read shows one again; it is not cancelled."""
     pages = [listed(a_batch(7, tag=TAG), more=True), listed(a_batch(7, tag=TAG), a_batch(6))]
-    with connected(listed(), *pages) as (provider, server):
+    with connected(*pages) as (provider, server):
         assert provider.find(batch, FORM) == Found("batch_7")
     assert {asked.method for asked in server.asked} == {"GET"}
 
@@ -545,7 +546,7 @@ def test_a_batch_that_is_listed_twice_is_one(batch: EncodedBatch) -> None:
 def test_one_too_many_that_can_not_be_cancelled_is_told(batch: EncodedBatch, caplog: pytest.LogCaptureFixture) -> None:
     """The batch is found all the same."""
     page = listed(a_batch(9, tag=TAG, at=SENT + 90), a_batch(7, tag=TAG, at=SENT + 80))
-    with connected(listed(), page, refusal(409, None), Say(body=a_batch(9))) as (provider, _):
+    with connected(page, refusal(409, None), Say(body=a_batch(9))) as (provider, _):
         assert provider.find(batch, FORM) == Found("batch_7", copies=("batch_9",))
     assert "will be billed" in caplog.text
 
@@ -568,7 +569,7 @@ def test_after_a_while_a_batch_that_is_not_there_was_never_accepted(batch: Encod
 
 def test_the_time_runs_from_the_last_upload(batch: EncodedBatch) -> None:
     """A large file takes its time, and the batch is only made after it."""
-    script = [listed(a_file(8, at=SENT + 9000), a_file(7)), listed()]
+    script = [listed(), listed(a_file(8, at=SENT + 9000), a_file(7))]
     with connected(*script, now=SENT + 9100) as (provider, _), pytest.raises(UnknownOutcome) as caught:
         provider.find(batch, FORM)
     assert caught.value.retry_after == 500

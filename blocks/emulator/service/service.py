@@ -42,12 +42,15 @@ class Service:
         self.store = store
         self.closing = False
         self._answers = Answers()
-        self._clock = clock
+        self._true_clock = clock
         self._shown: set[int] = set()
 
     def now(self) -> float:
-        """Seconds since the epoch."""
+        """Seconds since the epoch, by the emulator's clock."""
         return self._clock()
+
+    def _clock(self) -> float:
+        return self._true_clock() + self.options.clock_ahead
 
     # --- creates and calls
 

@@ -38,7 +38,7 @@ from blocks.providers.anthropic.codec import (
 )
 from blocks.providers.calls import WITHIN_A_DAY, Calls, Dialect
 from blocks.providers.lenient import id_of, mapping, string, time_of, unexpected
-from blocks.providers.reconciling import CLOCK_SLACK, SETTLE, keep_one
+from blocks.providers.reconciling import CLOCK_SLACK, SETTLE, SLOWEST_UPLOAD, Search, keep_one, readable
 
 log = logging.getLogger("batchwerk.anthropic")
 
@@ -49,6 +49,7 @@ PATHS = {
     "results": "/v1/messages/batches/{id}/results",
     "cancel": "/v1/messages/batches/{id}/cancel",
 }
+SHORTEST_SLACK = 60.0  # seconds between the times that a batch may have been made, and those that are told
 BATCHES_PAGE = 1000  # the most that a list gives (§2.2)
 
 
@@ -108,7 +109,12 @@ class Anthropic(Calls):
 
         One that has not ended can't be told from others: raises UnknownOutcome until it has, unless another is ours.
         """
-        candidates = {id_of(item): item for item in self._listed(batch.sent_at - CLOCK_SLACK) if _may_be(item, batch)}
+        search = Search(batch, marks=False)
+        candidates: dict[str, Mapping[str, Any]] = {}
+        for item in readable(search, self._listed(batch, search)):
+            search.note(id_of(item), None, partial(read_status, item))
+            if _may_be(item, batch) and self._is_of_the_time(item, batch):
+                candidates[id_of(item)] = item
         first_ids = {named: self._first_id(item) for named, item in candidates.items()}
         ours = [named for named, first in first_ids.items() if first is not None and first.startswith(f"{batch.tag}-")]
         if ours:
@@ -116,8 +122,15 @@ class Anthropic(Calls):
         waited_for = sorted(named for named, first in first_ids.items() if first is None)
         if waited_for:
             raise self._not_told_yet(batch.tag, waited_for)
-        self._settling.check(batch, where=f": it has {counted(batch.requests, 'request')}")
+        self._settling.check(batch, search, where=f": it has {counted(batch.requests, 'request')}")
         return None
+
+    def _is_of_the_time(self, item: Mapping[str, Any], batch: EncodedBatch) -> bool:
+        """Whether a batch was made when the lost one may have been, by the service's clock; or does not say when."""
+        at, sent = _made_at(item), batch.sent_at + self._http.clock_ahead
+        shortest = SHORTEST_SLACK if self._http.clock_is_known else CLOCK_SLACK
+        slack = max(self._settling.seconds, shortest)
+        return at is None or sent - slack <= at <= sent + slack + batch.bytes / SLOWEST_UPLOAD
 
     def _first_id(self, item: Mapping[str, Any]) -> str | None:
         """The first custom_id of a batch's results: it tells whose they are. None while it can't be read.
@@ -153,22 +166,19 @@ class Anthropic(Calls):
             retry_after=pause,
         )
 
-    def _listed(self, since: float) -> Iterator[Mapping[str, Any]]:
-        """Batches of the key's workspace, newest first, back to a time.
-
-        Raises Transient for a list that breaks off: a batch that is not in it may exist all the same.
-        """
+    def _listed(self, batch: EncodedBatch, search: Search) -> Iterator[Mapping[str, Any]]:
+        """Batches of the key's workspace, newest first, back to the sending and to one that is known to be ours."""
         params: dict[str, str | int] = {"limit": BATCHES_PAGE}
         more = True
         while more:
             items, more = read_page(self._http.get(self._path("batches"), **params))
-            made = [_made_at(item) for item in items]
-            yield from (item for item, at in zip(items, made, strict=True) if at is None or at >= since)
-            times = [at for at in made if at is not None]
-            more = more and not (times and max(times) < since)
+            yield from items
+            times = [at for item in items if (at := _made_at(item)) is not None]
             last = id_of(items[-1]) if items else ""
             if more and last in {"", params.get("after_id")}:
-                raise unexpected(self.name, "a list that promises more and does not go on")
+                search.broke_off()
+                return
+            more = more and not (times and max(times) < self._since(batch) and search.is_proof)
             params["after_id"] = last
 
     def results(self, batch_id: str, form: RequestForm) -> Iterator[Answer]:

@@ -9,6 +9,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from itertools import pairwise
 from typing import Any
 from urllib.parse import quote
@@ -39,7 +40,7 @@ from blocks.providers.gemini.codec import (
 )
 from blocks.providers.gemini.errors import BAD_KEY, NO_BILLING, read_error
 from blocks.providers.lenient import mapping, string, time_of, unexpected
-from blocks.providers.reconciling import CLOCK_SLACK, SETTLE, keep_one
+from blocks.providers.reconciling import SETTLE, SLOWEST_UPLOAD, Search, keep_one, readable
 
 log = logging.getLogger("batchwerk.gemini")
 
@@ -57,7 +58,7 @@ PAGE = 100  # batches of a list
 INLINE_BYTES = 15_000_000  # of the body with which a batch is created; the service takes less than 20 MB in all
 # [ours]; such a batch has its answers within the operation, and each look at it after its end brings them all.
 INLINE_REQUESTS = 5_000
-SLOWEST_UPLOAD = 1_000_000  # [ours]; bytes a second of a file, to tell until when a batch may have been created
+EMPTY_PAGES = 3  # one after another, after which a list that promises more breaks off
 _INLINED_MORE = len(b'"metadata":{},')  # bytes by which a line grows, and the comma after it
 
 DIALECT = Dialect(
@@ -118,19 +119,19 @@ class Gemini(Calls):
 
     def find(self, batch: EncodedBatch, form: RequestForm) -> Found | None:  # noqa: ARG002  # the tag is enough
         """Look the tag up in the list; None once it can't appear there any more (§1.1)."""
-        listed = self._listed(batch.sent_at - CLOCK_SLACK)
-        ours = (operation for operation in listed if _display_name(operation) == batch.tag)
-        found = {id_of(operation): read_status(operation) for operation in ours}  # a moving list may show one twice
-        if found:
-            return keep_one(self.name, found.values(), batch.tag, self.cancel)
+        search = Search(batch)
+        for operation in readable(search, self._listed(batch, search)):
+            search.note(id_of(operation), _display_name(operation) or None, partial(read_status, operation))
+        if search.found:
+            return keep_one(self.name, search.found.values(), batch.tag, self.cancel)
         # Its file was uploaded between the note that it is sent and the creation; no list tells when.
         uploaded = [batch.sent_at + batch.bytes / SLOWEST_UPLOAD] if batch.sent_at and not _is_small(batch) else []
-        self._settling.check(batch, uploaded, where=f": its display name is {batch.tag}")
+        self._settling.check(batch, search, uploaded, where=f": its display name is {batch.tag}")
         return None
 
-    def _listed(self, since: float) -> Iterator[Mapping[str, Any]]:
+    def _listed(self, batch: EncodedBatch, search: Search) -> Iterator[Mapping[str, Any]]:
         """All batches, or those back to a time: in which order they are listed is not documented."""
-        token, seen, times = "", {""}, list[float]()
+        token, seen, times, empty = "", {""}, list[float](), 0
         while True:
             params = {"pageToken": token} if token else {}
             operations, token = read_page(self._http.get(self._path("batches"), pageSize=PAGE, **params))
@@ -138,7 +139,11 @@ class Gemini(Calls):
             stamps = [time_of(batch_of(operation).get("createTime")) for operation in operations]
             page = [at.timestamp() for at in stamps if at is not None]
             times += page
-            if token in seen or (page and max(page) < since and _newest_first(times)):
+            empty = 0 if operations else empty + 1
+            if token and (token in seen or empty >= EMPTY_PAGES):
+                search.broke_off()
+            old = bool(page) and max(page) < self._since(batch) and _newest_first(times)
+            if not token or search.trouble or (old and (search.found or search.is_proof)):
                 return
             seen.add(token)
 

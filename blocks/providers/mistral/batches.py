@@ -8,13 +8,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
+from functools import partial
 from itertools import count
 from typing import Any
 
 from blocks.batch import (
     Answer,
-    BatchStatus,
     EncodedBatch,
     Found,
     PollPlan,
@@ -30,7 +29,7 @@ from blocks.providers.mistral.codec import (
     read_row,
     read_status,
 )
-from blocks.providers.reconciling import CLOCK_SLACK, SETTLE, keep_one
+from blocks.providers.reconciling import SETTLE, Search, keep_one, readable
 
 log = logging.getLogger("batchwerk.mistral")
 
@@ -97,38 +96,49 @@ class Mistral(Calls):
 
     def find(self, batch: EncodedBatch, form: RequestForm) -> Found | None:  # noqa: ARG002  # the tag is enough
         """Look the tag up in the list of jobs; None once it can't appear there any more (§1.1)."""
-        since = batch.sent_at - CLOCK_SLACK
+        search = Search(batch)
         # An empty answer to a filter may be the filter's fault: the whole list is looked through as well.
-        found = self._tagged(batch.tag, since, {METADATA_KEY: batch.tag}) or self._tagged(batch.tag, since, {})
-        if found:
-            return keep_one(self.name, found.values(), batch.tag, self.cancel)
-        self._settling.check(batch, self._uploads(batch.tag), where=f": its metadata says {METADATA_KEY}={batch.tag}")
+        for filters in ({METADATA_KEY: batch.tag}, {}):
+            if not search.found:
+                self._look_through(batch, search, filters)
+        if search.found:
+            return keep_one(self.name, search.found.values(), batch.tag, self.cancel)
+        where = f": its metadata says {METADATA_KEY}={batch.tag}"
+        self._settling.check(batch, search, self._uploads(batch), where=where)
         return None
 
-    def _tagged(self, tag: str, since: float, filters: Mapping[str, str]) -> dict[str, BatchStatus]:
-        """The jobs with our tag, which is looked at here too: a server may ignore a filter that it does not know."""
-        if since > 0:
-            filters = {**filters, "created_after": datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
-        listed = self._listed("jobs", since, {**filters, "order_by": "-created"})
-        return {id_of(job): read_status(job) for job in listed if mapping(job.get("metadata")).get(METADATA_KEY) == tag}
+    def _look_through(self, batch: EncodedBatch, search: Search, filters: Mapping[str, str]) -> None:
+        """All jobs back to the time of sending, or those that a filter lets through if the server knows it."""
+        listed = self._listed("jobs", batch, search, {**filters, "order_by": "-created"})
+        for job in readable(search, listed):
+            mark = string(mapping(job.get("metadata")).get(METADATA_KEY)) or None
+            search.note(id_of(job), mark, partial(read_status, job))
 
-    def _uploads(self, tag: str) -> list[float]:
+    def _uploads(self, batch: EncodedBatch) -> list[float]:
         """When files of a batch with this tag were uploaded, in seconds since the epoch."""
-        listed = self._listed("files", float("-inf"), {"purpose": "batch", "search": filename_of(tag)})
-        times = [time_of(file.get("created_at")) for file in listed if file.get("filename") == filename_of(tag)]
-        return [at.timestamp() for at in times if at is not None]
+        search, filters = Search(batch), {"purpose": "batch", "search": filename_of(batch.tag)}
+        listed = list(readable(search, self._listed("files", None, search, filters)))
+        times = [time_of(file.get("created_at")) for file in listed if file.get("filename") == filename_of(batch.tag)]
+        return [at.timestamp() - self._http.clock_ahead for at in times if at is not None]
 
-    def _listed(self, kind: str, since: float, filters: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
-        """Jobs or files, each once, back to a time where the list is newest first."""
+    def _listed(
+        self, kind: str, batch: EncodedBatch | None, search: Search, filters: Mapping[str, str]
+    ) -> Iterator[Mapping[str, Any]]:
+        """Jobs or files, each once; with `batch` back to its sending and to a job that shows what the list is worth."""
         seen: set[str] = set()
         for page in count():
             items, total = read_page(self._http.get(self._path(kind), page=page, page_size=PAGE, **filters))
             new = [item for item in items if id_of(item) and id_of(item) not in seen]
             yield from new
             seen.update(map(id_of, new))
-            times = [at.timestamp() for item in items if (at := time_of(item.get("created_at")))]
+            if total is not None and not new and len(seen) < total:
+                search.broke_off()
             complete = len(items) < PAGE and total is not None and len(seen) >= total
-            if not new or complete or (times and max(times) < since):
+            if not new or complete:
+                return
+            times = [at.timestamp() for item in items if (at := time_of(item.get("created_at")))]
+            old = batch is not None and bool(times) and max(times) < self._since(batch)
+            if old and (search.found or search.is_proof):
                 return
 
     def results(self, batch_id: str, form: RequestForm) -> Iterator[Answer]:

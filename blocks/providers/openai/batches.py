@@ -9,6 +9,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from blocks.batch import (
@@ -18,7 +19,7 @@ from blocks.batch import (
     PollPlan,
     RequestForm,
 )
-from blocks.providers.calls import WITHIN_A_DAY, Calls, Dialect, answers_then_errors, filename_of
+from blocks.providers.calls import WITHIN_A_DAY, Calls, Dialect, answers_then_errors, filename_of, tag_of
 from blocks.providers.lenient import id_of, mapping, string, time_of, unexpected
 from blocks.providers.openai.codec import (
     CHAT,
@@ -28,7 +29,7 @@ from blocks.providers.openai.codec import (
     read_page,
     read_status,
 )
-from blocks.providers.reconciling import CLOCK_SLACK, SETTLE, keep_one
+from blocks.providers.reconciling import SETTLE, Search, keep_one, readable
 
 log = logging.getLogger("batchwerk.openai")
 
@@ -42,7 +43,7 @@ PATHS = {
 }
 METADATA_KEY = "batchwerk"  # under which a batch carries our tag
 WINDOW = "24h"
-FILES_PAGE, BATCHES_PAGE = 1000, 100  # of at most 10,000 and 100 (§3.2, §3.4)
+PAGE = 100  # items of a list; of files some services give no more than of batches (§3.2, §3.4, §7)
 SPEND_CODES = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"}
 
 DIALECT = Dialect(
@@ -91,30 +92,46 @@ class OpenAI(Calls):
         return self._create(self._path("batches"), order, batch.tag)
 
     def find(self, batch: EncodedBatch, form: RequestForm) -> Found | None:  # noqa: ARG002  # the tag is enough
-        """Look the tag up in the lists; None once it can't appear there any more (§1.1)."""
-        since = batch.sent_at - CLOCK_SLACK
-        files = [file for file in self._listed("files", since) if file.get("filename") == filename_of(batch.tag)]
-        file_ids = {id_of(file) for file in files} - {""}
-        listed = (item for item in self._listed("batches", since) if _is_ours(item, batch.tag, file_ids))
-        found = {id_of(item): read_status(item) for item in listed}  # a list that moves may show one twice
-        if found:
-            return keep_one(self.name, found.values(), batch.tag, self.cancel)
-        uploads = [at.timestamp() for file in files if (at := time_of(file.get("created_at")))]
-        self._settling.check(batch, uploads, where=f": its file is called {filename_of(batch.tag)}")
+        """Look the tag up in the lists; None once it can't appear there any more (§1.1).
+
+        A batch carries its tag as metadata or, where a service keeps none, in the name of its file.
+        """
+        listed: dict[str, Mapping[str, Any]] = {}  # a list that moves may show one twice
+        search = Search(batch)
+        for item in readable(search, self._listed("batches", batch, search)):
+            listed[id_of(item)] = item
+            search.note(id_of(item), _mark_of(item), partial(read_status, item))
+        uploads: list[float] = []
+        if not search.found:
+            names = {}
+            for file in readable(Search(batch), self._listed("files", batch, Search(batch))):
+                names[id_of(file)] = string(file.get("filename"))
+                if names[id_of(file)] == filename_of(batch.tag) and (at := time_of(file.get("created_at"))):
+                    uploads.append(at.timestamp() - self._http.clock_ahead)
+            tags = {named: tag for named, name in names.items() if (tag := tag_of(name))}
+            for named, item in listed.items():
+                search.note(named, tags.get(string(item.get("input_file_id"))), partial(read_status, item))
+        if search.found:
+            return keep_one(self.name, search.found.values(), batch.tag, self.cancel)
+        self._settling.check(batch, search, uploads, where=f": its file is called {filename_of(batch.tag)}")
         return None
 
-    def _listed(self, kind: str, since: float) -> Iterator[Mapping[str, Any]]:
-        """Files or batches, newest first, back to a time."""
-        params: dict[str, str | int] = {"limit": BATCHES_PAGE}
+    def _listed(self, kind: str, batch: EncodedBatch, search: Search) -> Iterator[Mapping[str, Any]]:
+        """Files or batches, newest first, back to the time of sending and to one that shows what the list is worth."""
+        params: dict[str, str | int] = {"limit": PAGE}
         if kind == "files":
-            params = {"purpose": "batch", "order": "desc", "limit": FILES_PAGE}
+            params |= {"purpose": "batch", "order": "desc"}
         last, more = "", True
         while more:
             items, more = read_page(self._http.get(self._path(kind), **params))
             yield from items
             times = [at.timestamp() for item in items if (at := time_of(item.get("created_at")))]
             before, last = last, id_of(items[-1]) if items else ""
-            more = more and last not in {"", before} and not (times and max(times) < since)
+            if more and last in {"", before}:
+                search.broke_off()
+                return
+            old = bool(times) and max(times) < self._since(batch)
+            more = more and not (old and (search.found or search.is_proof or kind == "files"))
             params["after"] = last
 
     def results(self, batch_id: str, form: RequestForm) -> Iterator[Answer]:
@@ -138,6 +155,5 @@ class OpenAI(Calls):
         yield from self._readable((read_line(line, form) for line in lines if line.strip()), file_id)
 
 
-def _is_ours(batch: Mapping[str, Any], tag: str, file_ids: set[str]) -> bool:
-    """By metadata, or by the file it was made from where a service drops metadata."""
-    return mapping(batch.get("metadata")).get(METADATA_KEY) == tag or string(batch.get("input_file_id")) in file_ids
+def _mark_of(batch: Mapping[str, Any]) -> str | None:
+    return string(mapping(batch.get("metadata")).get(METADATA_KEY)) or None

@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from blocks.batch import Answer, EncodedBatch, Found, PollPlan, RequestForm
 from blocks.providers.calls import WITHIN_A_DAY, Calls, Dialect, answers_then_errors
 from blocks.providers.lenient import id_of, mapping, string
-from blocks.providers.reconciling import SETTLE, keep_one
+from blocks.providers.reconciling import SETTLE, Search, keep_one, readable
 from tests.blocks.sixth.codec import CHAT, read_error, read_line, read_page, read_status
 
 BASE_URL = "https://api.sixth.example/v1"
@@ -54,20 +55,24 @@ class Sixth(Calls):
 
     def find(self, batch: EncodedBatch, form: RequestForm) -> Found | None:
         """By the tag in the list."""
-        ours = [item for item in self._listed() if mapping(item.get("metadata")).get("tag") == batch.tag]
-        found = {id_of(item): read_status(item) for item in ours}
-        if found:
-            return keep_one(self.name, found.values(), batch.tag, self.cancel)
-        self._settling.check(batch)
+        search = Search(batch)
+        for item in readable(search, self._listed(search)):
+            mark = string(mapping(item.get("metadata")).get("tag"))
+            search.note(id_of(item), mark, partial(read_status, item))
+        if search.found:
+            return keep_one(self.name, search.found.values(), batch.tag, self.cancel)
+        self._settling.check(batch, search)
         return None
 
-    def _listed(self) -> Iterator[Mapping[str, Any]]:
+    def _listed(self, search: Search) -> Iterator[Mapping[str, Any]]:
         params: dict[str, str | int] = {"limit": PAGE}
         more = True
         while more:
             items, more = read_page(self._http.get(self._path("batches"), **params))
             yield from items
-            more = more and bool(items)
+            if more and not items:
+                search.broke_off()
+                return
             params["after"] = id_of(items[-1]) if items else ""
 
     def results(self, batch_id: str, form: RequestForm) -> Iterator[Answer]:

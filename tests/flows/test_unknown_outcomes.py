@@ -1,0 +1,88 @@
+"""Batches whose submission got no response: found, proved to be absent, or left to the user, and never paid twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import stamina
+
+from blocks.emulator import EmulatorOptions, running_emulator
+from blocks.retries import ATTEMPTS
+from flows.report.verdict import Exit
+from tests.flows.undecorated import emulator_ledger, enrich, reviews, write_job, write_texts
+
+LISTING = ["openai", "anthropic", "mistral", "gemini"]  # dialects with a list of batches
+BILLED = "SELECT count(*), count(DISTINCT prompt_hash) FROM billed"
+
+
+@pytest.fixture(autouse=True)
+def no_pauses() -> Iterator[None]:
+    """Calls are repeated as often as in earnest, without waiting."""
+    with stamina.set_testing(True, attempts=ATTEMPTS):
+        yield
+
+
+def call(folder: Path, **switches: Any) -> dict[str, Any]:
+    """Three batches, of which the second one's create gets no answer."""
+    return {
+        "input": str(write_texts(folder, reviews(12))),
+        "output": str(folder / "out.parquet"),
+        "job": str(write_job(folder)),
+        "batch_size": 4,
+        "max_in_flight": 1,
+        "options": {"drop_every": "2", **{name: str(value) for name, value in switches.items()}},
+    }
+
+
+@pytest.mark.parametrize("dialect", LISTING)
+@pytest.mark.parametrize("habit", [{"list_refused": 404}, {"list_refused": 405}, {"list_breaks": 1}, {"list_hides": 1}])
+def test_a_list_that_proves_nothing_leaves_the_batch_to_the_user(
+    tmp_path: Path, dialect: str, habit: dict[str, int]
+) -> None:
+    """Nothing is sent twice, in however many runs; once the list can be read the batch is found."""
+    parameters = call(tmp_path, dialect=dialect, **habit)
+    for _ in range(2):
+        figures = enrich(**parameters)
+        assert (figures.exit, figures.rows) == (Exit.ERROR, {"ok": 4, "pending": 8})
+        assert "it is not known whether batch" in figures.message
+        assert "--on-unknown resubmit" in figures.message
+    parameters["options"] = {"dialect": dialect}
+    assert len(emulator_ledger(tmp_path / "out.parquet", "SELECT 1 FROM batches")) == 2
+    assert enrich(**parameters).rows == {"ok": 12}
+    assert emulator_ledger(tmp_path / "out.parquet", BILLED) == [(12, 12)]
+
+
+def test_a_list_without_our_mark_is_no_reason_to_pay_twice(tmp_path: Path) -> None:
+    """Some gateways keep no metadata and list no files: the user decides, and it is said."""
+    parameters = call(tmp_path, dialect="openai", list_unmarked=1)
+    figures = enrich(**parameters)
+    assert "does not show what batches are known by" in figures.message
+    assert emulator_ledger(tmp_path / "out.parquet", BILLED) == [(8, 8)]
+    assert enrich(**parameters, on_unknown="resubmit").rows == {"ok": 12}
+
+
+def test_another_key_may_not_see_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was sent under one key and is not in the list of another is left alone."""
+    with running_emulator(EmulatorOptions(dialect="openai", latency=0, drop_every=2, state=tmp_path / "s")) as emulator:
+        parameters = {**call(tmp_path), "options": {}, "provider": "openai", "base_url": emulator.base_url}
+        parameters |= {"poll_interval": 0.05, "options": {"settle": "60"}}
+        monkeypatch.setenv("OPENAI_API_KEY", "first")
+        monkeypatch.setattr("blocks.providers.openai.batches.OpenAI._listed", lambda *_: iter(()))
+        assert enrich(**parameters, wait=0).rows["pending"]
+        monkeypatch.setenv("OPENAI_API_KEY", "second")
+        parameters["options"] = {"settle": "0"}
+        figures = enrich(**parameters)
+    assert figures.exit is Exit.ERROR
+    assert "that of another key" in figures.message
+
+
+@pytest.mark.parametrize("dialect", LISTING)
+@pytest.mark.parametrize("ahead", [-7200, 7200])
+def test_a_clock_that_is_hours_off_costs_nothing(tmp_path: Path, dialect: str, ahead: int) -> None:
+    """The provider's own time says which batch of its list it may be."""
+    parameters = {**call(tmp_path, dialect=dialect, clock_ahead=ahead), "max_in_flight": 3}
+    assert enrich(**parameters).rows == {"ok": 12}
+    assert emulator_ledger(tmp_path / "out.parquet", BILLED) == [(12, 12)]
