@@ -129,6 +129,7 @@ class FailureKind(StrEnum):
     CUT_OFF = "cut_off"  # the answer reached the limit of output tokens: retried once with a larger limit
     REFUSED = "refused"  # the model declined; final
     FILTERED = "filtered"  # the provider's content filter stopped it; final
+    UNREADABLE = "unreadable"  # retried; there is an answer, so it was billed, but nobody can read it
 
 
 class Failure(NamedTuple):
@@ -140,7 +141,10 @@ class Failure(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """The outcome of one request: a text or a failure, and its usage if the provider reports it."""
+    """The outcome of one request: a text or a failure, and its usage if the provider reports it.
+
+    Without a `custom_id` it is an answer to nobody knows which request of the batch.
+    """
 
     custom_id: str
     text: str | None
@@ -193,7 +197,10 @@ class BatchProvider(Protocol):
     def results(self, batch_id: str, form: RequestForm) -> Iterator[Answer]:
         """The answers of an ended batch, in any order, read in chunks: memory does not grow with the batch.
 
-        `form` is what its requests were encoded with. Raises `NotFound` if the provider does not have them.
+        `form` is what its requests were encoded with. A request may have several answers: a failure that another one
+        replaces, a line that comes twice. Raises `NotFound` if the provider does not have them, and `Incomplete`, at
+        the end too, if what was read is not all of them; after any error nothing that was read counts, as a second
+        reading may have another order.
         """
         ...
 

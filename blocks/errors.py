@@ -5,6 +5,7 @@ BatchwerkError                  one sentence and a next step; never shown as a t
 ├── StateError                  the state directory can't be used as it is (held, corrupted, too new)
 └── ProviderError               a provider refused, failed or did not answer
     ├── Transient               nothing was accepted and the cause may pass: the same call may be repeated
+    │   └── Incomplete              the answers of an ended batch, not whole: nobody's question counts as unanswered
     ├── UnknownOutcome          a batch was sent and the response was lost: ask the provider before sending again
     │   └── CantTell            nothing that the provider shows tells it: the user decides
     └── Terminal                the same call will fail again
@@ -17,7 +18,7 @@ BatchwerkError                  one sentence and a next step; never shown as a t
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from blocks.printable import LONGEST_LINE, printable
 
@@ -82,6 +83,21 @@ class ProviderError(BatchwerkError):
 
 class Transient(ProviderError):
     """Nothing was accepted and the cause may pass."""
+
+
+UNCOUNTED = 2**31  # more answers than any batch has: how many are lacking can't be told
+
+
+class Incomplete(Transient):
+    """The answers of an ended batch, not there yet, cut short, not understood, or fewer than its counters say.
+
+    `fewer`: how many at most lack of what was read; 0: what came says nothing about the answers.
+    """
+
+    def __init__(self, message: str, *, fewer: int = 0, next_step: str = "", **known: Any) -> None:
+        next_step = next_step or "nothing was sent again; the same command asks for them again"
+        super().__init__(message, next_step=next_step, **known)
+        self.fewer = fewer
 
 
 class UnknownOutcome(ProviderError):

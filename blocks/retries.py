@@ -50,7 +50,8 @@ def resting(rest: Rest) -> Iterator[None]:
 def with_retries(call: Callable[[], T]) -> T:
     """Repeat `call` while it raises `Transient`: growing, jittered, capped pauses, or as long as the provider asks.
 
-    stamina counts the attempts; its own pauses could not be interrupted when the run is stopped.
+    stamina counts the attempts; its own pauses could not be interrupted when the run is stopped. A call that was
+    repeated in vain is not repeated again by a call that it is a part of.
     """
     tries = 0
 
@@ -75,7 +76,11 @@ def with_retries(call: Callable[[], T]) -> T:
             error.tries = tries
             raise
 
-    return stamina.retry(on=pause, attempts=ATTEMPTS, timeout=None)(counted)()
+    try:
+        return stamina.retry(on=pause, attempts=ATTEMPTS, timeout=None)(counted)()
+    except Transient as error:
+        error.worth_repeating = False
+        raise
 
 
 def _backoff(tries: int) -> float:

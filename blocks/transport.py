@@ -6,24 +6,27 @@ import logging
 import ssl
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import closing, contextmanager
 from contextvars import ContextVar
 from datetime import datetime
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 import httpx
 import orjson
 
+from blocks.downloads import Damaged, Download, lines_of, unpacked
 from blocks.errors import (
+    UNCOUNTED,
     AuthenticationFailed,
     BatchRefused,
     BatchTooLarge,
     Complaint,
+    Incomplete,
     NotFound,
     ProviderError,
     SpendLimitReached,
@@ -34,17 +37,21 @@ from blocks.errors import (
 from blocks.masking import Mask, MaskingFilter, hiding
 from blocks.printable import printable
 from blocks.retries import http_date, retry_after_seconds, with_retries
+from blocks.tolerant import parse
 from blocks.trusted_hosts import is_loopback
 
 log = logging.getLogger("batchwerk.transport")
 
 
+T = TypeVar("T")
 ErrorReader = Callable[[Any], Complaint]  # of a parsed body
 OutOfMoney = Callable[[int, str | None, float | None], bool]  # (HTTP status, code, retry_after)
 
 CLOCK_STEP = 2.0  # seconds: the header `date` is cut to whole ones
 
 UPLOAD_CHUNK = DOWNLOAD_CHUNK = 256 * 1024  # bytes; large enough to be cheap, small enough to keep memory flat
+MOST = 128 * 1024 * 1024  # bytes of an answer that is read as a whole
+MOST_OF_AN_ERROR = 1024 * 1024
 KEY_HEADERS = ("authorization", "x-api-key", "x-goog-api-key")  # one of them carries the key
 _before_create: ContextVar[Callable[[], None]] = ContextVar("before_create", default=lambda: None)
 CHATTY = ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.proxy")  # loggers that tell what servers send
@@ -154,25 +161,35 @@ class Transport:
         return with_retries(send)
 
     def lines(self, path: str) -> Generator[bytes, None, None]:
-        """The lines of a file, without their ends, read as they arrive: memory does not grow with the file.
+        """The lines of a file of results, without their ends, read as they arrive: memory does not grow with the file.
 
-        Where the connection breaks the file is read again, and what was already passed on is skipped.
+        Where the connection breaks the file is read again from its start, and lines that were passed on are left out,
+        wherever they stand now. Raises `Incomplete` where what comes is no file of results, or not the whole of one.
         """
-        download = _Download(self.provider, self._mask, lambda: self._streamed(path))
+        download = Download(lambda: self._lines_once(path))
         try:
             while (lines := with_retries(download.next_lines)) is not None:
                 yield from lines
         finally:
             download.close()
 
-    @contextmanager
-    def _streamed(self, path: str) -> Iterator[Iterator[bytes]]:
-        """The bytes of an answer, as they come."""
-        with self._client.stream("GET", path) as response:
+    def _lines_once(self, path: str) -> Generator[bytes, None, None]:
+        broken = _connection_errors(self.provider, self._mask, creating=False)
+        with broken, self._client.stream("GET", path) as response:
             if response.status_code >= 300:
-                response.read()
-                raise self._error(response, creating=False)
-            yield response.iter_bytes(DOWNLOAD_CHUNK)
+                raise self._error(_whole(response), creating=False)
+            pieces = unpacked(response.iter_raw(DOWNLOAD_CHUNK), _encoding(response))
+            try:
+                yield from lines_of(pieces, response.headers.get("content-type", ""))
+            except Damaged as damage:
+                said = f"{self.provider}'s results could not be read: {damage}"
+                fewer = UNCOUNTED if damage.partial else 0
+                raise Incomplete(said, fewer=fewer, provider=self.provider) from None
+
+    def first(self, path: str, wanted: Callable[[bytes], T | None]) -> T | None:
+        """What `wanted` makes of the first line of a file that it takes; the rest of the file is not read."""
+        with closing(self.lines(path)) as lines:
+            return next((found for line in lines if (found := wanted(line)) is not None), None)
 
     def close(self) -> None:
         """Close the pooled connections."""
@@ -184,21 +201,22 @@ class Transport:
     def _call(self, method: str, path: str, *, creating: bool = False, **options: Any) -> Any:
         response = self._request(method, path, creating=creating, **options)
         try:
-            return orjson.loads(response.content)
-        except orjson.JSONDecodeError:  # which has the whole answer in it, and so perhaps the key
+            return parse(response.content)
+        except (ValueError, RecursionError):  # which has the whole answer in it, and so perhaps the key
             kind = UnknownOutcome if creating else Transient
         raise kind(f"{self.provider} answered {method} {path} with something that is not JSON")
 
-    def _request(self, method: str, path: str, *, creating: bool = False, **options: Any) -> httpx.Response:
+    def _request(self, method: str, path: str, *, creating: bool = False, **options: Any) -> _Reply:
         if creating:
             _before_create.get()()
         with _connection_errors(self.provider, self._mask, creating=creating):
             client = self._creator if creating else self._client
-            response = client.request(method, path, **options)
-        self._read_clock(response)
-        if response.status_code >= 300:
-            raise self._error(response, creating=creating)
-        return response
+            with client.stream(method, path, **options) as response:
+                self._read_clock(response)
+                reply = _whole(response)
+        if reply.status >= 300:
+            raise self._error(reply, creating=creating)
+        return reply
 
     def _read_clock(self, response: httpx.Response) -> None:
         """How far the service's clock is ahead, as each answer says it to the second."""
@@ -206,13 +224,13 @@ class Transport:
             self.clock_is_known, ahead = True, at.timestamp() - time.time()
             self.clock_ahead = ahead if abs(ahead) > CLOCK_STEP else 0.0
 
-    def _error(self, response: httpx.Response, *, creating: bool) -> ProviderError:
+    def _error(self, response: _Reply, *, creating: bool) -> ProviderError:
         """The error that stands for a response; while creating, a 5xx may hide an accepted batch."""
-        status = response.status_code
+        status = response.status
         try:
-            code, message, asked = self._read_error(orjson.loads(response.content))
-        except orjson.JSONDecodeError:
-            code, message, asked = None, response.reason_phrase, None
+            code, message, asked = self._read_error(parse(response.content))
+        except Exception:  # noqa: BLE001  # an error may have any body: what it says can't matter more than its status
+            code, message, asked = None, response.reason, None
         delay = retry_after_seconds(response.headers)
         delay = asked if delay is None else delay
         code, message = code and printable(self._mask(code)), printable(self._mask(message))
@@ -225,52 +243,30 @@ class Transport:
         return error
 
 
-class _Download:
-    """A file on its way in: cut into lines, begun again after a break from the byte where it broke."""
+class _Reply(NamedTuple):
+    """A whole answer to a call."""
 
-    def __init__(self, provider: str, mask: Mask, begin: Callable[[], AbstractContextManager[Iterator[bytes]]]) -> None:
-        self._provider = provider
-        self._mask = mask
-        self._begin = begin
-        self._stack = ExitStack()
-        self._chunks: Iterator[bytes] | None = None
-        self._read = 0  # bytes taken so far, over all connections
-        self._rest = b""  # of them, the line that has no end yet
-        self._ended = False
+    status: int
+    reason: str
+    headers: httpx.Headers
+    content: bytes
 
-    def next_lines(self) -> list[bytes] | None:
-        """The lines that end in the next chunk; None after the last."""
-        if self._ended:
-            return None
-        chunk = self._next_chunk()
-        if chunk is None:
-            self._ended = True
-            return [self._rest] if self._rest else []
-        self._read += len(chunk)
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
-        return lines
 
-    def close(self) -> None:
-        """Let the connection go."""
-        self._chunks = None
-        self._stack.close()
-
-    def _next_chunk(self) -> bytes | None:
-        try:
-            with _connection_errors(self._provider, self._mask, creating=False):
-                if self._chunks is None:
-                    self._chunks = _from_byte(self._read, self._stack.enter_context(self._begin()))
-                return next(self._chunks, None)
-        except ProviderError:
-            self.close()
+def _whole(response: httpx.Response) -> _Reply:
+    """The answer with its body, of which there may be only so much. Of an error the status counts, whatever it says."""
+    failed = response.status_code >= 300
+    try:
+        content = b"".join(unpacked(response.iter_raw(), _encoding(response), MOST_OF_AN_ERROR if failed else MOST))
+    except Damaged:
+        if not failed:
             raise
+        content = b""
+    return _Reply(response.status_code, response.reason_phrase, response.headers, content)
 
 
-def _from_byte(start: int, chunks: Iterator[bytes]) -> Iterator[bytes]:
-    for chunk in chunks:
-        if start < len(chunk):
-            yield chunk[start:]
-        start = max(0, start - len(chunk))
+def _encoding(response: httpx.Response) -> str:
+    found: str = response.headers.get("content-encoding", "")
+    return found.strip().lower()
 
 
 def server_date(base_url: str, seconds: float) -> datetime | None:
@@ -300,7 +296,7 @@ def _new_client(base_url: str, headers: Mapping[str, str], *, keep_alive: int) -
     return httpx.Client(
         base_url=base_url,
         trust_env=not is_loopback(base_url),  # a proxy would see, or answer, what is meant for this machine
-        headers={"user-agent": "batchwerk", **headers},
+        headers={"user-agent": "batchwerk", "accept-encoding": "gzip, deflate", **headers},
         # A provider may check a large batch before it answers: reading gets the longest time-out.
         timeout=httpx.Timeout(connect=10.0, read=120.0, write=60.0, pool=60.0),
         limits=httpx.Limits(max_connections=32, max_keepalive_connections=keep_alive),
@@ -365,7 +361,7 @@ def _connection_errors(provider: str, mask: Mask, *, creating: bool) -> Iterator
             next_step="check the network and the base URL; the same command goes on from here",
             provider=provider,
         ) from None
-    except httpx.RequestError as error:  # broken on the way, or an answer whose encoding is
+    except (httpx.RequestError, Damaged) as error:  # broken on the way, or no answer
         kind = UnknownOutcome if creating else Transient
         raise kind(
             f"the connection to {provider} broke: {_quoted(error, mask)}",

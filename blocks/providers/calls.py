@@ -1,4 +1,4 @@
-"""What the clients of all providers do alike: connect, create, look, cancel, and read files of answers.
+"""What the clients of all providers do alike: connect, create, look and cancel.
 
 A client derives from `Calls` and adds what its service does in its own way: `submit`, `find` and `results`.
 """
@@ -8,14 +8,13 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 from urllib.parse import quote
 
-from blocks.batch import Answer, BatchPhase, BatchStatus, EncodedBatch, PollPlan
+from blocks.batch import BatchPhase, BatchStatus, EncodedBatch, PollPlan
 from blocks.errors import BatchRefused, Complaint, UnknownOutcome
-from blocks.printable import counted
 from blocks.providers.lenient import id_of, unexpected
 from blocks.providers.reconciling import CLOCK_SLACK, SETTLE, Settling
 from blocks.transport import ErrorReader, OutOfMoney, Transport
@@ -143,17 +142,6 @@ class Calls:
             raise unexpected(self.name, "a file without its id")
         return file_id
 
-    def _readable(self, answers: Iterable[Answer | None], where: str) -> Iterator[Answer]:
-        """The answers that can be read; the number of others is logged."""
-        unreadable = 0
-        for answer in answers:
-            if answer is None:
-                unreadable += 1
-            else:
-                yield answer
-        if unreadable:
-            log.warning("%s: skipped %s of %s that can't be read", self.name, counted(unreadable, "line"), where)
-
 
 def filename_of(tag: str) -> str:
     """What the file of a batch is called at the provider."""
@@ -164,15 +152,3 @@ def tag_of(filename: str) -> str:
     """The tag in the name of a batch's file; empty if it is no name of ours."""
     match = re.fullmatch(r"batchwerk-(.+)\.jsonl", filename)
     return match[1] if match else ""
-
-
-def answers_then_errors(answers: Iterable[Answer], errors: Iterable[Answer] | None) -> Iterator[Answer]:
-    """All answers, then the errors of requests that have no answer. Ids are kept only if there is a file of errors."""
-    answered: set[str] = set()
-    for answer in answers:
-        if errors is not None:
-            answered.add(answer.custom_id)
-        yield answer
-    for answer in errors or ():
-        if answer.custom_id not in answered:
-            yield answer

@@ -9,7 +9,7 @@ from typing import Any, TypeGuard
 from blocks.errors import Transient
 
 _NOTHING: Mapping[str, Any] = {}
-MOST_TOKENS = 2**40  # no request has more: a number beyond is not a count of tokens
+MOST_TOKENS = 10**10  # no request has more: a number beyond is not a count of tokens
 
 
 def mapping(value: Any) -> Mapping[str, Any]:

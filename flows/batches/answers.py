@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 from blocks.batch import BatchPhase, BatchProvider
 from blocks.clients import Access
-from blocks.errors import NotFound
+from blocks.errors import Incomplete, NotFound
+from blocks.retries import with_retries
 from flows.domain.batches import Batch
 from flows.domain.events import BatchResult
-from flows.domain.judging import BatchAnswers
+from flows.domain.judging import BatchAnswers, JudgedBatch
 from flows.spec import Spec
 from flows.storage.results import ResultsStore, part_table
 from flows.storage.state import StateDirectory
@@ -27,19 +28,39 @@ class Order(NamedTuple):
     batch: Batch
     output: Path
     max_attempts: int
+    settled: bool = False  # whether fewer answers than the provider counts are taken for all that will come
 
 
 def collect_answers(order: Order, client: BatchProvider) -> BatchResult:
-    """Read the answers, judge them and write the results part; returns what the journal records."""
-    batch, spec = order.batch, order.spec
+    """Read the answers, judge them and write the results part; returns what the journal records.
+
+    What breaks on the way is begun anew, with nothing kept: a second reading may have another order.
+    """
+    try:
+        judged = with_retries(lambda: _judged(order, client, accept=False))
+    except Incomplete as error:
+        if not (order.settled and error.fewer):
+            raise
+        judged = _judged(order, client, accept=True)
+    store = ResultsStore(StateDirectory(order.output), order.spec.schema_id)
+    store.save(order.batch, part_table(judged, order.spec.schema))
+    return judged.result
+
+
+def _judged(order: Order, client: BatchProvider, *, accept: bool) -> JudgedBatch:
+    """`accept`: the answers that came are all that will come."""
+    batch, spec, fewer = order.batch, order.spec, 0
     answers = BatchAnswers(batch, spec.judge(order.max_attempts, batch.sent_on))
     if batch.failed is None and batch.id is not None and not batch.gone:
-        answers.take(client.results(batch.id, spec.form))
+        try:
+            answers.take(client.results(batch.id, spec.form))
+        except Incomplete as error:
+            if not (accept and error.fewer):
+                raise
+            fewer = error.fewer
     for copy in batch.copies:
         _take_copy(answers, client, copy, spec)
-    judged = answers.finish(failed=batch.failed, final=batch.final, gone=batch.gone or None)
-    ResultsStore(StateDirectory(order.output), spec.schema_id).save(batch, part_table(judged, spec.schema))
-    return judged.result
+    return answers.finish(failed=batch.failed, final=batch.final, gone=batch.gone or None, fewer=fewer)
 
 
 def _take_copy(answers: BatchAnswers, client: BatchProvider, copy: str, spec: Spec) -> None:

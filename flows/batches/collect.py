@@ -7,15 +7,16 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from blocks.batch import BatchPhase, BatchProvider
-from blocks.errors import BatchwerkError, NotFound
+from blocks.batch import BatchPhase, BatchProvider, PollPlan
+from blocks.errors import BatchwerkError, Incomplete, NotFound
 from blocks.printable import counted
 from flows.batches.answers import Order, collect_answers
 from flows.batches.collector_pool import CollectorPool
 from flows.batches.missing import note_unfound
 from flows.domain.agenda import Visit
 from flows.domain.batches import Batch
-from flows.domain.events import BatchResult, Collected, Lost, Recovered, Reopened, Restored
+from flows.domain.events import BatchResult, Collected, Lost, Recovered, Reopened, Restored, Unread
+from flows.domain.rereading import is_settled, pause_after
 from flows.engine.recorder import now
 from flows.engine.run import Run, Session
 
@@ -32,11 +33,15 @@ def read_answers(
     session: Session, batch: Batch, read: Callable[[Order, BatchProvider], BatchResult], visit: Visit
 ) -> None:
     """As `collect_batch`, raising the provider's errors."""
-    started = time.monotonic()
+    started, client = time.monotonic(), session.clients.client_of(batch)
+    settled = is_settled(batch.unread, batch.unread_since, time.time(), client.polling)
     try:
-        result = read(_order(session, batch), session.clients.client_of(batch))
+        result = read(_order(session, batch)._replace(settled=settled), client)
     except NotFound as error:
         _ask_for_it(session, batch, error, visit)
+        return
+    except Incomplete as error:
+        _look_again(session, batch, client.polling, visit, error)
         return
     session.recorder.record(Collected(at=now(), batch=batch.number, result=result))
     retries = sum(piece.requests for piece in result.retry)
@@ -51,6 +56,28 @@ def read_answers(
 def _order(session: Session, batch: Batch) -> Order:
     access, spec = session.clients.access_of(batch), session.clients.spec_of(batch)
     return Order(access, spec, batch, session.state.output, session.max_attempts)
+
+
+def _look_again(session: Session, batch: Batch, polling: PollPlan, visit: Visit, error: Incomplete) -> None:
+    """Answers that are not all there: nothing counts as unanswered, and they are looked at again.
+
+    What says nothing of the answers, such as a page of a proxy, never counts: in the end somebody has to look at it.
+    """
+    session.recorder.record(Unread(at=now(), batch=batch.number, reason=error.message))
+    clock = time.time()
+    pause = pause_after(batch.unread, polling)
+    visit.look_again_at = clock + pause
+    if not error.fewer and is_settled(batch.unread, batch.unread_since, clock, polling):
+        visit.unresolved = (
+            f"the answers of batch {batch.number} can't be read at {batch.unread} looks: {error.message}; none of its "
+            f"{counted(batch.requests, 'request')} is sent again; look at it at the provider, and run the same command "
+            "again"
+        )
+        return
+    log.warning(
+        "batch %d: %s; its answers are looked at again in %.0f s, nothing is sent again",
+        batch.number, error.message, pause,
+    )  # fmt: skip
 
 
 def _ask_for_it(session: Session, batch: Batch, error: NotFound, visit: Visit) -> None:

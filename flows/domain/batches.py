@@ -52,6 +52,8 @@ class Batch:
     intended_at: float = 0.0
     submitted_at: float = 0.0
     ended_at: float = 0.0
+    unread_since: float = 0.0
+    unread: int = 0  # looks at its answers that did not find all of them
     collected_at: float = 0.0
     wording: str = ""
     failed: str | None = None

@@ -29,18 +29,20 @@ from flows.domain.events import (
     Submitting,
     Unfound,
     Unknown,
+    Unread,
 )
 from flows.domain.ranges import Ranges
 from flows.domain.slices import insert_slices, remove_taken
 
 RESTORE = "the journal was changed by hand or damaged; restore the state directory from a backup"
 # What happens to a batch that was sent.
-_Step = Submitted | Refused | Unknown | Ended | Unfound | Seen | Gone | Collected | Lost | Recovered
+_Step = Submitted | Refused | Unknown | Ended | Unread | Unfound | Seen | Gone | Collected | Lost | Recovered
 _MAY_FOLLOW: dict[type, set[State]] = {
     Submitted: {State.SUBMITTING, State.UNKNOWN},
     Refused: {State.SUBMITTING, State.UNKNOWN, State.SUBMITTED},
     Unknown: {State.SUBMITTING, State.UNKNOWN},
     Ended: {State.SUBMITTING, State.UNKNOWN, State.SUBMITTED},
+    Unread: {State.ENDED},
     Unfound: {State.SUBMITTED, State.ENDED},
     Seen: {State.SUBMITTED, State.ENDED},
     Gone: {State.SUBMITTED, State.ENDED},
@@ -108,6 +110,9 @@ class Books:
                 batch.wording, batch.failed, batch.final = event.wording, event.failed, event.final
                 batch.early = event.early
                 self.queue_full_since = None
+            case Unread():
+                batch.unread_since, batch.unread = batch.unread_since or at, batch.unread + 1
+                batch.reason = event.reason
             case Unfound() | Seen() | Gone():
                 _looked_for(batch, event, at)
             case Collected():
@@ -152,6 +157,7 @@ class Books:
 
     def _collected(self, batch: Batch, result: BatchResult, at: float) -> None:
         batch.state, batch.collected_at, batch.result = State.COLLECTED, at, result
+        batch.reason = batch.reason if result.lost else ""
         self._put_back(result.retry, at)
         insert_slices(self.final, result.final)
 

@@ -6,6 +6,7 @@ It proves which request, and which submission of it, an answer belongs to. The t
 
 from __future__ import annotations
 
+MOST_DIGITS = 15  # of a number in an id
 LONGEST_ID = "x" * 48  # placeholder for measuring a request that has no custom_id yet
 
 
@@ -19,6 +20,12 @@ def parse_custom_id(text: str, prefix: str) -> tuple[int, int] | None:
     if not text.startswith(prefix):
         return None
     request, _, attempt = text[len(prefix) :].partition("-")
-    if not (request.isdecimal() and attempt.isdecimal()):
+    found = _number(request), _number(attempt)
+    return None if found[0] is None or found[1] is None else (found[0], found[1])
+
+
+def _number(text: str) -> int | None:
+    """A number as `custom_id` writes it, in one way only and with no more digits than one has."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= MOST_DIGITS) or (text[0] == "0" and len(text) > 1):
         return None
-    return int(request), int(attempt)
+    return int(text)

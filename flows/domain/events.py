@@ -45,6 +45,8 @@ class BatchResult(BaseModel):
     longest_output: int = 0  # output tokens of the longest answer
     unmetered: int  # answers without usage, whose cost is unknown and not included in the sums
     strays: int  # answers to no request of the batch, or repeated ones
+    lost: int = 0  # of `unmetered`: answers that can't be read, or that the provider counts and does not return
+    nameless: int = 0  # answers that name no request
 
     @property
     def rejected_cost(self) -> int | None:
@@ -135,6 +137,14 @@ class Ended(_Event):
     early: bool = False
 
 
+class Unread(_Event):
+    """The answers of an ended batch could not be read whole: they are looked at again later."""
+
+    event: Literal["unread"] = "unread"
+    batch: int
+    reason: str
+
+
 class Unfound(_Event):
     """The provider did not know the batch, or not its results, when it was looked at."""
 
@@ -222,6 +232,7 @@ Event = Annotated[
     | Refused
     | Unknown
     | Ended
+    | Unread
     | Unfound
     | Seen
     | Gone

@@ -16,8 +16,12 @@ from flows.domain.outcomes import OUTCOMES, Outcome, after_failure, merge_slices
 from flows.domain.prices import DayPrice, Service
 from flows.domain.schema import OutputSchema
 
-_BILLED = {Outcome.OK, Outcome.REJECTED, Outcome.CUT_OFF, Outcome.GONE}  # even if the provider reports no usage
+_UNHELD = {Outcome.GONE, Outcome.UNREADABLE}  # billed, and nobody has the answer
+_BILLED = {Outcome.OK, Outcome.REJECTED, Outcome.CUT_OFF, *_UNHELD}  # even if the provider reports no usage
 _MISSING = Failure(FailureKind.TRANSIENT, "missing", "the provider returned no answer for this request")
+_VANISHED = Failure(
+    FailureKind.TRANSIENT, "vanished", "the provider counts more answers than it returned, and returned none for this"
+)
 _NOT_RUN = Failure(FailureKind.NOT_RUN, "not_run", "the batch ended before this request ran")
 
 
@@ -33,6 +37,10 @@ class Verdict(NamedTuple):
     copied: Usage | None = None  # part of `usage` that an accidental copy of the batch took
 
 
+MANY_TOKENS = 10**8  # fewer cost no fortune at any price
+MOST_COST = 10**17  # pico-dollars; an answer that would cost more has numbers that are no usage
+
+
 @dataclass(frozen=True, slots=True)
 class Judge:
     """The rules that answers are judged by."""
@@ -43,13 +51,18 @@ class Judge:
 
     def verdict(self, answer: Answer) -> Verdict:
         """Whether the answer is good; only its typed values are kept then."""
-        failure = answer.failure
+        failure, usage = answer.failure, self._plausible(answer.usage)
         if failure is not None:
-            return _failed(failure, OUTCOMES[failure.kind], answer.usage)
+            return _failed(failure, OUTCOMES[failure.kind], usage)
         values, reason = self.schema.read(answer.text or "")
         if values is not None:
-            return Verdict(Outcome.OK, answer.usage, values)
-        return Verdict(Outcome.REJECTED, answer.usage, None, FailureKind.TRANSIENT, reason, answer.text)
+            return Verdict(Outcome.OK, usage, values)
+        return Verdict(Outcome.REJECTED, usage, None, FailureKind.TRANSIENT, reason, answer.text)
+
+    def _plausible(self, usage: Usage | None) -> Usage | None:
+        if usage is None or usage[0] + usage[1] < MANY_TOKENS:
+            return usage
+        return None if (self.cost(usage) or 0) > MOST_COST else usage
 
     def cost(self, usage: Usage | None) -> int | None:
         """Pico-dollars of an answer in a batch; None: unknown."""
@@ -93,18 +106,30 @@ class BatchAnswers:
         self._judge = judge
         self._expected = {number: piece for piece in batch.slices for number in range(piece.start, piece.stop)}
         self._verdicts: dict[int, Verdict] = {}
-        self._strays = 0
+        self._strays = self._nameless = self._discarded = 0
         self._prefix = f"{batch.tag}-"
 
     def take(self, answers: Iterable[Answer]) -> None:
-        """Judge answers. The first answer to a request counts."""
+        """Judge answers. Of several to one request the best counts, and what was billed for them adds up."""
         verdict, verdicts = self._judge.verdict, self._verdicts
         for answer in answers:
             number = self._match(answer.custom_id)
-            if number is None or number in verdicts:
-                self._strays += 1
+            if number is None:
+                self._strays += bool(answer.custom_id)
+                self._nameless += not answer.custom_id
+            elif number in verdicts:
+                verdicts[number] = self._better(verdicts[number], verdict(answer))
             else:
                 verdicts[number] = verdict(answer)
+
+    def _better(self, before: Verdict, later: Verdict) -> Verdict:
+        """A good answer before a bad one, either before none; of two alike, as where a line comes twice, the first."""
+        if later.outcome is before.outcome:
+            self._strays += 1
+            return before
+        better, other = (later, before) if _worth(later) > _worth(before) else (before, later)
+        self._discarded += other.usage is None and other.outcome in _BILLED
+        return better._replace(usage=_add_usage(before.usage, later.usage))
 
     def take_copy(self, answers: Iterable[Answer]) -> None:
         """Add the answers of a duplicate of the batch: they are billed too, and replace failures."""
@@ -129,27 +154,39 @@ class BatchAnswers:
         expected = self._expected.get(number)
         return number if expected is not None and expected.attempt == attempt else None
 
-    def finish(self, *, failed: str | None = None, final: bool = False, gone: str | None = None) -> JudgedBatch:
+    def finish(
+        self, *, failed: str | None = None, final: bool = False, gone: str | None = None, fewer: int = 0
+    ) -> JudgedBatch:
         """The outcome of every request of the batch, including those without an answer.
 
         `failed`: why the whole batch has no answers; `final`: the requests would fail again. `gone`: why billed
-        answers can no longer be read.
+        answers can no longer be read. `fewer`: how many answers at most the provider counts and did not return.
         """
-        self._fill_in(_unanswered(failed=failed, final=final, gone=gone, early=self._batch.early))
+        unanswered = len(self._expected) - len(self._verdicts)
+        lacking = min(fewer + self._nameless, unanswered)
+        early = self._batch.early
+        self._fill_in(_unanswered(failed=failed, final=final, gone=gone, early=early, lacking=bool(lacking)))
         requests = sorted(self._verdicts)
         verdicts = [self._verdicts[number] for number in requests]
         attempts = [self._expected[number].attempt for number in requests]
         costs = [self._judge.cost(verdict.usage) for verdict in verdicts]
         copied = [self._judge.cost(verdict.copied) or 0 if verdict.copied else 0 for verdict in verdicts]
-        return JudgedBatch(requests, attempts, verdicts, costs, copied, self._result(requests, verdicts, costs, copied))
+        result = self._result(requests, verdicts, costs, copied, lacking + self._discarded)
+        return JudgedBatch(requests, attempts, verdicts, costs, copied, result)
 
     def _fill_in(self, unanswered: Verdict) -> None:
         for number in self._expected.keys() - self._verdicts.keys():
             self._verdicts[number] = unanswered
 
     def _result(
-        self, requests: list[int], verdicts: list[Verdict], costs: list[int | None], copied: list[int]
+        self,
+        requests: list[int],
+        verdicts: list[Verdict],
+        costs: list[int | None],
+        copied: list[int],
+        unseen: int,
     ) -> BatchResult:
+        """`unseen`: answers that were billed at an unknown price and are no request's verdict."""
         retry, final = self._failures(requests, verdicts)
         usages = [verdict.usage for verdict in verdicts if verdict.usage is not None]
         cost = self._judge.total_cost(usages, Service.BATCH)
@@ -169,8 +206,10 @@ class BatchAnswers:
             copies_cost=sum(copied) if priced else None,
             cache_saved=self._judge.cache_saved(usages),
             longest_output=max((usage[1] for usage in usages), default=0),
-            unmetered=sum(verdict.usage is None and verdict.outcome in _BILLED for verdict in verdicts),
+            unmetered=unseen + sum(verdict.usage is None and verdict.outcome in _BILLED for verdict in verdicts),
             strays=self._strays,
+            lost=unseen + sum(verdict.outcome in _UNHELD for verdict in verdicts),
+            nameless=self._nameless,
         )
 
     def _failures(
@@ -186,7 +225,11 @@ class BatchAnswers:
         return retry, final
 
 
-def _unanswered(*, failed: str | None, final: bool, gone: str | None, early: bool) -> Verdict:
+def _worth(verdict: Verdict) -> int:
+    return 2 if verdict.outcome is Outcome.OK else 1 if verdict.outcome in _BILLED else 0
+
+
+def _unanswered(*, failed: str | None, final: bool, gone: str | None, early: bool, lacking: bool) -> Verdict:
     """The verdict on the requests of a batch that have no answer."""
     if gone is not None:
         return _failed(Failure(FailureKind.TERMINAL, "gone", gone), Outcome.GONE)
@@ -195,7 +238,7 @@ def _unanswered(*, failed: str | None, final: bool, gone: str | None, early: boo
         return _failed(Failure(kind, "batch_failed", failed), OUTCOMES[kind])
     if early:
         return _failed(_NOT_RUN, OUTCOMES[_NOT_RUN.kind])
-    return _failed(_MISSING, Outcome.MISSING)
+    return _failed(_VANISHED, Outcome.VANISHED) if lacking else _failed(_MISSING, Outcome.MISSING)
 
 
 def _failed(failure: Failure, outcome: Outcome, usage: Usage | None = None) -> Verdict:

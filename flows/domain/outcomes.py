@@ -21,6 +21,8 @@ class Outcome(StrEnum):
     FILTERED = "filtered"  # the provider's content filter stopped it
     FAILED = "failed"  # the provider reported an error
     GONE = "gone"  # run and billed, but the provider no longer has the answer
+    UNREADABLE = "unreadable"  # answered and billed, but the line can't be read
+    VANISHED = "vanished"  # no answer in the results, though the provider counts more answers than it returned
     MISSING = "missing"  # no answer in the results
     EXPIRED = "expired"  # not run, not billed: expired, cancelled, the whole batch failed
 
@@ -30,6 +32,7 @@ OUTCOMES = {
     FailureKind.CUT_OFF: Outcome.CUT_OFF,
     FailureKind.REFUSED: Outcome.REFUSED,
     FailureKind.FILTERED: Outcome.FILTERED,
+    FailureKind.UNREADABLE: Outcome.UNREADABLE,
     FailureKind.TRANSIENT: Outcome.FAILED,
     FailureKind.TERMINAL: Outcome.FAILED,
 }

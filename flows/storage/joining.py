@@ -40,8 +40,7 @@ def added_columns(asked: pa.Table, lookup: ResultLookup, model: str) -> tuple[li
         _split(tokens_out, first)[0],
         _usd(own_cost),
     ]
-    rows_cost = int(own_cost.fill_null(0).to_numpy().sum())
-    return columns, OutputSummary(Counter(status.tolist()), rows_cost, shared_cost, good, repeated)
+    return columns, OutputSummary(Counter(status.tolist()), _exact_sum(own_cost), shared_cost, good, repeated)
 
 
 def _statuses(asked: pa.Table, ok: Flags, final: Flags) -> np.ndarray[tuple[int], np.dtype[np.object_]]:
@@ -133,7 +132,12 @@ def _split(values: pa.Array, first: Flags) -> tuple[pa.Array, int]:
     """Values on the first row of each request and 0 on its duplicates; and the sum that the duplicates would have."""
     numbers = values.fill_null(0).to_numpy()
     own = pa.array(np.where(first, numbers, 0), pa.int64(), mask=values.is_null().to_numpy(zero_copy_only=False))
-    return own, int(numbers[~first].sum())
+    return own, _exact_sum(pa.array(numbers[~first]))
+
+
+def _exact_sum(values: pa.Array) -> int:
+    """A sum that may have more than 64 bits."""
+    return int(pc.sum(values.cast(pa.decimal128(38, 0))).as_py() or 0)
 
 
 def _usd(pico: pa.Array) -> pa.Array:

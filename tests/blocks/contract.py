@@ -26,6 +26,7 @@ from blocks.clients import EMULATOR_POLLING
 from blocks.emulator import RunningEmulator
 from blocks.emulator.service.batch import Outcome
 from blocks.entries import SETTLE
+from blocks.retries import with_retries
 from tests.blocks import sixth
 
 KEY = "sk-contract-5f3a9c71"
@@ -287,8 +288,8 @@ class Ends:
         return wait_for(self.provider, batch_id)
 
     def answers(self, batch_id: str, form: RequestForm = FORM) -> list[Answer]:
-        """Those of an ended batch."""
-        return list(self.provider.results(batch_id, form))
+        """Those of an ended batch, read as a run reads them: anew where reading breaks off."""
+        return with_retries(lambda: list(self.provider.results(batch_id, form)))
 
     def run(self, prompts: Sequence[str] = PROMPTS, form: RequestForm = FORM) -> list[Answer]:
         """The answers of a new batch."""

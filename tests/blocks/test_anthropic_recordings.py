@@ -150,7 +150,7 @@ def test_recorded_results_are_answers() -> None:
     assert (status.phase, status.error) == (BatchPhase.ENDED, None)
     reader = AnswerReader(FORM)
     for number, (result, capital) in enumerate(zip(recorded["results"], CAPITALS, strict=True)):
-        answer = reader.read(json.dumps({"custom_id": f"run-{number}-1", "result": result}).encode())
+        answer = reader.read({"custom_id": f"run-{number}-1", "result": result})
         assert answer is not None
         assert (answer.custom_id, answer.failure) == (f"run-{number}-1", None)
         assert capital in (answer.text or "")

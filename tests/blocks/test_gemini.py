@@ -5,6 +5,7 @@ import logging
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from blocks.errors import (
     AuthenticationFailed,
     BatchRefused,
     BatchTooLarge,
+    Incomplete,
     NotFound,
     ProviderError,
     SpendLimitReached,
@@ -44,6 +46,7 @@ from blocks.providers.gemini.answers import UNPROVEN, RowReader
 from blocks.providers.gemini.batches import INLINE_BYTES, INLINE_REQUESTS, PAGE, Gemini
 from blocks.providers.gemini.codec import ECHO, ECHO_TOKENS, GeminiCodec, echo_of, read_status
 from blocks.providers.gemini.errors import read_error
+from blocks.providers.reading import UNREADABLE
 from blocks.providers.reconciling import SLOWEST_UPLOAD
 from tests.blocks.scripted import Asked, Drop, Say, Server, Step, serving
 
@@ -767,9 +770,9 @@ def inlined(row: dict[str, Any]) -> dict[str, Any]:
     return {"metadata": {"key": row["key"]}, **{name: value for name, value in row.items() if name != "key"}}
 
 
-def done(output: Any = None, response: Any = None, tag: str = "run") -> Say:
+def done(output: Any = None, response: Any = None, tag: str = "run", *, stats: Any = None) -> Say:
     said = an_operation(1, "BATCH_STATE_SUCCEEDED", tag=tag, done=True, response=response)
-    return Say(body={**said, "metadata": {**said["metadata"], "output": output}})
+    return Say(body={**said, "metadata": {**said["metadata"], "output": output, "batchStats": stats}})
 
 
 def nested(*rows: Any) -> dict[str, Any]:
@@ -816,15 +819,17 @@ def test_answers_stand_in_the_operation(output: Any, response: Any) -> None:
 
 
 @pytest.mark.parametrize("output", [nested(), {"inlinedResponses": {}}, {"inlinedResponses": []}])
-def test_a_batch_without_answers_is_told(output: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """Which requests have none is for whoever sent them to count."""
-    for script in (done(output), done(None, output)):
-        with connected(script) as (provider, _):
+def test_a_batch_without_answers_has_none_if_it_counts_none(output: Any) -> None:
+    """Where it does not say, they may still come: an empty list says nothing then."""
+    stats = {"requestCount": "2", "pendingRequestCount": "2"}
+    for place in ((output, None), (None, output)):
+        with connected(done(*place, stats=stats)) as (provider, _):
             assert not list(provider.results("b1", FORM))
-    assert caplog.text.count("has an empty list of answers") == 2
+        with connected(done(*place)) as (provider, _), pytest.raises(Incomplete):
+            list(provider.results("b1", FORM))
 
 
-@pytest.mark.parametrize("output", [None, {}, {"@type": "x"}, {"responsesFile": ""}, {"responsesFile": 5}, []])
+@pytest.mark.parametrize("output", [None, {}, {"@type": "x"}, {"responsesFile": ""}, []])
 def test_a_batch_that_names_no_answers_has_lost_them(output: Any) -> None:
     """Taken for an empty result, all of its requests would be sent and paid again."""
     with connected(done(output, output)) as (provider, _), pytest.raises(NotFound, match="no longer has the answers"):
@@ -854,12 +859,13 @@ BAD = [
 
 
 def test_lines_that_can_not_be_read_are_counted(caplog: pytest.LogCaptureFixture) -> None:
-    """And skipped: their requests count as missing with whoever sent them. Their content is in no log."""
+    """As answers that name nobody; their content is in no log."""
     good = [json.dumps(row(n)).encode() for n in range(2)]
     with connected(done(FILE), Say(body=b"\n".join([good[0], *BAD, good[1]]))) as (provider, _):
         found = list(provider.results("b1", FORM))
-    assert [answer.custom_id for answer in found] == ["run-0-1", "run-1-1"]
-    assert "8 rows of b1" in caplog.text
+    assert [answer.custom_id for answer in found if answer.custom_id] == ["run-0-1", "run-1-1"]
+    assert [answer.failure for answer in found if not answer.custom_id] == [UNREADABLE] * 8
+    assert "8 lines of the batch b1 name no request" in caplog.text
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert "secret" not in caplog.text
 
@@ -881,7 +887,8 @@ def test_memory_does_not_grow_with_the_file() -> None:
 
 
 def collected(*rows: Any, form: RequestForm = FORM, tag: str = "run") -> list[Answer]:
-    with connected(done(nested(*rows), tag=tag)) as (provider, _):
+    stats = {"requestCount": str(len(rows)), "successfulRequestCount": str(len(rows))}
+    with connected(done(nested(*rows), tag=tag, stats=stats)) as (provider, _):
         return list(provider.results("b1", form))
 
 
@@ -946,15 +953,16 @@ def test_an_answer_without_a_key_may_still_say_whose_it_is(caplog: pytest.LogCap
     keyless = {"response": generated(answer_of(1))}
     assert [answer.custom_id for answer in collected(keyless, tag="run")] == ["run-1-1"]
     assert not caplog.records
-    assert not collected(keyless, tag="other")
-    assert not collected(keyless, tag="")
-    assert not collected({"response": generated("x")}, {"error": {"code": 13}})
-    assert not collected(keyless, form=PLAIN)
-    assert "2 rows of b1" in caplog.text
+    nobodys = Answer("", None, None, UNREADABLE)
+    assert collected(keyless, tag="other") == [nobodys]
+    assert collected(keyless, tag="") == [nobodys]
+    assert collected({"response": generated("x")}, {"error": {"code": 13}}) == [nobodys, nobodys]
+    assert collected(keyless, form=PLAIN) == [nobodys]
+    assert "2 lines of the batch b1 name no request" in caplog.text
 
 
-def test_failures_keep_their_keys_and_come_last() -> None:
-    """A row may have failed under the key of one whose answer comes under another: the first of a key's is taken."""
+def test_failures_keep_their_keys() -> None:
+    """A row may have failed under the key of one whose answer comes under another: whoever sent it takes the answer."""
     rows = [
         inlined(row(1, {}, error={"code": 13})),
         inlined(row(2, generated("x"))),
@@ -962,8 +970,25 @@ def test_failures_keep_their_keys_and_come_last() -> None:
     ]
     found = collected(*rows)
     assert [(answer.custom_id, answer.failure is None) for answer in found] == [
-        ("run-1-1", True), ("run-1-1", False), ("run-2-1", False),
+        ("run-1-1", False), ("run-2-1", False), ("run-1-1", True),
     ]  # fmt: skip
+
+
+LOOSE = {"type": "object", "properties": {"label": {}}}  # of any kind: the service takes no such schema
+
+
+def test_what_a_row_says_of_another_is_not_believed_where_the_schema_is_said_in_words() -> None:
+    """Its text may name any key; only where the other's answer moved away too were the two exchanged."""
+    form = replace(FORM, schema=LOOSE)
+    taking = [row(1, generated(answer_of(2, "mine"))), row(2, generated(answer_of(2, "its own")))]
+    found = {answer.custom_id: (answer.text, answer.failure) for answer in collected(*map(inlined, taking), form=form)}
+    assert found == {"run-2-1": ('{ "label": "its own"}', None), "run-1-1": (None, UNPROVEN)}
+    lonely = [row(1, generated(answer_of(2))), row(2, {}, error={"code": 13})]
+    failed = [answer.failure for answer in collected(*map(inlined, lonely), form=form)]
+    assert None not in failed
+    exchanged = [row(1, generated(answer_of(2, "two"))), row(2, generated(answer_of(1, "one")))]
+    texts = {answer.custom_id: answer.text for answer in collected(*map(inlined, exchanged), form=form)}
+    assert texts == {"run-2-1": '{ "label": "two"}', "run-1-1": '{ "label": "one"}'}
 
 
 def test_a_job_without_a_schema_has_no_echo() -> None:

@@ -32,6 +32,7 @@ from blocks.errors import (
     AuthenticationFailed,
     BatchRefused,
     BatchTooLarge,
+    Incomplete,
     NotFound,
     ProviderError,
     SpendLimitReached,
@@ -40,7 +41,8 @@ from blocks.errors import (
 )
 from blocks.providers.mistral import LIMITS
 from blocks.providers.mistral.batches import INLINE_BYTES, INLINE_REQUESTS, NEVER, PAGE, Mistral
-from blocks.providers.mistral.codec import MistralCodec, read_error, read_line, read_status
+from blocks.providers.mistral.codec import MistralCodec, read_error, read_row, read_status
+from blocks.providers.reading import UNREADABLE
 from tests.blocks.scripted import Asked, Drop, Say, Server, Step, serving
 
 SCHEMA: dict[str, Any] = {"type": "object", "properties": {"label": {"type": "string"}}}
@@ -638,21 +640,14 @@ def test_both_files_are_read() -> None:
     ]  # fmt: skip
 
 
-def test_a_request_in_both_files_has_the_answer_of_the_first() -> None:
-    """What was answered was paid."""
-    with connected(done(), file(row(1)), file(unrun(1, "x"), unrun(2, "x"))) as (provider, _):
-        found = list(provider.results("job-1", FORM))
-    assert [(answer.custom_id, answer.text) for answer in found] == [("run-1-1", "x"), ("run-2-1", None)]
-
-
-@pytest.mark.parametrize("absent", [None, {}, "", 5])
+@pytest.mark.parametrize("absent", [None, {}, ""])
 def test_answers_may_stand_in_the_job(absent: Any) -> None:
     """Where it has no file of them; errors may still have theirs."""
     outputs = Say(body=a_job(1, status="SUCCESS", outputs=[row(0), row(1)]))
     with connected(done(absent, absent), outputs) as (provider, server):
         assert [answer.custom_id for answer in provider.results("job-1", FORM)] == ["run-0-1", "run-1-1"]
     assert [asked.query for asked in server.asked] == [{}, {"inline": "true"}]
-    with connected(done(absent), outputs, file(unrun(1, "x"), unrun(2, "x"))) as (provider, _):
+    with connected(done(absent), outputs, file(unrun(2, "x"))) as (provider, _):
         found = list(provider.results("job-1", FORM))
     assert [answer.custom_id for answer in found] == ["run-0-1", "run-1-1", "run-2-1"]
 
@@ -667,11 +662,12 @@ def test_a_job_with_errors_only_is_read(caplog: pytest.LogCaptureFixture) -> Non
 
 
 @pytest.mark.parametrize("outputs", [None, [], {}, "x"])
-def test_a_job_without_anything_is_told(outputs: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """Which requests have no answer is for whoever sent them to count."""
-    with connected(done(None, None, outputs=outputs)) as (provider, _):
+def test_a_job_without_anything_has_no_answers_yet(outputs: Any) -> None:
+    """Unless it says that nothing was done: then nothing is to be read."""
+    with connected(done(None, None, outputs=outputs)) as (provider, _), pytest.raises(Incomplete):
+        list(provider.results("job-1", FORM))
+    with connected(done(None, None, outputs=outputs, succeeded_requests=0, failed_requests=0)) as (provider, _):
         assert not list(provider.results("job-1", FORM))
-    assert "neither files nor outputs" in caplog.text
 
 
 def test_files_that_are_gone_are_told() -> None:
@@ -685,12 +681,13 @@ BAD = [b"", b"  ", b"{secret", b"[]", b"null", b"5", b'{"custom_id":null}', b'{"
 
 
 def test_lines_that_can_not_be_read_are_counted(caplog: pytest.LogCaptureFixture) -> None:
-    """And skipped: their requests count as missing with whoever sent them. Their content is in no log."""
+    """As answers that name nobody; their content is in no log."""
     good = [json.dumps(row(n)).encode() for n in range(2)]
     with connected(done(errors=None), Say(body=b"\n".join([good[0], *BAD, good[1]]))) as (provider, _):
         found = list(provider.results("job-1", FORM))
-    assert [answer.custom_id for answer in found] == ["run-0-1", "run-1-1"]
-    assert "8 lines of file-o" in caplog.text
+    assert [answer.custom_id for answer in found if answer.custom_id] == ["run-0-1", "run-1-1"]
+    assert [answer.failure for answer in found if not answer.custom_id] == [UNREADABLE] * 8
+    assert "8 lines of the job job-1 name no request" in caplog.text
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert "secret" not in caplog.text
 
@@ -698,8 +695,8 @@ def test_lines_that_can_not_be_read_are_counted(caplog: pytest.LogCaptureFixture
 def test_rows_of_a_job_that_can_not_be_read_are_counted(caplog: pytest.LogCaptureFixture) -> None:
     """By the same rules."""
     with connected(done(None, None, outputs=[None, 5, {}, row(1), {"custom_id": 1}])) as (provider, _):
-        assert [answer.custom_id for answer in provider.results("job-1", FORM)] == ["run-1-1"]
-    assert "4 lines of job-1" in caplog.text
+        assert [answer.custom_id for answer in provider.results("job-1", FORM)] == ["", "", "", "run-1-1", ""]
+    assert "4 lines of the job job-1" in caplog.text
 
 
 def test_memory_does_not_grow_with_the_file() -> None:
@@ -798,12 +795,12 @@ def said_no(kind: str = "invalid_request_error", code: Any = None, message: Any 
 )  # fmt: skip
 def test_each_line_is_an_answer(line: dict[str, Any], expected: tuple[Any, ...]) -> None:
     """What passes goes again, what is final does not, what never ran is excused."""
-    assert read_line(json.dumps(line).encode(), FORM) == Answer("run-1-1", *expected)
+    assert read_row(line, FORM) == Answer("run-1-1", *expected)
 
 
 def test_an_answer_that_is_cut_off_without_a_limit_is_final() -> None:
     """It reached the model's own: a larger one there is not."""
-    answer = read_line(json.dumps(row(1, chat("half", "length"))).encode(), RequestForm("m"))
+    answer = read_row(row(1, chat("half", "length")), RequestForm("m"))
     assert answer is not None
     assert answer.failure == final("length", CUT.message)
 
@@ -827,7 +824,7 @@ def test_an_answer_that_is_cut_off_without_a_limit_is_final() -> None:
 )
 def test_tokens_that_are_not_named_are_not_free(usage: Any, expected: Usage | None) -> None:
     """They are unknown."""
-    answer = read_line(json.dumps(row(1, {**chat(), "usage": usage})).encode(), FORM)
+    answer = read_row(row(1, {**chat(), "usage": usage}), FORM)
     assert answer is not None
     assert answer.usage == expected
 
@@ -852,7 +849,7 @@ def test_no_answer_is_too_strange(thing: Any, other: Any) -> None:
     lines = [thing, {"custom_id": "a", "response": thing, "error": other}]
     lines += [row(1, body, status) for body in bodies for status in (200, other)]
     for line in lines:
-        answer = read_line(json.dumps(line).encode(), FORM)
+        answer = read_row(line, FORM)
         assert answer is None or (answer.text is None) != (answer.failure is None)
     for job in (thing, {"id": "b", "status": thing, "errors": other, "total_requests": thing, "created_at": other}):
         with suppress(ProviderError):
@@ -867,7 +864,7 @@ def test_an_error_may_be_nested_without_end() -> None:
     error: Any = "why"
     for _ in range(500):
         error = {"error": error}
-    assert read_line(json.dumps(unrun(1, error)).encode(), FORM) is not None
+    assert read_row(unrun(1, error), FORM) is not None
 
 
 def test_nothing_there_is_a_providers_error(batch: EncodedBatch) -> None:

@@ -1,8 +1,10 @@
 """OpenAI's dialect over a real socket: a file up, a batch, two files down, and what can go wrong between them."""
 
+import gzip
 import json
 import logging
 import tracemalloc
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -30,9 +32,11 @@ from blocks.batch import (
     Usage,
 )
 from blocks.errors import (
+    UNCOUNTED,
     AuthenticationFailed,
     BatchRefused,
     BatchTooLarge,
+    Incomplete,
     NotFound,
     ProviderError,
     SpendLimitReached,
@@ -41,8 +45,10 @@ from blocks.errors import (
 )
 from blocks.providers.openai import ENTRY
 from blocks.providers.openai.batches import PAGE, OpenAI
-from blocks.providers.openai.codec import CHAT, RESPONSES, STRICT, OpenAICodec, read_line, read_status
+from blocks.providers.openai.codec import CHAT, RESPONSES, STRICT, OpenAICodec, read_row, read_status
+from blocks.providers.reading import TOO_LONG, UNREADABLE
 from blocks.providers.schemas import NotStrict, narrowed
+from tests.blocks.contract import once_each
 from tests.blocks.scripted import Asked, Drop, Say, Server, Step, serving
 
 SCHEMA: dict[str, Any] = {"type": "object", "properties": {"label": {"type": "string"}}}
@@ -102,7 +108,7 @@ def test_an_answer_that_was_cut_off_may_be_longer_the_next_time() -> None:
         assert body[name] == 800
         free = OpenAICodec(RequestForm("m"), endpoint)
         assert free.encode("run-1-2", "Hi", longer=True) == free.encode("run-1-2", "Hi")
-    answer = read_line(json.dumps(row(1, chat("half", "length"))).encode(), RequestForm("m"))
+    answer = read_row(row(1, chat("half", "length")), RequestForm("m"))
     assert answer is not None
     assert answer.failure is not None
     assert answer.failure.kind is FailureKind.TERMINAL
@@ -777,24 +783,54 @@ def test_both_files_are_read(batch: EncodedBatch) -> None:
     ]  # fmt: skip
 
 
-def test_a_request_in_both_files_has_the_answer_of_the_first() -> None:
-    """What was answered was paid."""
+def test_all_that_both_files_say_of_a_request_is_told() -> None:
+    """Which of it counts is decided by whoever sent it."""
     with connected(done(), file(row(1)), file(ended(1, "batch_expired"), ended(2, "x"))) as (provider, _):
         found = list(provider.results("batch_1", FORM))
-    assert [(answer.custom_id, answer.text) for answer in found] == [("run-1-1", "x"), ("run-2-1", None)]
+    assert [(answer.custom_id, answer.text) for answer in found] == [
+        ("run-1-1", "x"), ("run-1-1", None), ("run-2-1", None),
+    ]  # fmt: skip
 
 
-@pytest.mark.parametrize("absent", [None, {}, "", 5])
+@pytest.mark.parametrize("absent", [None, {}, ""])
 def test_either_file_may_be_absent(absent: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """All failed: no output. All succeeded: no errors. Neither is told."""
+    """All failed: no output. All succeeded: no errors."""
     with connected(done(output=absent), file(row(1, status=500))) as (provider, _):
         assert [answer.text for answer in provider.results("batch_1", FORM)] == [None]
     with connected(done(errors=absent), file(row(1))) as (provider, _):
         assert [answer.text for answer in provider.results("batch_1", FORM)] == ["x"]
     assert not caplog.records
-    with connected(done(absent, absent)) as (provider, _):
+    nothing = {"total": 2, "completed": 0, "failed": 0}
+    with connected(done(absent, absent, request_counts=nothing)) as (provider, _):
         assert not list(provider.results("batch_1", FORM))
     assert "neither an output nor an error file" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("output", "counts"),
+    [
+        (None, {"total": 2, "completed": 2, "failed": 0}),
+        (None, None),
+        (None, {}),
+        (5, None),
+        ({"href": "https://x.example"}, None),
+        (["a", "b"], None),
+    ],
+)
+def test_a_file_that_is_not_named_yet_or_not_understood_is_never_an_empty_result(output: Any, counts: Any) -> None:
+    """Some services name it seconds after the batch has ended; what they mean by other things nobody knows."""
+    asked_for = connected(done(output, None, request_counts=counts))
+    with asked_for as (provider, server), pytest.raises(Incomplete) as caught:
+        list(provider.results("batch_1", FORM))
+    assert (caught.value.fewer, len(server.asked)) == (0, 1)
+
+
+@pytest.mark.parametrize("named", [{"id": "file-o"}, {"file_id": "file-o", "object": "file"}, ["file-o"]])
+def test_a_file_may_be_named_by_an_object(named: Any) -> None:
+    """One server of Mistral's models does so."""
+    with connected(done(named, None), file(row(1))) as (provider, server):
+        assert [answer.text for answer in provider.results("batch_1", FORM)] == ["x"]
+    assert server.asked[1].path == "/v1/files/file-o/content"
 
 
 def test_files_that_are_gone_are_told() -> None:
@@ -806,7 +842,7 @@ def test_files_that_are_gone_are_told() -> None:
 
 
 def test_lines_that_can_not_be_read_are_counted(caplog: pytest.LogCaptureFixture) -> None:
-    """And skipped: their requests count as missing with whoever sent them. Their content is in no log."""
+    """As answers that name nobody; their content is in no log."""
     bad = [
         b"",
         b"  ",
@@ -822,8 +858,9 @@ def test_lines_that_can_not_be_read_are_counted(caplog: pytest.LogCaptureFixture
     good = [json.dumps(row(n)).encode() for n in range(2)]
     with connected(done(errors=None), Say(body=b"\n".join([good[0], *bad, good[1]]))) as (provider, _):
         found = list(provider.results("batch_1", FORM))
-    assert [answer.custom_id for answer in found] == ["run-0-1", "run-1-1"]
-    assert "8 lines of file-o" in caplog.text
+    assert [answer.custom_id for answer in found if answer.custom_id] == ["run-0-1", "run-1-1"]
+    assert [answer.failure for answer in found if not answer.custom_id] == [UNREADABLE] * 8
+    assert "8 lines of the batch batch_1 name no request" in caplog.text
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert "secret" not in caplog.text
 
@@ -834,22 +871,112 @@ BODY = b"\r\n".join(LINES)  # the last without an end
 
 @pytest.mark.parametrize("cut", [0, 1, 100, len(BODY) // 2, len(BODY) - 1])
 @pytest.mark.parametrize("reset", [False, True])
-def test_a_download_that_breaks_goes_on(cut: int, monkeypatch: pytest.MonkeyPatch, *, reset: bool) -> None:
-    """Read again from the start, each line passed on once."""
+def test_a_download_that_breaks_is_read_anew(cut: int, monkeypatch: pytest.MonkeyPatch, *, reset: bool) -> None:
+    """From its start: the second time it may have another order, and two halves are never joined."""
     monkeypatch.setattr("blocks.transport.DOWNLOAD_CHUNK", 1000)
     part = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(BODY) + BODY[:cut]
-    script: list[Step] = [done(errors=None), Drop(after=part, reset=reset), Say(503), Say(body=BODY)]
-    with connected(*script) as (provider, server):
-        assert [answer.custom_id for answer in provider.results("batch_1", FORM)] == [f"run-{n}-1" for n in range(300)]
+    again = Say(body=b"\r\n".join(reversed(LINES)))
+    with connected(done(errors=None), Drop(after=part, reset=reset), Say(503), again) as (provider, server):
+        found = {answer.custom_id: answer.text for answer in once_each(provider.results("batch_1", FORM)).values()}
+    assert found == {f"run-{n}-1": "ü" * n for n in range(300)}
     assert len(server.asked) == 4
 
 
-def test_a_download_that_breaks_again_and_again_is_given_up() -> None:
-    """As a transient error; what is not read is not made up."""
-    part = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(BODY) + BODY[:5000]
-    with connected(done(errors=None), Drop(after=part)) as (provider, server), pytest.raises(Transient):
+HTML = b"<!DOCTYPE html><html><body>Please log in</body></html>"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        Say(body=HTML, headers={"content-type": "text/html"}),
+        Say(body=b"\n  " + HTML),
+        Say(body=LINES[0], headers={"content-type": "text/html; charset=utf-8"}),
+        Say(body=b"upstream connect error"),
+        Say(body=b'{"error": {"message": "no healthy upstream"}}'),
+        Say(body=b""),
+    ],
+)
+def test_what_a_proxy_answers_is_no_result(content: Say) -> None:
+    """However often it comes, no request counts as unanswered for it."""
+    with connected(done(errors=None), content) as (provider, _), pytest.raises(Incomplete) as caught:
         list(provider.results("batch_1", FORM))
-    assert len(server.asked) == 4  # the batch, and three tries
+    assert caught.value.fewer in {0, UNCOUNTED}
+    assert caught.value.fewer == 0 or not content.body
+
+
+@pytest.mark.parametrize("kept", [1, 150, 299])
+@pytest.mark.parametrize("torn", [0, 5])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_file_that_ends_early_is_not_whole(kept: int, torn: int, *, packed: bool) -> None:
+    """Where a body is delimited by the end of the connection, its last line and the counters tell."""
+    body = b"\n".join([*LINES[:kept], LINES[kept][:torn]])
+    headers = b"content-encoding: gzip\r\n" if packed else b""
+    cut = Drop(after=b"HTTP/1.0 200 OK\r\n" + headers + b"\r\n" + (gzip.compress(body) if packed else body))
+    counts = {"total": 300, "completed": 299, "failed": 1}
+    with connected(done(errors=None, request_counts=counts), cut) as (provider, _), pytest.raises(Incomplete) as caught:
+        list(provider.results("batch_1", FORM))
+    assert caught.value.fewer == (UNCOUNTED if torn else 300 - kept)
+
+
+def test_a_packed_file_that_ends_early_is_not_whole() -> None:
+    """Though it has lines enough for a service that does not count them."""
+    packed = gzip.compress(BODY)
+    cut = Drop(after=b"HTTP/1.0 200 OK\r\ncontent-encoding: gzip\r\n\r\n" + packed[: len(packed) // 2])
+    with connected(done(errors=None, request_counts=None), cut) as (provider, _), pytest.raises(Transient):
+        list(provider.results("batch_1", FORM))
+
+
+def test_a_file_that_explodes_when_it_is_unpacked_is_left() -> None:
+    """1.4 MB that become 1.4 GB: memory stays flat, and none of it is taken for an answer."""
+    bomb = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS | 16)
+    zeros = b"0" * 2**20
+    body = b"".join([*(bomb.compress(zeros) for _ in range(1400)), bomb.flush()])
+    said = Say(body=body, headers={"content-encoding": "gzip"})
+    with connected(done(errors=None), said) as (provider, _):
+        tracemalloc.start()
+        try:
+            with pytest.raises(Transient):
+                list(provider.results("batch_1", FORM))
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert peak < 100_000_000
+
+
+def test_a_line_that_is_too_long_is_an_answer_that_nobody_can_read() -> None:
+    """It was billed; the others are read, and memory stays flat."""
+    long = json.dumps(row(1, chat("x" * 40_000_000))).encode()
+    with connected(done(errors=None), Say(body=b"\n".join([LINES[0], long, LINES[2]]))) as (provider, _):
+        tracemalloc.start()
+        try:
+            found = [(answer.custom_id, answer.failure) for answer in provider.results("batch_1", FORM)]
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert found == [("run-0-1", None), ("run-1-1", TOO_LONG), ("run-2-1", None)]
+    assert peak < 120_000_000
+
+
+@pytest.mark.parametrize(
+    ("line", "text", "failure"),
+    [
+        (json.dumps(row(1, chat("a\ud83d!"))), "a\ufffd!", None),
+        (json.dumps({**row(1), "score": float("nan"), "other": float("-inf")}), "x", None),
+        (json.dumps(row(1)).replace('"x"', '"\xff"'), "\ufffd", None),
+        ("\ufeff" + json.dumps(row(1)), "x", None),
+        (json.dumps(row(1))[:-9], None, UNREADABLE),
+        (json.dumps(row(1)).replace('"x"', "[" * 100_000), None, UNREADABLE),
+        (json.dumps(row(1)).replace(" 7", " " + "7" * 5_000), None, UNREADABLE),
+    ],
+    ids=["half a pair", "NaN", "no UTF-8", "mark", "torn", "deep", "long number"],
+)
+def test_a_line_is_read_wherever_it_can_be(line: str, text: str | None, failure: Failure | None) -> None:
+    """What can't be read but names a request is an answer to it, of which nobody knows what it cost."""
+    content = line.encode("latin-1" if "\xff" in line else "utf-8")
+    with connected(done(errors=None), Say(body=content + b"\n" + LINES[0])) as (provider, _):
+        first, second = provider.results("batch_1", FORM)
+    assert (first.custom_id, first.text, first.failure) == ("run-1-1", text, failure)
+    assert second.custom_id == "run-0-1"
 
 
 def test_a_download_can_be_left() -> None:
@@ -939,7 +1066,7 @@ def said_no(code: str | None, kind: str = "invalid_request_error") -> dict[str, 
 )  # fmt: skip
 def test_each_line_is_an_answer(line: dict[str, Any], expected: tuple[Any, ...]) -> None:
     """What passes goes again, what is final does not, what never ran is excused."""
-    assert read_line(json.dumps(line).encode(), FORM) == Answer("run-1-1", *expected)
+    assert read_row(line, FORM) == Answer("run-1-1", *expected)
 
 
 def response(*content: Any, status: Any = "completed", reason: Any = None, error: Any = None) -> dict[str, Any]:
@@ -976,7 +1103,7 @@ A, B = {"type": "output_text", "text": "a"}, {"type": "output_text", "text": "b"
 )  # fmt: skip
 def test_each_response_is_an_answer(body: dict[str, Any], expected: tuple[Any, ...]) -> None:
     """The other endpoint's bodies, by the same rules."""
-    assert read_line(json.dumps(row(1, body)).encode(), FORM) == Answer("run-1-1", *expected)
+    assert read_row(row(1, body), FORM) == Answer("run-1-1", *expected)
 
 
 @pytest.mark.parametrize(
@@ -1000,7 +1127,7 @@ def test_each_response_is_an_answer(body: dict[str, Any], expected: tuple[Any, .
 )  # fmt: skip
 def test_tokens_that_are_not_named_are_not_free(usage: Any, expected: Usage | None) -> None:
     """They are unknown."""
-    answer = read_line(json.dumps(row(1, {**chat(), "usage": usage})).encode(), FORM)
+    answer = read_row(row(1, {**chat(), "usage": usage}), FORM)
     assert answer is not None
     assert answer.usage == expected
 
@@ -1033,7 +1160,7 @@ def test_no_answer_is_too_strange(thing: Any, other: Any) -> None:
     lines = [thing, {"custom_id": "a", "response": thing, "error": other}]
     lines += [row(1, body, status) for body in bodies for status in (200, other)]
     for line in lines:
-        answer = read_line(json.dumps(line).encode(), FORM)
+        answer = read_row(line, FORM)
         assert answer is None or (answer.text is None) != (answer.failure is None)
     for batch in (thing, {"id": "b", "status": thing, "errors": other, "request_counts": thing, "created_at": other}):
         with suppress(ProviderError):

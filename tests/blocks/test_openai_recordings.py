@@ -12,7 +12,7 @@ import pytest
 from blocks.batch import BatchPhase, RequestForm
 from blocks.providers.lenient import id_of
 from blocks.providers.openai.batches import OpenAI
-from blocks.providers.openai.codec import CHAT, read_line, read_page, read_status
+from blocks.providers.openai.codec import CHAT, read_page, read_row, read_status
 from tests.blocks.scripted import Say, serving
 from tests.shared import require_shared
 
@@ -105,7 +105,7 @@ def test_recorded_results_are_answers(name: str) -> None:
     tokens = [0, 0]
     for number, (result, capital) in enumerate(zip(recorded["results"], CAPITALS, strict=True)):
         line = {"id": "batch_req_1", "custom_id": f"run-{number}-1", "response": result, "error": {}}
-        answer = read_line(json.dumps(line).encode(), FORM)
+        answer = read_row(line, FORM)
         assert answer is not None
         assert (answer.custom_id, answer.failure) == (f"run-{number}-1", None)
         assert capital in (answer.text or "")

@@ -12,7 +12,7 @@ import itertools
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ def die_at_event(kind: str, is_it: Callable[[Event], bool]) -> None:
 
 def die_at_call(kind: str, number: int) -> None:
     """Die when the answer to the Nth call of a kind has arrived."""
-    call, next_lines, counter = transport.Transport._call, transport._Download.next_lines, itertools.count(1)
+    call, lines, counter = transport.Transport._call, transport.Transport.lines, itertools.count(1)
 
     def counting(self: transport.Transport, method: str, path: str, **options: Any) -> Any:
         answer = call(self, method, path, **options)
@@ -64,14 +64,14 @@ def die_at_call(kind: str, number: int) -> None:
             die()
         return answer
 
-    def counting_lines(self: transport._Download) -> list[bytes] | None:
-        lines = next_lines(self)
-        if kind == "results" and next(counter) == number:
-            die()
-        return lines
+    def counting_lines(self: transport.Transport, path: str) -> Generator[bytes, None, None]:
+        for line in lines(self, path):
+            if kind == "results" and next(counter) == number:
+                die()
+            yield line
 
     transport.Transport._call = counting  # type: ignore[method-assign]
-    transport._Download.next_lines = counting_lines  # type: ignore[method-assign]
+    transport.Transport.lines = counting_lines  # type: ignore[method-assign]
 
 
 class _HalfWriter(NumberedWriter):

@@ -9,7 +9,6 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
 from functools import partial
 from threading import Lock
 from typing import Any
@@ -30,14 +29,15 @@ from blocks.providers.anthropic.codec import (
     SPEND_CODES,
     VERSION,
     AnswerReader,
+    custom_id_of,
     error_of,
     read_page,
     read_status,
-    row_of,
     size_of,
 )
 from blocks.providers.calls import WITHIN_A_DAY, Calls, Dialect
 from blocks.providers.lenient import id_of, mapping, string, time_of, unexpected
+from blocks.providers.reading import Reading, promised_by
 from blocks.providers.reconciling import CLOCK_SLACK, SETTLE, SLOWEST_UPLOAD, Search, keep_one, readable
 
 log = logging.getLogger("batchwerk.anthropic")
@@ -146,8 +146,7 @@ class Anthropic(Calls):
         if read_status(item).phase is BatchPhase.RUNNING:
             return None
         try:
-            with closing(self._http.lines(self._path("results", named))) as lines:
-                found = next((found for line in lines if (found := string(row_of(line).get("custom_id")))), None)
+            found = self._http.first(self._path("results", named), custom_id_of)
         except NotFound:  # ended, and not yet there to be read
             return None
         if found is not None:
@@ -196,8 +195,10 @@ class Anthropic(Calls):
                 provider=self.name,
             )
         reader = AnswerReader(form, self._cache)
-        lines = self._http.lines(self._path("results", batch_id))
-        yield from self._readable((reader.read(line) for line in lines if line.strip()), batch_id)
+        promised = promised_by(mapping(batch.get("request_counts")), "succeeded", "errored")
+        reading = Reading(self.name, f"the batch {batch_id}", promised, only_run=True)
+        yield from reading.lines(self._http.lines(self._path("results", batch_id)), reader.read)
+        reading.check()
 
 
 def _may_be(item: Mapping[str, Any], batch: EncodedBatch) -> bool:

@@ -24,8 +24,10 @@ from blocks.batch import (
 )
 from blocks.errors import UsageError
 from blocks.providers.anthropic.choices import mending
+from blocks.providers.complaints import said_of
 from blocks.providers.lenient import id_of, is_count, mapping, string, time_of, unexpected
 from blocks.providers.schemas import NotStrict, Subset, narrowed
+from blocks.tolerant import parse
 
 OUTCOMES = ("succeeded", "errored", "canceled", "expired")  # counters of requests that are done (§2.3)
 
@@ -219,9 +221,9 @@ class AnswerReader:
         self._lasts_an_hour = cache == "1h"
         self._mend = mending(form.schema)
 
-    def read(self, line: bytes) -> Answer | None:
-        """None for a line that can't be read or names no request."""
-        row = row_of(line)
+    def read(self, row: Any) -> Answer | None:
+        """None for a line that names no request."""
+        row = mapping(row)
         custom_id = string(row.get("custom_id"))
         return Answer(custom_id, *self._outcome(mapping(row.get("result")))) if custom_id else None
 
@@ -257,12 +259,12 @@ class AnswerReader:
             return text
 
 
-def row_of(line: bytes) -> Mapping[str, Any]:
-    """A line's object; an empty one for anything else."""
+def custom_id_of(line: bytes) -> str | None:
+    """Whose a line is; None where it does not say."""
     try:
-        return mapping(orjson.loads(line))
-    except orjson.JSONDecodeError:
-        return {}
+        return string(mapping(parse(line)).get("custom_id")) or None
+    except (ValueError, RecursionError):
+        return None
 
 
 def _stopped(message: Mapping[str, Any]) -> Failure | None:
@@ -315,10 +317,10 @@ def error_of(error: Any) -> tuple[str, str, str]:
     """Type, code and message of an error, once or twice nested; the code of one that has none is its type."""
     outer = mapping(error)
     inner = mapping(outer.get("error")) or outer
-    kind = string(inner.get("type"))
-    code = string(mapping(inner.get("details")).get("error_code"))
-    message = string(inner.get("message")) or string(outer.get("error")) or string(error)
-    return kind, code or kind, _KEY.sub("sk-…", message)
+    code, message, kind = said_of(error)
+    kind = string(inner.get("type")) or kind or code
+    named = string(mapping(inner.get("details")).get("error_code"))
+    return kind, named or code or kind, _KEY.sub("sk-…", message)
 
 
 def usage_of(usage: Any, *, lasts_an_hour: bool = False) -> Usage | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import orjson
@@ -16,13 +16,14 @@ from blocks.batch import (
     RequestForm,
     Usage,
 )
-from blocks.providers.gemini.codec import echo_of
+from blocks.providers.gemini.codec import echo_of, is_binding
 from blocks.providers.gemini.errors import is_error, row_failure
 from blocks.providers.lenient import array, count_of, mapping, string
 
 FILTER_REASONS = {"SAFETY", "PROHIBITED_CONTENT", "BLOCKLIST", "SPII", "RECITATION", "IMAGE_SAFETY"}
 BROKEN_REASONS = {"OTHER", "LANGUAGE", "MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "MALFORMED_RESPONSE"}
 UNPROVEN = Failure(FailureKind.TRANSIENT, "unproven", "the answer does not say which row it belongs to")
+CLAIMED = UNPROVEN._replace(code="claimed")  # by another row; whether that is true is known when all rows are
 
 _Outcome = tuple[str | None, Usage | None, Failure | None]
 
@@ -31,28 +32,46 @@ class RowReader:
     """Reads the rows of one batch, and counts those that are not what they seem.
 
     `tag`: the batch's; it stands in for the key of a row that has none, as an echo may still say whose it is.
+
+    Where the schema is given to the service, an answer can only echo the key of its own request. Where it is said in
+    words, it may echo what stands in a row's text: another's key is believed only if the answer that came under that
+    key moved away too, as answers that were exchanged do.
     """
 
     def __init__(self, form: RequestForm, tag: str = "") -> None:
         self.echo = echo_of(form.schema)
-        self.unreadable = 0
         self.moved = 0  # answers that came under another's key
         self._form = form
         self._tag = tag
+        self._binding = self.echo is not None and is_binding(form.schema)
+        self._claims: dict[str, tuple[str, str]] = {}  # by the key that it came under: the owner it names, its text
         self._echoed = re.compile(rf'\s*\{{\s*"{self.echo}"\s*:\s*"({PORTABLE_ID})"\s*(?:,|(?=\}}))')
 
     def read(self, row: Any) -> Answer | None:
-        """A row, from a file or an operation; None for one that is no answer, or nobody's."""
+        """A row, from a file or an operation; None for one that is nobody's."""
         row = mapping(row)
         key = string(row.get("key")) or string(mapping(row.get("metadata")).get("key"))
         text, usage, failure = _outcome(row, self._form)
         answer = Answer(key, text, usage, failure)
         if text is not None and self.echo is not None:
             answer = self._proven(key, text, usage)
-        if not answer.custom_id:
-            self.unreadable += 1
-            return None
-        return answer
+        return answer if answer.custom_id else None
+
+    def settled(self, answers: Iterable[Answer]) -> Iterator[Answer]:
+        """The answers that `read` gave; those that only claim to be another's come last, when all are known."""
+        claiming = []
+        for answer in answers:
+            if answer.failure is CLAIMED:
+                claiming.append(answer)
+            else:
+                yield answer
+        for answer in claiming:
+            owner, text = self._claims[answer.custom_id]
+            if owner in self._claims:
+                self.moved += 1
+                yield Answer(owner, text, answer.usage, None)
+            else:
+                yield answer._replace(failure=UNPROVEN)
 
     def _proven(self, key: str, text: str, usage: Usage | None) -> Answer:
         """The answer of the row that it names, which has to be one of the same batch."""
@@ -60,6 +79,9 @@ class RowReader:
         batch = _batch_tag(key) if key else self._tag
         if not batch or _batch_tag(owner) != batch:
             return Answer(key, None, usage, UNPROVEN)
+        if key and owner != key and not self._binding:
+            self._claims[key] = owner, rest
+            return Answer(key, None, usage, CLAIMED)
         self.moved += bool(key) and owner != key
         return Answer(owner, rest, usage, None)
 

@@ -8,13 +8,11 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import pairwise
 from typing import Any
 from urllib.parse import quote
-
-import orjson
 
 from blocks.batch import (
     Answer,
@@ -34,12 +32,14 @@ from blocks.providers.gemini.codec import (
     inline_order,
     inlined_rows,
     outputs,
+    promised_answers,
     read_page,
     read_status,
     responses_file,
 )
 from blocks.providers.gemini.errors import BAD_KEY, NO_BILLING, read_error
 from blocks.providers.lenient import mapping, string, time_of, unexpected
+from blocks.providers.reading import Reading, file_of
 from blocks.providers.reconciling import SETTLE, SLOWEST_UPLOAD, Search, keep_one, readable
 
 log = logging.getLogger("batchwerk.gemini")
@@ -148,39 +148,38 @@ class Gemini(Calls):
             seen.add(token)
 
     def results(self, batch_id: str, form: RequestForm) -> Iterator[Answer]:
-        """The answers, from the file or from the operation itself.
+        """The answers, from the file or from the operation itself, checked against the counters.
 
-        Where answers prove whose they are, rows without a proof come last: a failure may stand under the key of a row
-        whose answer comes under another one. They are kept in memory until then. Raises NotFound where the operation
-        names nothing to read: requests without an answer are another thing.
+        Answers that came under another key wait in memory for those of their owners. Raises NotFound where the
+        operation names nothing to read: requests without an answer are another thing.
         """
         operation = mapping(self._http.get(self._path("batch", batch_id)))
         if not id_of(operation):
             raise unexpected(self.name, "a batch without its name")
+        reading = Reading(self.name, f"the batch {batch_id}", promised_answers(operation), id_name="key")
         reader = RowReader(form, _display_name(operation))
-        failed = []
-        for answer in filter(None, map(reader.read, self._rows(operation, batch_id))):
-            if answer.failure is None or reader.echo is None:
-                yield answer
-            else:
-                failed.append(answer)
-        yield from failed
-        _tell(reader, batch_id)
+        yield from reader.settled(self._rows(operation, batch_id, reading, reader))
+        if reader.moved:
+            log.warning(
+                "gemini: %s of %s came under the key of another row; each was given to the row that it names",
+                counted(reader.moved, "answer"),
+                batch_id,
+            )
+        reading.check()
 
-    def _rows(self, operation: Mapping[str, Any], batch_id: str) -> Iterable[Any]:
-        if file := responses_file(operation):
+    def _rows(
+        self, operation: Mapping[str, Any], batch_id: str, reading: Reading, reader: RowReader
+    ) -> Iterator[Answer]:
+        if file := file_of(responses_file(operation), reading):
             lines = self._http.lines(self._path("download", file.removeprefix("files/")))
-            return (_parsed(line) for line in lines if line.strip())
+            return reading.lines(lines, reader.read)
         if not any("inlinedResponses" in output for output in outputs(operation)):
             raise NotFound(
                 f"gemini no longer has the answers of {batch_id}: it names neither a file nor a list of them",
                 next_step="what was collected before is kept",
                 provider=self.name,
             )
-        rows = inlined_rows(operation)
-        if not rows:
-            log.warning("gemini: the batch %s has an empty list of answers", batch_id)
-        return rows
+        return reading.rows(inlined_rows(operation), reader.read)
 
     def _cancelled(self, answer: Any, batch_id: str) -> BatchStatus:  # noqa: ARG002  # it is empty
         return self.poll(batch_id)
@@ -201,22 +200,3 @@ def _display_name(operation: Mapping[str, Any]) -> str:
 def _newest_first(times: list[float]) -> bool:
     """Whether times that were listed one after another show that the list is in that order."""
     return len(times) > 1 and times[0] > times[-1] and all(one >= other for one, other in pairwise(times))
-
-
-def _parsed(line: bytes) -> Any:
-    """A line's JSON; None where it is none."""
-    try:
-        return orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return None
-
-
-def _tell(reader: RowReader, batch_id: str) -> None:
-    if reader.unreadable:
-        log.warning("gemini: skipped %s of %s that can't be read", counted(reader.unreadable, "row"), batch_id)
-    if reader.moved:
-        log.warning(
-            "gemini: %s of %s came under the key of another row; each was given to the row that it names",
-            counted(reader.moved, "answer"),
-            batch_id,
-        )

@@ -26,7 +26,7 @@ from blocks.batch import (
     RequestForm,
 )
 from blocks.providers.gemini.errors import complaint_of
-from blocks.providers.lenient import array, mapping, string, time_of, unexpected
+from blocks.providers.lenient import array, count_of, mapping, string, time_of, unexpected
 from blocks.providers.schemas import NotStrict, Subset, as_words, narrowed
 
 # The words that the reference of `GenerationConfig.responseJsonSchema` names (read November 2026). It knows `maxItems`
@@ -110,6 +110,14 @@ def echo_of(schema: Mapping[str, Any] | None) -> str | None:
     while name in mapping(schema.get("properties")):
         name += "_"
     return name
+
+
+def is_binding(schema: Mapping[str, Any] | None) -> bool:
+    """Whether the service takes the schema, and so leaves a model no other echo than the right one."""
+    try:
+        return schema is not None and bool(narrowed(schema, STRUCTURED))
+    except NotStrict:
+        return False
 
 
 def _echoing(schema: Mapping[str, Any], echo: str, part: Mapping[str, Any]) -> dict[str, Any]:
@@ -201,9 +209,16 @@ def outputs(operation: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [mapping(batch_of(operation).get("output")), mapping(operation.get("response"))]
 
 
-def responses_file(operation: Mapping[str, Any]) -> str:
-    """The name of the file with the answers; empty where there is none."""
-    return next((name for output in outputs(operation) if (name := string(output.get("responsesFile")))), "")
+def responses_file(operation: Mapping[str, Any]) -> Any:
+    """What names the file with the answers; nothing where there is none."""
+    return next((name for output in outputs(operation) if (name := output.get("responsesFile"))), None)
+
+
+def promised_answers(operation: Mapping[str, Any]) -> int | None:
+    """How many rows were answered or failed, of counters that are texts and are left out where they are 0."""
+    stats = mapping(batch_of(operation).get("batchStats"))
+    found = [count_of(stats.get(name, 0)) for name in ("successfulRequestCount", "failedRequestCount")]
+    return sum(count or 0 for count in found) if stats and None not in found else None
 
 
 def inlined_rows(operation: Mapping[str, Any]) -> list[Any]:

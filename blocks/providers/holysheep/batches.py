@@ -15,6 +15,7 @@ from blocks.batch import (
 from blocks.errors import CantTell
 from blocks.providers.calls import Calls, Dialect
 from blocks.providers.holysheep.codec import batch_id_of, read_error, read_item, read_page, read_status
+from blocks.providers.reading import Reading
 
 BASE_URL = "https://api.holysheep.ai/v1"
 PATHS = {
@@ -65,12 +66,15 @@ class HolySheep(Calls):
         return Found(self.submit(batch, form))
 
     def results(self, batch_id: str, form: RequestForm) -> Iterator[Answer]:  # noqa: ARG002  # answers are read as they are
-        """All items, a page at a time."""
+        """All items, a page at a time. Each page is a call of its own: an item that two pages leave out is noticed."""
+        reading = Reading(self.name, f"the batch {batch_id}", None)
         offset, total = 0, 1
         while offset < total:
             page = self._http.get(self._path("results", batch_id), offset=offset, limit=RESULTS_PAGE)
             items, total = read_page(page)
+            yield from reading.rows(items, read_item)
             if not items:
-                return  # fewer items than promised: what is missing is counted by whoever sent the requests
-            yield from map(read_item, items)
+                break
             offset += len(items)
+        reading.promised = total
+        reading.check()

@@ -22,7 +22,8 @@ from blocks.batch import (
     Usage,
 )
 from blocks.errors import Complaint, UsageError
-from blocks.providers.lenient import is_count, mapping, unexpected
+from blocks.providers.complaints import said_of
+from blocks.providers.lenient import is_count, mapping, string, unexpected
 
 # Codes of the items are ours except for the split itself; one that is not listed may pass.
 NOT_RUN_CODES = {"expired", "cancelled", "canceled", "queue_full"}
@@ -79,7 +80,7 @@ def read_status(body: Any) -> BatchStatus:
         id=batch_id_of(body),
         phase=phases.get(wording, BatchPhase.RUNNING),
         wording=wording,
-        error=_message_of(error) if error else None,
+        error=said_of(error).message or "no reason given" if error else None,
     )
 
 
@@ -92,23 +93,22 @@ def batch_id_of(body: Any) -> str:
 def read_page(page: Any) -> tuple[list[Any], int]:
     """A page of results and how many results there are in all."""
     items, total = (page.get("results"), page.get("total_items")) if isinstance(page, dict) else (None, None)
-    if not isinstance(items, list) or not isinstance(total, int):
+    if not isinstance(items, list) or not is_count(total):
         raise unexpected("holysheep", "results that are no page of results")
     return items, total
 
 
-def read_item(item: Any) -> Answer:
-    """One result. Anything that is not `success` is a failure; what names no request belongs to none."""
-    if not isinstance(item, dict):
-        return Answer("", None, None, Failure(FailureKind.TRANSIENT, "unknown", "a result that is no object"))
-    custom_id = str(item.get("custom_id", ""))
-    usage = _usage_of(item.get("usage"))
-    if item.get("status") == "success":
-        text = item.get("response")
-        return Answer(custom_id, text if isinstance(text, str) else "", usage, None)
-    error = item.get("error") or {}
-    code = str(error.get("code", "unknown")) if isinstance(error, dict) else "unknown"
-    failure = Failure(_failure_kind(code), code, _message_of(error) or "the provider gave no reason")
+def read_item(item: Any) -> Answer | None:
+    """One result. Anything that is not `success` is a failure; None for what names no request."""
+    row = mapping(item)
+    custom_id = string(row.get("custom_id"))
+    if not custom_id:
+        return None
+    usage = _usage_of(row.get("usage"))
+    if row.get("status") == "success":
+        return Answer(custom_id, string(row.get("response")), usage, None)
+    code, message, _ = said_of(row.get("error"))
+    failure = Failure(_failure_kind(code), code or "unknown", message or "the provider gave no reason")
     return Answer(custom_id, None, usage, failure)
 
 
@@ -128,13 +128,7 @@ def _failure_kind(code: str) -> FailureKind:
     return FailureKind.TERMINAL if code in TERMINAL_CODES else FailureKind.TRANSIENT
 
 
-def _message_of(error: Any) -> str:
-    return str(error.get("message", "")) if isinstance(error, dict) else str(error)
-
-
 def read_error(body: Any) -> Complaint:
     """`{"error": {"code", "message"}}`."""
-    error = body.get("error") if isinstance(body, dict) else None
-    if not isinstance(error, dict):
-        return Complaint(None, "")
-    return Complaint(error.get("code"), str(error.get("message", "")))
+    code, message, _ = said_of(body)
+    return Complaint(code or None, message)

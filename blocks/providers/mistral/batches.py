@@ -19,16 +19,16 @@ from blocks.batch import (
     PollPlan,
     RequestForm,
 )
-from blocks.providers.calls import WITHIN_A_DAY, Calls, Dialect, answers_then_errors, filename_of
+from blocks.providers.calls import WITHIN_A_DAY, Calls, Dialect, filename_of
 from blocks.providers.lenient import array, id_of, mapping, string, time_of, unexpected
 from blocks.providers.mistral.codec import (
     inline_order,
     read_error,
-    read_line,
     read_page,
     read_row,
     read_status,
 )
+from blocks.providers.reading import Reading, file_of, promised_by
 from blocks.providers.reconciling import SETTLE, Search, keep_one, readable
 
 log = logging.getLogger("batchwerk.mistral")
@@ -142,28 +142,23 @@ class Mistral(Calls):
                 return
 
     def results(self, batch_id: str, form: RequestForm) -> Iterator[Answer]:
-        """What was answered, then the errors that are about other requests.
+        """What was answered and what failed, checked against the counters.
 
-        Answers stand in a file or, of a job that has none, within it. Which requests are in neither is for whoever
-        sent them to count. Of a job the ids alone are kept in memory, and only where there are errors.
+        Answers stand in a file or, of a job that has none, within it.
         """
         job = mapping(self._http.get(self._path("batch", batch_id)))
         if not id_of(job):
             raise unexpected(self.name, "a job without its id")
-        errors = string(job.get("error_file"))
-        failed = self._file(errors, form) if errors else None
-        yield from answers_then_errors(self._answered(job, batch_id, form), failed)
+        promised = promised_by(job, "succeeded_requests", "failed_requests")
+        reading = Reading(self.name, f"the job {batch_id}", promised)
+        output, errors = (file_of(job.get(name), reading) for name in ("output_file", "error_file"))
+        rows = [] if output else self._inline_rows(batch_id)
+        if not (output or rows or errors) and promised != 0:
+            raise reading.incomplete("has ended and has neither answers nor a file of them yet")
+        yield from reading.rows(rows, partial(read_row, form=form))
+        for file in filter(None, (output, errors)):
+            yield from reading.lines(self._http.lines(self._path("content", file)), partial(read_row, form=form))
+        reading.check(late=not (output or rows) and job.get("succeeded_requests") != 0)
 
-    def _answered(self, job: Mapping[str, Any], batch_id: str, form: RequestForm) -> Iterator[Answer]:
-        if output := string(job.get("output_file")):
-            yield from self._file(output, form)
-            return
-        job = mapping(self._http.get(self._path("batch", batch_id), inline="true"))
-        rows = array(job.get("outputs"))
-        if not rows and not string(job.get("error_file")):
-            log.warning("mistral: the job %s has neither files nor outputs", batch_id)
-        yield from self._readable((read_row(row, form) for row in rows), batch_id)
-
-    def _file(self, file_id: str, form: RequestForm) -> Iterator[Answer]:
-        lines = self._http.lines(self._path("content", file_id))
-        yield from self._readable((read_line(line, form) for line in lines if line.strip()), file_id)
+    def _inline_rows(self, batch_id: str) -> list[Any]:
+        return array(mapping(self._http.get(self._path("batch", batch_id), inline="true")).get("outputs"))

@@ -33,6 +33,7 @@ from blocks.providers.chat import (
     up_to_prompt,
     usage_of,
 )
+from blocks.providers.complaints import said_of
 from blocks.providers.lenient import array, id_of, is_count, mapping, string, time_of, unexpected
 from blocks.providers.schemas import NotStrict, Subset, as_words, narrowed
 
@@ -151,39 +152,10 @@ def read_page(page: Any) -> tuple[list[Mapping[str, Any]], int | None]:
     return [item for item in items if isinstance(item, Mapping)], total if is_count(total) else None
 
 
-def complaint_of(error: Any, deepest: int = 4) -> tuple[str, str]:
-    """Code and message of an error in any of its forms (§4); the code of one that has none is its type.
-
-    Forms: a text; `{"object": "error", "message", "type", "code"}`, its message perhaps an error of the next form;
-    `{"detail": [{"loc", "msg", "type"}]}`; either of them under `error`.
-    """
-    if isinstance(error, list):
-        return _violations(error)
-    if not isinstance(error, Mapping):
-        return "", string(error)
-    for member in ("detail", "error", "message"):
-        if deepest and isinstance(error.get(member), list | Mapping):
-            code, message = complaint_of(error[member], deepest - 1)
-            return _code_of(error) or code, message
-    message = string(error.get("message")) or string(error.get("detail")) or string(error.get("error"))
-    return _code_of(error), message
-
-
-def _code_of(error: Mapping[str, Any]) -> str:
-    """A word says more than one of Mistral's numbers."""
-    code, kind = error.get("code"), string(error.get("type"))
-    named = str(code) if type(code) is int else string(code)
-    return kind if kind and (not named or named.isdecimal()) else named
-
-
-def _violations(found: list[Any]) -> tuple[str, str]:
-    """The first of the violations that a validation found, and how many more there are; never their `input`."""
-    parts = [mapping(part) for part in found]
-    if not parts:
-        return "", ""
-    place = ".".join(str(step) for step in array(parts[0].get("loc")) if isinstance(step, str | int))
-    said = ": ".join(part for part in (place, string(parts[0].get("msg"))) if part)
-    return string(parts[0].get("type")), f"{said} (and {len(parts) - 1} more)" if len(parts) > 1 else said
+def complaint_of(error: Any) -> tuple[str, str]:
+    """Code and message of an error in any of its forms (§4). A word says more than one of Mistral's numbers."""
+    code, message, kind = said_of(error)
+    return kind if kind and (not code or code.isdecimal()) else code, message
 
 
 def read_error(body: Any) -> Complaint:
@@ -195,16 +167,8 @@ def read_error(body: Any) -> Complaint:
 # --- answers --------------------------------------------------------------------------------------------------------
 
 
-def read_line(line: bytes, form: RequestForm) -> Answer | None:
-    """A line of an output or error file; None for one that can't be read or names no request."""
-    try:
-        return read_row(orjson.loads(line), form)
-    except orjson.JSONDecodeError:
-        return None
-
-
 def read_row(row: Any, form: RequestForm) -> Answer | None:
-    """The same, parsed: as it comes within a job."""
+    """A line of an output or error file, or a row within a job; None for one that names no request."""
     custom_id = string(mapping(row).get("custom_id"))
     return Answer(custom_id, *_outcome(row, form)) if custom_id else None
 

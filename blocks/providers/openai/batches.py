@@ -19,16 +19,17 @@ from blocks.batch import (
     PollPlan,
     RequestForm,
 )
-from blocks.providers.calls import WITHIN_A_DAY, Calls, Dialect, answers_then_errors, filename_of, tag_of
+from blocks.providers.calls import WITHIN_A_DAY, Calls, Dialect, filename_of, tag_of
 from blocks.providers.lenient import id_of, mapping, string, time_of, unexpected
 from blocks.providers.openai.codec import (
     CHAT,
     batch_of,
     read_error,
-    read_line,
     read_page,
+    read_row,
     read_status,
 )
+from blocks.providers.reading import Reading, file_of, promised_by
 from blocks.providers.reconciling import SETTLE, Search, keep_one, readable
 
 log = logging.getLogger("batchwerk.openai")
@@ -135,24 +136,22 @@ class OpenAI(Calls):
             params["after"] = last
 
     def results(self, batch_id: str, form: RequestForm) -> Iterator[Answer]:
-        """The lines of the output file, then those of the error file that are about other requests.
-
-        Counters are not looked at (§3.5): which requests have no line is for whoever sent them to count. Of a batch
-        the ids alone are kept in memory, and only where there are two files.
-        """
+        """The lines of the output file and of the error file, checked against the counters (§3.5)."""
         batch = batch_of(self._http.get(self._path("batch", batch_id)))
         if not id_of(batch):
             raise unexpected(self.name, "a batch without its id")
-        output, errors = string(batch.get("output_file_id")), string(batch.get("error_file_id"))
-        if not output and not errors:
-            log.warning("openai: the batch %s has neither an output nor an error file", batch_id)
-        failed = self._answers(errors, form) if errors else None
-        yield from answers_then_errors(self._answers(output, form), failed)
-
-    def _answers(self, file_id: str, form: RequestForm) -> Iterator[Answer]:
-        """The answers of a file; none where there is no file."""
-        lines = self._http.lines(self._path("content", file_id)) if file_id else iter(())
-        yield from self._readable((read_line(line, form) for line in lines if line.strip()), file_id)
+        counts = mapping(batch.get("request_counts"))
+        promised = promised_by(counts, "completed", "failed")
+        reading = Reading(self.name, f"the batch {batch_id}", promised)
+        files = [file_of(batch.get(name), reading) for name in ("output_file_id", "error_file_id")]
+        if not any(files):
+            if promised != 0:
+                raise reading.incomplete("has ended and does not name a file of answers yet")
+            log.warning("openai: the batch %s has neither an output nor an error file, and counts no answer", batch_id)
+            return
+        for file in filter(None, files):
+            yield from reading.lines(self._http.lines(self._path("content", file)), partial(read_row, form=form))
+        reading.check(late=not files[0] and counts.get("completed") != 0)
 
 
 def _mark_of(batch: Mapping[str, Any]) -> str | None:

@@ -37,6 +37,7 @@ from blocks.providers.chat import (
     up_to_prompt,
     usage_of,
 )
+from blocks.providers.complaints import said_of
 from blocks.providers.lenient import array, id_of, is_count, mapping, string, time_of, unexpected
 from blocks.providers.schemas import ANY_NUMBER, NotStrict, Subset, as_words, narrowed
 
@@ -197,13 +198,10 @@ def _errors_of(batch: Mapping[str, Any]) -> tuple[str | None, str | None]:
 
 
 def _error_of(error: Any) -> tuple[str, str]:
-    """Code and message of an error in any of its forms; the code of one that has none is its type."""
-    if not isinstance(error, Mapping):
-        return "", string(error)
-    line = f" (line {error['line']})" if is_count(error.get("line")) else ""
-    code = error.get("code")
-    named = str(code) if type(code) is int else string(code)
-    return named or string(error.get("type")), f"{string(error.get('message'))}{line}"
+    """Code and message of an error, with the line of the input file that it is about."""
+    code, message, _ = said_of(error)
+    line = mapping(error).get("line")
+    return code, f"{message} (line {line})" if is_count(line) else message
 
 
 def read_page(page: Any) -> tuple[list[Mapping[str, Any]], bool]:
@@ -219,14 +217,10 @@ def read_page(page: Any) -> tuple[list[Mapping[str, Any]], bool]:
 # --- answers --------------------------------------------------------------------------------------------------------
 
 
-def read_line(line: bytes, form: RequestForm) -> Answer | None:
-    """A line of an output or error file; None for one that can't be read or names no request."""
-    try:
-        row = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return None
-    custom_id = row.get("custom_id") if isinstance(row, dict) else None
-    return Answer(custom_id, *_outcome(row, form)) if isinstance(custom_id, str) and custom_id else None
+def read_row(row: Any, form: RequestForm) -> Answer | None:
+    """A line of an output or error file; None for one that names no request."""
+    custom_id = string(mapping(row).get("custom_id"))
+    return Answer(custom_id, *_outcome(row, form)) if custom_id else None
 
 
 def _outcome(row: Mapping[str, Any], form: RequestForm) -> Outcome:
@@ -238,7 +232,7 @@ def _outcome(row: Mapping[str, Any], form: RequestForm) -> Outcome:
         return None, usage, error_failure(*_error_of(row["error"]), CODES)
     status = response.get("status_code")
     if type(status) is int and status not in range(200, 300):
-        return None, usage, status_failure(status, *_error_of(body.get("error")), CODES)
+        return None, usage, status_failure(status, *_error_of(body or response.get("body")), CODES)
     if body.get("error"):
         return None, usage, error_failure(*_error_of(body["error"]), CODES)
     if "choices" in body:
@@ -263,6 +257,6 @@ def _read_response(body: Mapping[str, Any], usage: Usage | None, form: RequestFo
 
 
 def read_error(body: Any) -> Complaint:
-    """`{"error": {"message", "type", "param", "code"}}`; without a code the type stands for it."""
-    code, message = _error_of(mapping(body).get("error"))
+    """`{"error": {"message", "type", "param", "code"}}`, or another shape; a type stands for a code."""
+    code, message = _error_of(body)
     return Complaint(code or None, message)

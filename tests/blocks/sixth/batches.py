@@ -6,10 +6,11 @@ from functools import partial
 from typing import Any
 
 from blocks.batch import Answer, EncodedBatch, Found, PollPlan, RequestForm
-from blocks.providers.calls import WITHIN_A_DAY, Calls, Dialect, answers_then_errors
+from blocks.providers.calls import WITHIN_A_DAY, Calls, Dialect
 from blocks.providers.lenient import id_of, mapping, string
+from blocks.providers.reading import Reading, file_of, promised_by
 from blocks.providers.reconciling import SETTLE, Search, keep_one, readable
-from tests.blocks.sixth.codec import CHAT, read_error, read_line, read_page, read_status
+from tests.blocks.sixth.codec import CHAT, read_error, read_page, read_row, read_status
 
 BASE_URL = "https://api.sixth.example/v1"
 PATHS = {
@@ -78,10 +79,9 @@ class Sixth(Calls):
     def results(self, batch_id: str, form: RequestForm) -> Iterator[Answer]:
         """From a file of answers and a file of errors."""
         batch = mapping(self._http.get(self._path("batch", batch_id)))
-        output, errors = string(batch.get("output_file_id")), string(batch.get("error_file_id"))
-        failed = self._answers(errors, form) if errors else None
-        yield from answers_then_errors(self._answers(output, form), failed)
-
-    def _answers(self, file_id: str, form: RequestForm) -> Iterator[Answer]:
-        lines = self._http.lines(self._path("content", file_id)) if file_id else iter(())
-        yield from self._readable((read_line(line, form) for line in lines if line.strip()), file_id)
+        promised = promised_by(mapping(batch.get("request_counts")), "completed", "failed")
+        reading = Reading(self.name, f"the batch {batch_id}", promised)
+        for name in ("output_file_id", "error_file_id"):
+            if file := file_of(batch.get(name), reading):
+                yield from reading.lines(self._http.lines(self._path("content", file)), partial(read_row, form=form))
+        reading.check()

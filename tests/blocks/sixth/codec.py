@@ -93,12 +93,9 @@ def read_page(page: Any) -> tuple[list[Mapping[str, Any]], bool]:
     return [mapping(item) for item in items], bool(page.get("has_more"))
 
 
-def read_line(line: bytes, form: RequestForm) -> Answer | None:
+def read_row(line: Any, form: RequestForm) -> Answer | None:
     """A line of a file of answers or errors."""
-    try:
-        row = mapping(orjson.loads(line))
-    except orjson.JSONDecodeError:
-        return None
+    row = mapping(line)
     custom_id = string(row.get("custom_id"))
     return Answer(custom_id, *_outcome(row, form)) if custom_id else None
 

@@ -57,8 +57,10 @@ def test_answers_come_in_any_order() -> None:
         f"{RUN}-7-x-1",
         f"{RUN}-7-1-x",
         f"{RUN}-71-1-1",
+        f"{RUN}-7-01-1",
+        f"{RUN}-7-\u0661-1",
+        f"{RUN}-7-{'1' * 5000}-1",
         "otherrun-7-1-1",
-        "",
         "1",
     ],
 )

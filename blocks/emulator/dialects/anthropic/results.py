@@ -16,7 +16,7 @@ DATED = {
     "claude-opus-4-5": "claude-opus-4-5-20251101",
     "claude-sonnet-4-5": "claude-sonnet-4-5-20250929",
 }
-KINDS = {  # of a result; absent ones count as succeeded
+KINDS = {  # of a result; absent ones count as expired
     Outcome.CANCELLED: "canceled",
     Outcome.EXPIRED: "expired",
     Outcome.FAILED: "errored",
@@ -73,9 +73,9 @@ class RowWriter:
         return orjson.dumps({"custom_id": item.custom_id, "result": result}, option=orjson.OPT_APPEND_NEWLINE)
 
     def counts(self, total: int) -> dict[str, int]:
-        """The batch's counters by kind; absent rows count as succeeded."""
+        """The batch's counters by kind, which add up to all; absent rows count as expired."""
         missing = total - self._rows
-        return {kind: self._kinds[kind] + (missing if kind == "succeeded" else 0) for kind in COUNTS}
+        return {kind: self._kinds[kind] + (missing if kind == "expired" else 0) for kind in COUNTS}
 
     def _message(self, item: Item, name: str) -> Json:
         refused = item.outcome is Outcome.REFUSED

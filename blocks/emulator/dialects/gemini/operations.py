@@ -77,7 +77,7 @@ def stats_json(batch: Batch, details: Json, share: float) -> Json:
     if batch.status is Status.FAILED or (batch.status is None and not share):
         successful = 0
     elif batch.status is not None and "untouched" in details:
-        successful = batch.total - failed - details["untouched"]
+        successful = batch.total - batch.missing - failed - details["untouched"]
     else:
         successful = int(batch.total * share)
     counts = {

@@ -1,8 +1,8 @@
 """HolySheep AI's batch dialect, following its only public tutorial.
 
 Choices of this project, where it is silent: `Idempotency-Key` as a header, reading results by offset and limit, and
-cancelling. Results of a batch that has not ended are a 409 `not_ready`. `total_items` is the batch's everywhere: a page
-of results with fewer items than its limit is the last one, even if some are missing. What was not billed shows no
+cancelling. Results of a batch that has not ended are a 409 `not_ready`. `total_items` of a
+page counts the results that there are, missing ones left out. What was not billed shows no
 tokens; `cost_usd` is null until a batch has ended, and for models without a known price.
 """
 
@@ -105,7 +105,7 @@ class Dialect:
         if self._service.results_are_gone(batch):
             raise CallError(404, "not_found", f"the results of batch {batch.id} are no longer kept")
         items = [self._item_json(item) for item in self._service.items(batch, offset, limit)]
-        return JsonResponse({"results": items, "offset": offset, "total_items": batch.total})
+        return JsonResponse({"results": items, "offset": offset, "total_items": batch.total - batch.missing})
 
     def cancel_batch(self, call: Call) -> Response:
         """POST /batches/{id}/cancel; a batch that has ended stays as it is."""

@@ -3,7 +3,7 @@
 Section numbers in this folder are those of docs/wire-protocols.md. Choices of this project, where nothing is known: a
 job whose input can't be read is accepted and then `FAILED`, an invalid body in a valid line fails its row alone (422).
 Rows that a cancelled or timed out job did not reach are in neither file and not counted as completed; rows that are
-absent for no reason count as succeeded. `outputs` has the lines of the output file, not those of the error file. A
+absent for no reason are not counted either. `outputs` has the lines of the output file, not those of the error file. A
 `custom_id` may be missing or come twice. Cancelling a job that has ended is a 409. A create above the pending requests
 of the workspace is a 429 that names no time. Only `/v1/chat/completions` is spoken; its refusals are plain text.
 """

@@ -84,7 +84,7 @@ def counts_json(job: Batch, details: Json, share: float) -> Json:
     if job.status is Status.FAILED:
         completed = 0
     elif job.status is not None:
-        completed = job.total - details["untouched"]
+        completed = job.total - job.missing - details["untouched"]
     else:
         completed = int(job.total * share)
     return {

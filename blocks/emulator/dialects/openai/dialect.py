@@ -5,7 +5,7 @@ mistake in it is reported as the real service does (§3.4): the batch is accepte
 `failed`. A body without messages or input fails in that way too, where the real service fails only the row.
 
 Choices of this project, where nothing is known: `failed` counts the rows of the error file, and absent rows count as
-`completed`; cancelling a batch that has ended is a 409; the list of files has those of a cancelled batch as soon as it
+neither; cancelling a batch that has ended is a 409; the list of files has those of a cancelled batch as soon as it
 is `cancelling`. A limit of output tokens that is not a whole number above 0 is ignored.
 """
 

@@ -104,7 +104,7 @@ def counts_json(batch: Batch, details: Json, status: str, now: float) -> Json:
         failed = details["failed"]
         return {
             "total": batch.total,
-            "completed": batch.total - failed - details["unexplained"],
+            "completed": batch.total - batch.missing - failed - details["unexplained"],
             "failed": failed,
         }
     return {"total": batch.total, "completed": int(batch.total * share_done(batch.schedule, now)), "failed": 0}
