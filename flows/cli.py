@@ -19,6 +19,7 @@ import typer
 from blocks.errors import BatchwerkError, Busy, UsageError
 from blocks.printable import printable, printable_lines
 from blocks.trusted_hosts import keep_loopback_direct
+from flows.accounts.commands import add_commands
 from flows.settings import PREFECT_DEFAULTS, Settings, cli_of, default_of, option_name, read_settings, show_default
 
 if TYPE_CHECKING:
@@ -258,6 +259,9 @@ def doctor(
     if json:
         _echo(orjson.dumps(summary(findings)).decode())
     return exit_status(findings)
+
+
+add_commands(app)
 
 
 def _echo(text: str, *, err: bool = False) -> None:

@@ -37,6 +37,7 @@ MAY_IMPORT = {
         *SPEC_AND_PREFLIGHT,
         "blocks",
     ),
+    "flows.accounts": ("flows.storage", "flows.domain", "flows.spec", "blocks"),
     "flows.checks": ("flows.orchestration", "flows.storage", "flows.spec", "blocks"),
     "flows.orchestration": ("flows.batches", "flows.report", "flows.preflight", "flows.domain", "blocks"),
 }

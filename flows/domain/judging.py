@@ -34,7 +34,13 @@ class Verdict(NamedTuple):
     kind: FailureKind | None = None  # None: a good answer
     error: str | None = None
     raw: str | None = None  # the text of a rejected answer
-    copied: Usage | None = None  # part of `usage` that an accidental copy of the batch took
+    answered: tuple[Usage, ...] = ()  # by each of several answers; each is billed by its own size
+    copied: tuple[Usage, ...] = ()  # those of accidental copies of the batch
+
+    @property
+    def usages(self) -> tuple[Usage, ...]:
+        """The usage of each answer, as far as it is known."""
+        return self.answered or (() if self.usage is None else (self.usage,))
 
 
 MANY_TOKENS = 10**8  # fewer cost no fortune at any price
@@ -64,15 +70,23 @@ class Judge:
             return usage
         return None if (self.cost(usage) or 0) > MOST_COST else usage
 
-    def cost(self, usage: Usage | None) -> int | None:
-        """Pico-dollars of an answer in a batch; None: unknown."""
-        return None if usage is None else self.price.cost(usage)
+    def cost(self, verdict: Verdict) -> int | None:
+        """Pico-dollars of the answers to a request in a batch; None: unknown."""
+        if verdict.usage is None:
+            return None
+        if not verdict.answered:  # the usual case: one answer
+            return self.price.cost(verdict.usage)
+        return total(self.price.cost(usage) for usage in verdict.answered)
 
     def total_cost(self, usages: Iterable[Usage], service: Service) -> int | None:
         """Pico-dollars of all these answers; None: unpriced, even if there are none."""
         if service not in self.price.tiers:
             return None
         return total(self.price.cost(usage, service) for usage in usages)
+
+    def cost_of_copies(self, verdict: Verdict) -> int:
+        """Pico-dollars of the answers of accidental copies, as far as that is known."""
+        return total(self.price.cost(usage) for usage in verdict.copied) or 0
 
     def cache_saved(self, usages: Iterable[Usage]) -> int | None:
         """Pico-dollars less than the same answers would have cost without a cache of the prompt; None: unpriced."""
@@ -139,10 +153,11 @@ class BatchAnswers:
                 continue
             verdict, before = self._judge.verdict(answer), self._verdicts.get(number)
             if before is not None:
-                used = _add_usage(before.usage, verdict.usage)
+                answered = before.usages + verdict.usages
                 useful = before.outcome is not Outcome.OK and verdict.outcome is Outcome.OK
-                copied = before.usage if useful else _add_usage(before.copied, verdict.usage)
-                verdict = (verdict if useful else before)._replace(usage=used, copied=copied)
+                copied = before.usages if useful else before.copied + verdict.usages
+                chosen = verdict if useful else before
+                verdict = chosen._replace(usage=_sum_usages(answered), answered=answered, copied=copied)
             self._verdicts[number] = verdict
 
     def _match(self, custom_id: str) -> int | None:
@@ -169,8 +184,8 @@ class BatchAnswers:
         requests = sorted(self._verdicts)
         verdicts = [self._verdicts[number] for number in requests]
         attempts = [self._expected[number].attempt for number in requests]
-        costs = [self._judge.cost(verdict.usage) for verdict in verdicts]
-        copied = [self._judge.cost(verdict.copied) or 0 if verdict.copied else 0 for verdict in verdicts]
+        costs = [self._judge.cost(verdict) for verdict in verdicts]
+        copied = [self._judge.cost_of_copies(verdict) for verdict in verdicts]
         result = self._result(requests, verdicts, costs, copied, lacking + self._discarded)
         return JudgedBatch(requests, attempts, verdicts, costs, copied, result)
 
@@ -188,9 +203,8 @@ class BatchAnswers:
     ) -> BatchResult:
         """`unseen`: answers that were billed at an unknown price and are no request's verdict."""
         retry, final = self._failures(requests, verdicts)
-        usages = [verdict.usage for verdict in verdicts if verdict.usage is not None]
+        usages = [usage for verdict in verdicts for usage in verdict.usages]
         cost = self._judge.total_cost(usages, Service.BATCH)
-        priced = cost is not None
         return BatchResult(
             schema_id=self._judge.schema.id,
             ok=len(requests) - len(retry) - len(final),
@@ -202,8 +216,8 @@ class BatchAnswers:
             cached_tokens=sum(usage[2] for usage in usages),
             cost=cost,
             single_cost=self._judge.total_cost(usages, Service.STANDARD),
-            costs=_costs_by_outcome(verdicts, costs, copied) if priced else None,
-            copies_cost=sum(copied) if priced else None,
+            costs=None if cost is None else _costs_by_outcome(verdicts, costs, copied),
+            copies_cost=None if cost is None else sum(copied),
             cache_saved=self._judge.cache_saved(usages),
             longest_output=max((usage[1] for usage in usages), default=0),
             unmetered=unseen + sum(verdict.usage is None and verdict.outcome in _BILLED for verdict in verdicts),
@@ -257,8 +271,6 @@ def _costs_by_outcome(
     return dict(sums)
 
 
-def _add_usage(first: Usage | None, second: Usage | None) -> Usage | None:
-    """The combined usage of two answers to the same request; missing usage counts as zero."""
-    if first is None or second is None:
-        return first or second
-    return Usage(*map(sum, zip(first, second, strict=True)))
+def _sum_usages(usages: Sequence[Usage]) -> Usage | None:
+    """All of them together; None if there are none."""
+    return Usage(*map(sum, zip(*usages, strict=True))) if usages else None

@@ -71,7 +71,7 @@ def compacted_schema(schema: OutputSchema) -> pa.Schema:
 
 def part_table(judged: JudgedBatch, schema: OutputSchema) -> pa.Table:
     """The content of a batch's part."""
-    outcomes, usages, answers, _, errors, raw, _ = zip(*judged.verdicts, strict=True)
+    outcomes, usages, answers, _, errors, raw, *_ = zip(*judged.verdicts, strict=True)
     tokens = ([usage and usage[place] for usage in usages] for place in (0, 1))
     columns = [judged.requests, judged.attempts, outcomes, errors, answers, raw, *tokens, judged.costs, judged.copied]
     fields = part_schema(schema)
