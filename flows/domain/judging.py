@@ -143,7 +143,8 @@ class BatchAnswers:
             return before
         better, other = (later, before) if _worth(later) > _worth(before) else (before, later)
         self._discarded += other.usage is None and other.outcome in _BILLED
-        return better._replace(usage=_add_usage(before.usage, later.usage))
+        answered = before.usages + later.usages
+        return better._replace(usage=_sum_usages(answered), answered=answered)
 
     def take_copy(self, answers: Iterable[Answer]) -> None:
         """Add the answers of a duplicate of the batch: they are billed too, and replace failures."""
