@@ -214,3 +214,20 @@ def test_a_success_without_text_is_rejected() -> None:
     """A null answer that the provider calls a success was billed and holds nothing."""
     _, result = judge([Slice(0, 1)], [Answer(f"{RUN}-7-0-1", None, Usage(5, 0), None)])
     assert (result.ok, result.outcomes, result.input_tokens) == (0, {"rejected": 1}, 5)
+
+
+def test_what_copies_and_caches_did_to_the_cost_is_told_apart() -> None:
+    """A copy's part is in no outcome; the cache's part is the difference to as many tokens without one."""
+    price = ModelPrice((Tier(0, Rates(10, 40, 1, 12, 20), Rates(20, 80, 2, 24, 40), ""),))
+    ledger = replay([histories.submitting(7, Slice(0, 3))])
+    taken = BatchAnswers(ledger.batches[7], Judge(OutputSchema(LABEL), price, max_attempts=3))
+    taken.take([answer(0, GOOD, usage=Usage(100, 10, 50)), answer(1, "bad", usage=Usage(100, 10))])
+    taken.take_copy([answer(0, GOOD, usage=Usage(100, 20)), answer(1, GOOD, usage=Usage(100, 30))])
+    judged = taken.finish()
+    result = judged.result
+    assert result.costs == {"ok": 50 * 10 + 50 * 1 + 10 * 40 + 100 * 10 + 30 * 40}
+    assert judged.copied == [100 * 10 + 20 * 40, 100 * 10 + 10 * 40, 0]
+    assert result.copies_cost == sum(judged.copied)
+    assert result.cost == sum(result.costs.values()) + result.copies_cost
+    assert result.cache_saved == 50 * 9
+    assert result.longest_output == 40
