@@ -23,7 +23,7 @@ from flows.report.charts import batches_over_time, columns, share
 from flows.report.progress import clock
 
 NOTHING = "\u2013"  # where there is no figure
-MOST_BATCHES, MOST_RUNS = 300, 60  # lines of their tables; report.json has all
+MOST_BATCHES, MOST_RUNS = 200, 60  # lines of their tables; report.json has all
 SPENDING = {  # what report.json calls it → what a reader does
     "good_rows": "answers that the rows show",
     "rejected_answers": "answers that break the schema",
@@ -67,6 +67,8 @@ def page(report: bytes) -> str:
         SPENDING=SPENDING,
         SAVINGS=SAVINGS,
         counted=counted,
+        noun=noun,
+        lasting=lasting,
         share=share,
         whole=lambda text: escape(printable_lines(str(text))),
         columns=columns,
@@ -79,6 +81,16 @@ def page(report: bytes) -> str:
 def _finalized(value: Any) -> Any:
     """What others wrote can be printed, wherever it stands; what is ours is left alone."""
     return printable(value, LONGEST_LINE) if type(value) is str else value
+
+
+def noun(count: int, one: str, many: str | None = None) -> str:
+    """The noun of a number that has an element of its own."""
+    return one if count == 1 else many or f"{one}s"
+
+
+def lasting(seconds: float) -> str:
+    """Seconds, or minutes and hours."""
+    return f"{seconds:.1f} s" if seconds < 60 else clock(seconds)
 
 
 def _policy(style: str, script: str) -> str:
@@ -130,8 +142,7 @@ class _Shown:
     def time(self, *place: str | int) -> Markup:
         """Seconds as minutes."""
         value = self._at(place)
-        text = NOTHING if value is None else f"{float(value):.1f} s" if value < 60 else clock(float(value))
-        return self._element(place, value, text)
+        return self._element(place, value, NOTHING if value is None else lasting(float(value)))
 
     def moment(self, *place: str | int) -> Markup:
         """A time of day."""

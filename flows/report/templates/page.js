@@ -20,7 +20,7 @@ function sortBy(table, column) {
   const body = table.tBodies[0];
   const rows = Array.from(body.rows, row => [valueOf(row, column), row]);
   rows.sort((a, b) => sign * compare(a[0], b[0]));
-  body.append(...rows.map(pair => pair[1]));
+  body.replaceChildren(...rows.map(pair => pair[1]));
 }
 for (const table of document.querySelectorAll("table.sortable")) {
   Array.from(table.tHead.rows[0].cells).forEach((head, column) => {

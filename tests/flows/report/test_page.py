@@ -91,14 +91,14 @@ def test_what_is_left_out_is_counted(chromium: Browser, tmp_path: Path) -> None:
     assert "for 4 more reasons" in rest["reasons"]
     lines = chromium.value("[...document.querySelectorAll('table.sortable')].map(t => t.tBodies[0].rows.length)")
     assert {MOST_BATCHES, MOST_RUNS} <= set(lines)
-    shown = chromium.value("[...document.querySelectorAll('#time ~ .scroll table.sortable')][0].innerText")
+    shown = chromium.value("[...document.querySelectorAll('#time ~ .tall table.sortable')][0].innerText")
     assert "it expired" in shown, "a batch with a problem is never the one that is left out"
 
 
 def test_tables_sort_and_filter(chromium: Browser, tmp_path: Path) -> None:
     """By a click on the head of a column, the largest first and then the smallest, numbers as numbers."""
     opened(chromium, tmp_path, report_of(*SIZES["large"]))
-    table = "document.querySelectorAll('#time ~ .scroll table.sortable')[0]"
+    table = "document.querySelectorAll('#time ~ .tall table.sortable')[0]"
     column = f"[...{table}.tBodies[0].rows].map(r => Number(r.cells[4].querySelector('data').value))"
     click = f"{table}.tHead.rows[0].cells[4].querySelector('button').click()"
     before = chromium.value(column)
