@@ -17,6 +17,7 @@ from flows.engine.translating import readable_errors
 from flows.pipeline import publish_and_report
 from flows.preflight import RunConfig
 from flows.report.figures import Figures
+from flows.report.files import failures_in_history
 from flows.report.forecast import estimate_run
 from flows.report.progress import ended, publishing, show_last, show_phase
 from flows.report.verdict import Ending
@@ -44,7 +45,8 @@ def harvest_output(config: RunConfig, orchestrator: Orchestrator) -> Figures:
             run = whole.only_sent()
             restore_results(run)
             forecast = estimate_run(run)
-            ending = send_and_collect(run, outbox, orchestrator, submit=not config.state.is_cancelled())
+            with failures_in_history(run, forecast, started):
+                ending = send_and_collect(run, outbox, orchestrator, submit=not config.state.is_cancelled())
             ending = UNSENT if ending == Ending() else ending
             show_phase(orchestrator.watchers, publishing(run))
             figures = publish_and_report(run, ending, forecast, started, removes=False, publishes=plan is not None)

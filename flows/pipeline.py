@@ -20,8 +20,9 @@ from flows.engine.run import Run
 from flows.engine.translating import readable_errors
 from flows.preflight import RunConfig
 from flows.report.figures import Figures, figures_of
-from flows.report.files import write_report
+from flows.report.files import failures_in_history, write_report
 from flows.report.forecast import estimate_run
+from flows.report.insight import contents_of
 from flows.report.progress import PLANNING, Progress, ended, publishing, show_last, show_phase
 from flows.report.verdict import ENDS, Ending, Exit, verdict
 from flows.storage.plan import Plan
@@ -44,7 +45,8 @@ def run_pipeline(config: RunConfig, orchestrator: Orchestrator) -> Figures:
         with open_run(config, recorder, plan) as run:
             restore_results(run)
             forecast = estimate_run(run)
-            ending = send_and_collect(run, outbox, orchestrator)
+            with failures_in_history(run, forecast, started):
+                ending = send_and_collect(run, outbox, orchestrator)
             show_phase(orchestrator.watchers, publishing(run))
             figures = publish_and_report(run, ending, forecast, started)
             orchestrator.show_report(figures)
@@ -84,7 +86,9 @@ def publish_and_report(
     status, message = verdict(published, ending, run.config.settings.max_failed)
     if not publishes and status is not Exit.ERROR:
         status, message = Exit.WAITING, INPUT_CHANGED
-    figures = figures_of(run, published, forecast, time.monotonic() - started, status, message)
+    figures = figures_of(
+        run, published, forecast, time.monotonic() - started, status, message, contents_of(run, published)
+    )
     write_report(run.config.state, figures)
     if status in ENDS:
         run.config.state.remember_ended()

@@ -219,7 +219,7 @@ class BatchAnswers:
             single_cost=self._judge.total_cost(usages, Service.STANDARD),
             costs=None if cost is None else _costs_by_outcome(verdicts, costs, copied),
             copies_cost=None if cost is None else sum(copied),
-            cache_saved=self._judge.cache_saved(usages),
+            cache_saved=None if cost is None else self._judge.cache_saved(usages),
             longest_output=max((usage[1] for usage in usages), default=0),
             unmetered=unseen + sum(verdict.usage is None and verdict.outcome in _BILLED for verdict in verdicts),
             strays=self._strays,

@@ -18,7 +18,7 @@ from flows.domain.money import PICO, total
 from flows.domain.spending import spending, wasted
 from flows.engine.run import Run
 from flows.report.contents import Contents
-from flows.report.insight import advice_for, contents_of
+from flows.report.insight import advice_for
 from flows.report.verdict import Exit
 from flows.storage.output import FAILED, OK, PENDING, SKIPPED, OutputSummary
 
@@ -186,9 +186,15 @@ def usd(pico: int | None) -> orjson.Fragment | None:
 
 
 def figures_of(
-    run: Run, published: OutputSummary, forecast: Estimate, seconds: float, exit_status: Exit, message: str
+    run: Run,
+    published: OutputSummary,
+    forecast: Estimate,
+    seconds: float,
+    exit_status: Exit,
+    message: str,
+    contents: Contents,
 ) -> Figures:
-    """The figures of a finished run."""
+    """The figures of a finished run. `contents`: of the output that it published."""
     config, since = run.config, run.recorder.began.timestamp()
     sent, emulated = run.recorder.sent_here(), run.config.spec.connection.emulated
     with run.recorder.reading() as ledger:
@@ -236,7 +242,7 @@ def figures_of(
         ended_at=time.time(),
         foretold=_foretold(forecast, [batch.result for batch in sent if batch.result is not None]),
         advice=hints,
-        contents=contents_of(run, published),
+        contents=contents,
         commands={"continue": config.command(), "retry": config.command(retry_failed=True)},
     )
 

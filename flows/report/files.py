@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import logging
 import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from jinja2 import UndefinedError
 
-from blocks.errors import StateError
-from flows.report.figures import Figures
+from blocks.errors import BatchwerkError, StateError, UsageError
+from flows.domain.estimate import Estimate
+from flows.engine.publish import published_before
+from flows.engine.run import Run
+from flows.report.contents import Contents
+from flows.report.figures import Figures, figures_of
 from flows.report.history import run_of, runs_as_json
 from flows.report.markdown import markdown
 from flows.report.page import page
+from flows.report.verdict import Exit
 from flows.storage.files import open_plain, write_json, write_text
 from flows.storage.history import add_to_history
 from flows.storage.state import StateDirectory
@@ -32,6 +40,19 @@ def write_report(state: StateDirectory, figures: Figures) -> None:
         draw_page(state)
     except StateError as error:  # what was paid for is published
         log.warning("%s", error.message)
+
+
+@contextmanager
+def failures_in_history(run: Run, forecast: Estimate, started: float) -> Iterator[None]:
+    """Around work that may fail before there is anything to publish: the report stays, the history has a row."""
+    try:
+        yield
+    except BatchwerkError as error:
+        state, status = run.config.state, Exit.USAGE if isinstance(error, UsageError) else Exit.ERROR
+        seconds, output = time.monotonic() - started, published_before(state)
+        failed = figures_of(run, output, forecast, seconds, status, error.message, Contents())
+        add_to_history(state.runs, run_of(failed), REPORTED_RUNS)
+        raise
 
 
 def draw_page(state: StateDirectory) -> Path:

@@ -218,7 +218,7 @@ def test_a_success_without_text_is_rejected() -> None:
 
 def test_what_copies_and_caches_did_to_the_cost_is_told_apart() -> None:
     """A copy's part is in no outcome; the cache's part is the difference to as many tokens without one."""
-    price = ModelPrice((Tier(0, Rates(10, 40, 1, 12, 20), Rates(20, 80, 2, 24, 40), ""),))
+    price = day_price((0, Rates(10, 40, 1, 12, 20), Rates(20, 80, 2, 24, 40)))
     ledger = replay([histories.submitting(7, Slice(0, 3))])
     taken = BatchAnswers(ledger.batches[7], Judge(OutputSchema(LABEL), price, max_attempts=3))
     taken.take([answer(0, GOOD, usage=Usage(100, 10, 50)), answer(1, "bad", usage=Usage(100, 10))])

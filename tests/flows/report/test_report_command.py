@@ -29,7 +29,12 @@ def test_open_draws_the_page_anew_and_shows_it(
 ) -> None:
     """It is beside report.json, private, and says what that says now."""
     asked: list[str] = []
-    monkeypatch.setattr(webbrowser, "open", lambda address: asked.append(address) or True)
+
+    def open_browser(address: str) -> bool:
+        asked.append(address)
+        return True
+
+    monkeypatch.setattr(webbrowser, "open", open_browser)
     state = StateDirectory(reported.output)
     state.report("html").write_text("old", encoding="utf-8")
     assert call(["report", str(reported.output), "--open"]) == 0
@@ -93,8 +98,8 @@ def test_runs_that_wait_fail_or_only_collect_have_their_row(tmp_path: Path) -> N
     run_reported(tmp_path, reviews(20), wait=0, options={"latency": "1"})
     runs = run_reported(tmp_path, reviews(20), options={"latency": "1"}).json["history"]
     assert [run["exit"] for run in runs] == [1, 4, 0]
-    assert [run["requests"] for run in runs] == [0, 20, 0]
-    assert [run["pending"] for run in runs] == [20, 20, 0]
+    assert [run["requests"] for run in runs] == [20, 20, 0]  # the first offered a batch
+    assert [run["pending"] for run in runs] == [0, 20, 0]  # of the output, which the first one never wrote
     assert runs[1]["cost_usd"] == 0 < runs[2]["cost_usd"]
 
 
