@@ -45,7 +45,7 @@ from blocks.providers.gemini import LIMITS
 from blocks.providers.gemini.answers import UNPROVEN, RowReader
 from blocks.providers.gemini.batches import INLINE_BYTES, INLINE_REQUESTS, PAGE, Gemini
 from blocks.providers.gemini.codec import ECHO, ECHO_TOKENS, GeminiCodec, echo_of, read_status
-from blocks.providers.gemini.errors import read_error
+from blocks.providers.gemini.errors import complaint_of, read_error
 from blocks.providers.reading import UNREADABLE
 from blocks.providers.reconciling import SLOWEST_UPLOAD
 from tests.blocks.scripted import Asked, Drop, Say, Server, Step, serving
@@ -1185,3 +1185,20 @@ def test_nothing_there_is_a_providers_error(batch: EncodedBatch) -> None:
                 call()
             assert caught.value.provider == "gemini"
             assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("number", "name", "status"),
+    [
+        (3, "INVALID_ARGUMENT", 400),
+        (5, "NOT_FOUND", 404),
+        (7, "PERMISSION_DENIED", 403),
+        (8, "RESOURCE_EXHAUSTED", 429),
+        (13, "INTERNAL", 500),
+        (16, "UNAUTHENTICATED", 401),
+    ],
+)
+def test_a_row_has_the_number_of_an_error_where_a_call_has_its_status(number: int, name: str, status: int) -> None:
+    """Both are told apart, and mean the same."""
+    assert complaint_of({"code": number, "message": "why"}) == (name, status, "why")
+    assert complaint_of({"status": name, "message": "why"}) == (name, status, "why")
