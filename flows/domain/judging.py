@@ -68,7 +68,7 @@ class Judge:
     def _plausible(self, usage: Usage | None) -> Usage | None:
         if usage is None or usage[0] + usage[1] < MANY_TOKENS:
             return usage
-        return None if (self.cost(usage) or 0) > MOST_COST else usage
+        return None if (self.price.cost(usage) or 0) > MOST_COST else usage
 
     def cost(self, verdict: Verdict) -> int | None:
         """Pico-dollars of the answers to a request in a batch; None: unknown."""

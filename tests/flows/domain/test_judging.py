@@ -230,4 +230,4 @@ def test_what_copies_and_caches_did_to_the_cost_is_told_apart() -> None:
     assert result.copies_cost == sum(judged.copied)
     assert result.cost == sum(result.costs.values()) + result.copies_cost
     assert result.cache_saved == 50 * 9
-    assert result.longest_output == 40
+    assert result.longest_output == 30
