@@ -91,6 +91,10 @@ HABITS: dict[str, Habit] = {
     "calls_are_overloaded": Habit(lambda _: {"error_rate": 0.3}, _calls_failed),
     "creates_are_lost": each("drop_every", _dropped, low=1, high=3),
     "creates_are_lost_and_late": Habit(lambda _: {"drop_every": 2, "visible_after": 0.4}, _dropped),
+    "clocks_are_wrong": Habit(
+        lambda dice: {"clock_ahead": dice.choice([-7200.0, 7200.0]), "drop_every": 2},
+        lambda books: books.options.clock_ahead != 0 and _dropped(books),
+    ),
     "batches_show_late": Habit(lambda _: {"visible_after": 0.4}, lambda _: True),
     "batches_fail": each("fail_batch_every", _ended("failed"), high=3),
     "batches_expire": each("expire_every", _ended("expired"), high=3),
