@@ -24,7 +24,10 @@ ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 README, WIRE, PROVIDERS = ROOT / "README.md", ROOT / "docs/wire-protocols.md", ROOT / "docs/providers.md"
 PAGES = [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-COMMANDS = ("run", "plan", "status", "harvest", "cancel", "report", "setup", "emulator", "doctor", "history", "prices")
+COMMANDS = (
+    *("run", "plan", "status", "harvest", "cancel", "report", "setup", "emulator", "doctor", "history"),
+    *("prices", "reconcile"),
+)
 ELSEWHERE = {  # options of other programs that the documents call
     "--all",
     "--markdown",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
 from typing import Annotated
 
 import orjson
@@ -39,6 +41,27 @@ def prices(
     return 0
 
 
+def reconcile(
+    outputs: Annotated[list[str], typer.Argument(metavar="OUTPUT...", help="All outputs that one key paid for.")],
+    usage: Annotated[
+        list[str],
+        typer.Option(metavar="FILE", help="Usage or cost export of the provider; can be given several times."),
+    ],
+    tolerance: Annotated[
+        float, typer.Option(metavar="SHARE", min=0, max=1, help="Share by which a line may differ.")
+    ] = 0.01,
+    json: Json = False,
+) -> int:
+    """Compare the books of outputs with the provider's bill; exit status 1 if they do not agree."""
+    from flows.accounts.bills import reconcile_outputs  # noqa: PLC0415
+
+    found = reconcile_outputs(
+        [Path(output) for output in outputs], [Path(file) for file in usage], Decimal(str(tolerance))
+    )
+    _show(found.summary(), found.text(), as_json=json)
+    return found.exit
+
+
 def _show(summary: object, text: str, *, as_json: bool) -> None:
     typer.echo(printable_lines(orjson.dumps(summary).decode() if as_json else text))
 
@@ -46,3 +69,4 @@ def _show(summary: object, text: str, *, as_json: bool) -> None:
 def add_commands(app: typer.Typer) -> None:
     """Make them commands of `batchwerk`."""
     app.command()(prices)
+    app.command()(reconcile)

@@ -43,6 +43,7 @@ class BatchResult(BaseModel):
     copies_cost: int | None  # part of `cost` that accidental copies of the batch took
     cache_saved: int | None  # what a cache of the prompt took off the cost; below zero if writing it cost more
     longest_output: int = 0  # output tokens of the longest answer
+    metered: int  # answers with usage, those of copies included
     unmetered: int  # answers without usage, whose cost is unknown and not included in the sums
     strays: int  # answers to no request of the batch, or repeated ones
     lost: int = 0  # of `unmetered`: answers that can't be read, or that the provider counts and does not return

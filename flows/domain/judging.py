@@ -221,6 +221,7 @@ class BatchAnswers:
             copies_cost=None if cost is None else sum(copied),
             cache_saved=None if cost is None else self._judge.cache_saved(usages),
             longest_output=max((usage[1] for usage in usages), default=0),
+            metered=len(usages),
             unmetered=unseen + sum(verdict.usage is None and verdict.outcome in _BILLED for verdict in verdicts),
             strays=self._strays,
             lost=unseen + sum(verdict.outcome in _UNHELD for verdict in verdicts),

@@ -52,7 +52,7 @@ def ended(batch: int, failed: str | None = None) -> Ended:
 
 def collected(batch: int, **fields: Any) -> Collected:
     """`fields` of the result; the others are zero or empty."""
-    tokens = dict.fromkeys(["input_tokens", "output_tokens", "cached_tokens", "unmetered", "strays"], 0)
+    tokens = dict.fromkeys(["input_tokens", "output_tokens", "cached_tokens", "metered", "unmetered", "strays"], 0)
     money = dict.fromkeys(["cost", "single_cost", "copies_cost", "cache_saved"], 0)
     usual: dict[str, Any] = {"schema_id": "s", "ok": 0, "retry": [], "final": [], "outcomes": {}, "costs": {}}
     return Collected(at=AT, batch=batch, result=BatchResult(**{**usual, **tokens, **money, **fields}))
