@@ -53,7 +53,7 @@ def batch(number: int, at: datetime, *, under: Spec, hours: float = 1.0, **field
         **fields,
     }
     events: list[Event] = [
-        Submitting(at=at, batch=number, slices=[piece], emulated=under.connection.emulated, **sent),  # type: ignore[arg-type]
+        Submitting(at=at, batch=number, slices=[piece], emulated=under.connection.emulated, **sent),
         Submitted(at=at, batch=number, id=f"batch_{number}"),
     ]
     if fields.get("open"):
