@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 LONGEST_REASON = 160  # characters
 _QUOTED = re.compile(r"'[^']*'|\"(?:[^\"\\]|\\.)*\"|`[^`]*`")
-_NUMBER = re.compile(r"\d[\d,.]*")
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _SCHEMA = (
     " is not one of ",
     " is not of type",

@@ -89,8 +89,7 @@ class _Reading:
     def _count(self, path: Path, at: int, rows: pa.Table) -> None:
         status = rows.column(self._layout.status)
         good = pc.indices_nonzero(pc.equal(status, OK))
-        for place in pc.indices_nonzero(pc.equal(status, FAILED)).to_pylist():
-            self._failed(_Row(path, at + place), rows.column(self._layout.error)[place].as_py() or "")
+        self._count_failures(path, at, rows, pc.indices_nonzero(pc.equal(status, FAILED)))
         due = self._good + (-self._good % self._apart)
         while due < self._good + len(good) and len(self._examples) < GOOD_EXAMPLES:
             self._examples.append(_Row(path, at + good[due - self._good].as_py()))
@@ -107,14 +106,22 @@ class _Reading:
             return
         self._fields.setdefault(leaf, Distribution(leaf)).add(values)
 
-    def _failed(self, row: _Row, error: str) -> None:
+    def _count_failures(self, path: Path, at: int, rows: pa.Table, failed: pa.Array) -> None:
+        """Each different error of the window is looked at once."""
+        errors = rows.column(self._layout.error).take(failed).fill_null("").combine_chunks()
+        for pair in errors.value_counts():
+            error = pair["values"].as_py()
+            found = self._reason(error)
+            found.rows += pair["counts"].as_py()
+            if missing := EXAMPLES - len(found.examples):
+                places = failed.take(pc.indices_nonzero(pc.equal(errors, pair["values"])).slice(0, missing))
+                found.examples += [(_Row(path, at + place), error[: 2 * SHOWN_TEXT]) for place in places.to_pylist()]
+
+    def _reason(self, error: str) -> _Reason:
         reason = reason_of(error)
         if reason not in self._reasons and len(self._reasons) >= MOST_REASONS:
             reason = REST
-        found = self._reasons.setdefault(reason, _Reason(error=error))
-        found.rows += 1
-        if len(found.examples) < EXAMPLES:
-            found.examples.append((row, error))
+        return self._reasons.setdefault(reason, _Reason(error=error[:SHOWN_TEXT]))
 
     def contents(self, rows: int, command: str) -> Contents:
         """What was counted, with the examples' values."""

@@ -14,6 +14,7 @@ from blocks.printable import printable
 
 MOST_VALUES = 1_000  # different ones that are counted each; more of them are free text, or a range of numbers
 SHOWN_VALUES = 12
+LONGEST_VALUE = 200  # characters; a longer one is free text
 SHOWN_CHARACTERS = 60  # of a value
 BINS = 20
 MOST_FIELDS = 40  # leaves of nested fields included
@@ -44,6 +45,8 @@ class Distribution:
         elif pa.types.is_string(values.type):
             lengths = np.maximum(pc.utf8_length(values).to_numpy(), 1)
             self._sizes.update(np.ceil(np.log2(lengths)).astype(int).tolist())
+            if lengths.max() > LONGEST_VALUE:
+                self._is_free, self._values = True, Counter()
         if not self._is_free:
             self._count_each(values)
 

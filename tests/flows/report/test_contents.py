@@ -145,3 +145,10 @@ def test_an_output_that_is_too_large_is_read_in_part_and_says_so(
     found = read_contents(files, Layout({"label": "label"}, ["x"], "_status", "_error"), 400, "again")
     assert (found.rows, found.rows_read) == (400, 37 + 12)
     assert found.fields[0]["top"] == [{"value": "a", "count": 37}, {"value": "b", "count": 12}]
+
+
+def test_a_long_value_makes_a_field_free_text() -> None:
+    """A thousand long answers are not kept in memory to be counted each."""
+    found = distribution(["short"], ["long " * 100])
+    assert "top" not in found
+    assert sum(each["count"] for each in found["lengths"]) == 2
