@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from blocks.batch import Usage
 from blocks.printable import counted
-from flows.domain.money import show_usd
+from flows.domain.money import show_cost
 from flows.domain.prices import Rates
 from flows.domain.spending import OTHER
 
@@ -32,6 +32,7 @@ class Used:
     shortest_prefix: int | None = None  # tokens from which on the provider's cache takes it; None: unknown
     longest_output: int = 0
     max_output_tokens: int | None = None
+    emulated: bool = False  # whether these costs are no money
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +58,10 @@ def _smaller_models(used: Used) -> Iterator[Advice]:
     costs = {name: rates.cost(usage) for name, rates in used.others.items()}
     cheaper = sorted((cost, name) for name, cost in costs.items() if cost < used.cost)
     for cost, name in cheaper[:MODELS]:
-        how = f"--model {name}: {show_usd(cost)} for as many tokens, without a cache. Try it first with --limit"
-        yield Advice(
-            f"a cheaper model: {name}", f"{how} and another OUTPUT: its answers may be worse", used.cost - cost
-        )
+        price = show_cost(cost, emulated=used.emulated)
+        how = f"--model {name}: {price} for as many tokens, without a cache. Try it first with --limit"
+        risk = "and another OUTPUT: its answers may be worse"
+        yield Advice(f"a cheaper model: {name}", f"{how} {risk}", used.cost - cost)
 
 
 _REMEDIES = {

@@ -27,7 +27,8 @@ from flows.storage.state import read_or_none
 def advice_for(run: Run, batches: Sequence[Batch]) -> list[Advice]:
     """What would have made the answers to this job, of this model, cheaper; empty for an unpriced one."""
     spec = run.config.spec
-    mine = [batch for batch in batches if batch.spec == spec.fingerprint]
+    alike = {each for each in {batch.spec for batch in batches} if _asks_the_same(run, each)}
+    mine = [batch for batch in batches if batch.spec in alike]
     results = [batch.result for batch in mine if batch.result is not None]
     cost, reasons = total(result.cost for result in results), spending(mine, 0, 0)
     answers = sum(sum(r.outcomes.get(name, 0) for name in ("ok", "rejected", "cut_off")) for r in results)
@@ -49,7 +50,19 @@ def advice_for(run: Run, batches: Sequence[Batch]) -> list[Advice]:
             shortest_prefix=shortest_prefix_of(spec.connection, spec.model),
             longest_output=max((result.longest_output for result in results), default=0),
             max_output_tokens=spec.form.max_output_tokens,
+            emulated=spec.connection.emulated,
         )
+    )
+
+
+def _asks_the_same(run: Run, fingerprint: str) -> bool:
+    """Whether a spec differs from the run's in no more than options."""
+    spec, content = run.config.spec, read_or_none(run.config.state.spec(fingerprint)) or {}
+    provider = content.get("connection", {}).get("provider")
+    return fingerprint == spec.fingerprint or (content.get("job"), content.get("model"), provider) == (
+        spec.content["job"],
+        spec.model,
+        spec.connection.provider,
     )
 
 

@@ -72,6 +72,7 @@ def page(report: bytes) -> str:
         share=share,
         whole=lambda text: escape(printable_lines(str(text))),
         columns=columns,
+        highest=lambda name: max(range(len(found["history"])), key=lambda place: found["history"][place][name] or 0),
         lines=_batch_lines(found["batch_table"]),
         timeline=batches_over_time(found),
         runs=list(enumerate(found["history"]))[: -MOST_RUNS - 1 : -1],

@@ -152,3 +152,12 @@ def test_a_long_value_makes_a_field_free_text() -> None:
     found = distribution(["short"], ["long " * 100])
     assert "top" not in found
     assert sum(each["count"] for each in found["lengths"]) == 2
+
+
+def test_advice_is_about_all_answers_to_the_job(tmp_path: Path) -> None:
+    """Also to those that were asked for with other options."""
+    first = run_reported(tmp_path).json
+    again = run_reported(tmp_path, options={"seed": "9"}).json
+    waste = {each["what"]: each["saves_usd"] for each in again["advice"]}
+    assert waste["no answers that break the schema"] == again["rejected_cost_usd"] == first["rejected_cost_usd"] > 0
+    assert all("(emulated)" in each["how"] for each in again["advice"] if "$" in each["how"])
