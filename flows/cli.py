@@ -83,14 +83,19 @@ def _cli_annotation(name: str, field: FieldInfo) -> Any:
 def _read_options(given: Mapping[str, Any]) -> Settings:
     """Validated settings from the values of a command's options."""
     parameters = {name: value for name, value in given.items() if value is not None}
-    return read_settings({**parameters, "options": dict(map(_key_and_value, given["options"] or []))})
+    lists = {name: values for name, values in parameters.items() if isinstance(values, list)}
+    return read_settings({**parameters, **{name: _pairs(option_name(name), lists[name]) for name in lists}})
 
 
-def _key_and_value(text: str) -> tuple[str, str]:
-    name, sign, value = text.partition("=")
-    if not sign:
-        raise UsageError(f"--option {text} has no value", next_step="write it as --option KEY=VALUE")
-    return name.strip(), value.strip()
+def _pairs(option: str, given: list[str]) -> dict[str, str]:
+    """What is given as `NAME=VALUE`, several times."""
+    pairs = {}
+    for text in given:
+        name, sign, value = text.partition("=")
+        if not sign:
+            raise UsageError(f"{option} {text} has no value", next_step=f"write it as {option} NAME=VALUE")
+        pairs[name.strip()] = value.strip()
+    return pairs
 
 
 @app.command()

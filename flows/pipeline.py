@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from flows.batches.collect import restore_results
 from flows.batches.loop import send_and_collect
@@ -22,6 +23,7 @@ from flows.preflight import RunConfig
 from flows.report.figures import Figures, figures_of
 from flows.report.files import failures_in_history, write_report
 from flows.report.forecast import estimate_run
+from flows.report.gold import gold_of
 from flows.report.insight import contents_of
 from flows.report.progress import PLANNING, Progress, ended, publishing, show_last, show_phase
 from flows.report.verdict import ENDS, Ending, Exit, verdict
@@ -89,6 +91,7 @@ def publish_and_report(
     figures = figures_of(
         run, published, forecast, time.monotonic() - started, status, message, contents_of(run, published)
     )
+    figures = replace(figures, gold=gold_of(run))
     write_report(run.config.state, figures)
     if status in ENDS:
         run.config.state.remember_ended()

@@ -6,10 +6,13 @@ Nothing here imports Prefect, calls a provider or writes.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from blocks.connections import connection_for, key_options
 from blocks.errors import UsageError
@@ -27,6 +30,7 @@ from flows.storage.output import OK, STATUS_COLUMNS, OutputLayout
 from flows.storage.place import check_place
 from flows.storage.plan import Question
 from flows.storage.price_files import read_price_file
+from flows.storage.results import answer_type
 from flows.storage.roots import check_inside
 from flows.storage.small_files import read_small_file
 from flows.storage.source import Source, identity_of
@@ -63,6 +67,11 @@ class RunConfig:
     def command(self, **changes: Any) -> str:
         """The command that continues this output, with other values of its parameters."""
         return command_line(self.settings, **changes)
+
+    @property
+    def gold(self) -> dict[str, str]:
+        """Fields of the answer, and the columns that people filled for them."""
+        return gold_columns(self.settings, self.spec.job)
 
     @property
     def source(self) -> Source:
@@ -130,9 +139,35 @@ def _checked(settings: Settings, job: Job, negotiated: tuple[PriceRow, ...], typ
         where=settings.where,
     )
     _check_budget(settings, spec)
+    _check_gold(gold_columns(settings, job), schema, source)
     config = RunConfig(settings, spec, question, layout, state, typed_url)
     check_replacing(config)
     return config
+
+
+def gold_columns(settings: Settings, job: Job) -> dict[str, str]:
+    """Those of the job file; what the command says about a field wins."""
+    return {**job.gold, **{answer: column for column, answer in settings.gold.items()}}
+
+
+def _check_gold(gold: Mapping[str, str], schema: OutputSchema, source: Source) -> None:
+    fields = {each.name: each.type for each in answer_type(schema)}
+    for answer, column in gold.items():
+        if answer not in fields:
+            raise UsageError(
+                f"`gold` names a field {printable(answer, SHORT)!r} that answers do not have",
+                next_step=f"they have {some_names(list(fields), SHOWN_COLUMNS)}; write --gold COLUMN=FIELD",
+            )
+        if pa.types.is_nested(fields[answer]):
+            raise UsageError(
+                f"the field {answer!r} is a list or an object, which has no gold column",
+                next_step="compare fields that are texts, numbers or booleans",
+            )
+        if not all(column in file.schema.names for file in source.files):
+            raise UsageError(
+                f"the gold column {printable(column, SHORT)!r} is not in the input, or not in each of its files",
+                next_step=f"the input has {some_names(source.schema.names, SHOWN_COLUMNS)}; write --gold COLUMN=FIELD",
+            )
 
 
 def _check_budget(settings: Settings, spec: Spec) -> None:

@@ -133,6 +133,11 @@ class Settings(BaseModel):
     where: Annotated[Text | None, Cli("SQL")] = Field(
         default=None, description="Process only rows that satisfy this SQL condition. Default: all rows."
     )
+    gold: Annotated[dict[str, Text], Cli("COLUMN=FIELD", option="--gold", values="COLUMN=FIELD")] = Field(
+        default_factory=dict,
+        description="Column that people filled, and the field of the answer that the report compares with it; "
+        "can be given several times (an object in the form).",
+    )
     retry_failed: bool = Field(
         default=False, description="Retry requests whose failure was final, with a new allowance of attempts."
     )

@@ -29,6 +29,7 @@ class Job(BaseModel):
     max_output_tokens: int | None = Field(default=None, gt=0, lt=2**31)
     temperature: float | None = Field(default=None, ge=0, le=2)
     skip_empty: Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)] = ()
+    gold: dict[str, str] = Field(default_factory=dict)  # field of the answer → the column that people filled
     rename: dict[str, str] = Field(default_factory=dict)  # output column → its name in the output
 
     def form(self, schema: OutputSchema, model: str) -> RequestForm:

@@ -103,6 +103,7 @@ class Figures:
     foretold: Foretold = field(default_factory=lambda: Foretold(Estimate(0, 0, 0, 0, 0)))
     advice: list[Advice] = field(default_factory=list)
     contents: Contents = field(default_factory=Contents)
+    gold: list[dict[str, Any]] = field(default_factory=list)  # answers against what people filled, by field
     commands: dict[str, str] = field(default_factory=dict)  # to go on with, by what they do
 
     def summary(self) -> dict[str, Any]:
@@ -127,6 +128,7 @@ class Figures:
             "emulated_usd": usd(self.money.total if self.emulated else self.money.other_total),
             "single_cost_usd": usd(self.money.single),
             "estimate_usd": usd(self.money.estimate),
+            **({"gold": [_headline(each) for each in self.gold]} if self.gold else {}),
             "seconds": round(self.seconds, 3),
             "exit": int(self.exit),
         }
@@ -159,12 +161,17 @@ class Figures:
             "advice": [{"what": each.what, "how": each.how, "saves_usd": usd(each.saves)} for each in self.advice],
             "estimate": self.foretold.details(),
             "contents": asdict(self.contents),
+            "gold": self.gold,
             "commands": self.commands,
             "batch_table": [
                 {name: usd(value) if name == "cost_usd" else value for name, value in line.items()}
                 for line in self.table
             ],
         }
+
+
+def _headline(gold: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: gold[name] for name in ("field", "column", "compared", "correct", "accuracy")}
 
 
 def _each_usd(amounts: Mapping[str, int]) -> dict[str, Any]:

@@ -83,14 +83,20 @@ def _system_tokens(spec: Spec) -> int:
 
 def contents_of(run: Run, published: OutputSummary) -> Contents:
     """What the output's files hold, as they were published last; those that somebody changed since are left out."""
+    config, files = run.config, published_files(run)
+    renamed, command = config.layout.rename, config.command(retry_failed=True)
+    answers = {field.name: renamed.get(field.name, field.name) for field in answer_type(config.layout.schema)}
+    status, error = (renamed.get(name, name) for name in ("_status", "_error"))
+    layout = Layout(answers, config.question.prompt.columns, status, error)
+    return read_contents(files, layout, published.statuses[OK], command)
+
+
+def published_files(run: Run) -> dict[Path, int]:
+    """The output's files and their rows, as they were published last, without those that somebody changed since."""
     config, held = run.config, (read_or_none(run.config.state.published) or {}).get("files", {})
     files: dict[Path, int] = {}
     for name, file in held.items():
         place = config.settings.output / name if config.source.is_folder else config.settings.output
         if "aside" not in file and place.exists() and identity_of(place) == file["output"]:
             files[place] = sum(file["statuses"].values())
-    renamed, command = config.layout.rename, config.command(retry_failed=True)
-    answers = {field.name: renamed.get(field.name, field.name) for field in answer_type(config.layout.schema)}
-    status, error = (renamed.get(name, name) for name in ("_status", "_error"))
-    layout = Layout(answers, config.question.prompt.columns, status, error)
-    return read_contents(files, layout, published.statuses[OK], command)
+    return files

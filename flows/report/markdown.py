@@ -10,6 +10,7 @@ from flows.domain.outcomes import Outcome
 from flows.report.figures import Figures, less
 from flows.storage.output import FAILED, OK, PENDING, SKIPPED
 
+SHOWN_PAIRS = 20  # of a label and an answer; report.json has more
 MAX_BATCHES = 200  # lines of the batch table; report.json has all
 
 
@@ -83,6 +84,7 @@ def _lines(figures: Figures) -> Iterator[str]:
         yield "The embedded emulator answered: it is not a model, its answers mean nothing, and nothing was billed."
         yield f"The costs are what the price table says for this model at {figures.dialect}."
     yield from _rows(figures)
+    yield from _gold(figures)
     yield from _costs(figures)
     yield from _batches(figures)
 
@@ -108,6 +110,37 @@ def _rows(figures: Figures) -> Iterator[str]:
 
 def _sharing(figures: Figures) -> str:
     return f"{counted(figures.deduplicated, 'row shares', 'rows share')} another row's"
+
+
+def _gold(figures: Figures) -> Iterator[str]:
+    for found in figures.gold:
+        yield ""
+        yield f"## {code(found['field'])} against {code(found['column'])}"
+        yield ""
+        if not found["compared"]:
+            yield "No row has both an answer and a label."
+            continue
+        off = "" if found["mean_distance"] is None else f", off by {found['mean_distance']:.4g} on average"
+        yield f"{found['correct']:,} of {counted(found['compared'], 'row')} agree ({found['accuracy']:.1%}){off}."
+        yield (
+            f"Left out: {found['rows_without_label']:,} without a label, {found['rows_without_answer']:,} without an "
+            "answer."
+        )
+        yield ""
+        yield "| label | answer | rows |"
+        yield "| --- | --- | ---: |"
+        for pair in found["confusion"][:SHOWN_PAIRS]:
+            yield f"| {code(pair['label'])} | {code(pair['answer'])} | {pair['rows']:,} |"
+        rest = found["rows_of_other_pairs"] + sum(pair["rows"] for pair in found["confusion"][SHOWN_PAIRS:])
+        if rest:
+            yield f"| other pairs | | {rest:,} |"
+        yield ""
+        for example in found["examples"]:
+            said = "; ".join(f"{code(name)}: {code(text)}" for name, text in example["input"].items())
+            yield (
+                f"* row {example['row']:,} of {code(example['file'])}: {code(example['label'])} by people, "
+                f"{code(example['answer'])} by the model. {said}"
+            )
 
 
 def _costs(figures: Figures) -> Iterator[str]:

@@ -18,7 +18,7 @@ DATA = Path(__file__).resolve().parents[2] / "data"
 SCRIPT = DATA / "make_reviews.py"
 REVIEWS = DATA / "reviews.parquet"
 JOBS = sorted((DATA / "jobs").glob("*.yaml"))
-JOB_KEYS = {"name", "model", "system", "prompt", "output", "max_output_tokens", "skip_empty", "rename"}
+JOB_KEYS = {"name", "model", "system", "prompt", "output", "max_output_tokens", "skip_empty", "rename", "gold"}
 EMOJI = re.compile("[\U0001f300-\U0001faff\u2600-\u27bf\u2b50]")
 
 
