@@ -6,11 +6,12 @@ import logging
 import time
 
 from blocks.batch import BatchPhase, BatchProvider, BatchStatus, Obstacle
-from blocks.errors import NotFound
+from blocks.errors import BatchRefused, NotFound
 from flows.batches.missing import give_up, note_found, note_unfound
 from flows.domain.agenda import Visit
 from flows.domain.batches import Batch
 from flows.domain.events import Ended, Refused
+from flows.domain.refusals import REFUSALS, may_be_for_good, refused_as_whole
 from flows.engine.recorder import now
 from flows.engine.run import Session
 
@@ -63,8 +64,25 @@ def _record_failure(session: Session, batch: Batch, status: BatchStatus) -> None
         case Obstacle.QUEUE_FULL:
             session.recorder.record(Refused(at=now(), batch=batch.number, reason=reason, queue_full=True))
             log.warning("batch %d will be sent again after another batch ends: %s", batch.number, reason)
+        case None if session.recorder.query(lambda ledger: may_be_for_good(ledger, batch, session.recorder.began)):
+            session.recorder.record(Refused(at=now(), batch=batch.number, reason=reason, as_whole=True))
+            _stop_if_refused_again(session, batch, reason)
         case None:
             session.recorder.record(Ended(at=now(), batch=batch.number, wording=status.wording, failed=reason))
+
+
+def _stop_if_refused_again(session: Session, batch: Batch, reason: str) -> None:
+    """A wrong model, or one that the account may not use, is told once. Raises BatchRefused for the second batch."""
+    refused = session.recorder.query(lambda ledger: refused_as_whole(ledger, batch, session.recorder.began))
+    provider = session.clients.client_of(batch).name
+    if refused < REFUSALS:
+        log.warning("batch %d was refused as a whole by %s, and is sent once more: %s", batch.number, provider, reason)
+        return
+    raise BatchRefused(
+        f"{provider} refuses all batches as a whole: {reason}",
+        next_step="correct the model, the job or the options, then run the command again: nothing of these was run",
+        provider=provider,
+    )
 
 
 def refuse_too_large(session: Session, batch: Batch, reason: str) -> None:

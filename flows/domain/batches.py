@@ -66,6 +66,7 @@ class Batch:
     lost: bool = False  # its results are gone
     unfound_since: float = 0.0  # the first of the looks, one after another, at which the provider did not find it
     looks: int = 0  # how many those are
+    as_whole: bool = False  # refused after it had been accepted
     unsure: bool = False  # refused only because the user said so
     gone: str = ""  # why its answers are not waited for any more, though they may have been paid for
     compacted: str = ""  # the part that holds its results together with those of others; empty: it has one of its own

@@ -147,7 +147,8 @@ class Books:
         batch.bytes, batch.tokens = event.bytes, event.tokens
 
     def _refused(self, batch: Batch, event: Refused, at: float) -> None:
-        batch.state, batch.reason, batch.unsure = State.REFUSED, event.reason, event.unsure
+        batch.state, batch.reason = State.REFUSED, event.reason
+        batch.unsure, batch.as_whole = event.unsure, event.as_whole
         self._put_back(batch.slices, at)
         if event.too_large:
             half = max(1, batch.requests // 2)

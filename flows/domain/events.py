@@ -112,6 +112,7 @@ class Refused(_Event):
     reason: str
     too_large: bool = False
     queue_full: bool = False
+    as_whole: bool = False  # it was accepted first, then nothing of it ran
     unsure: bool = False  # it may have been accepted and billed: the user decided to send its requests again
 
 

@@ -46,7 +46,7 @@ from blocks.errors import (
     UsageError,
 )
 from blocks.providers.anthropic import ENTRY
-from blocks.providers.anthropic.batches import BATCHES_PAGE, Anthropic
+from blocks.providers.anthropic.batches import BATCHES_PAGE, Anthropic, _money_rule
 from blocks.providers.anthropic.codec import (
     MAX_TOKENS,
     AnswerReader,
@@ -442,10 +442,8 @@ def test_a_throttled_create_is_made_again(header: str, batch: EncodedBatch) -> N
         (refusal(401, "authentication_error"), AuthenticationFailed),
         (refusal(403, "permission_error"), AuthenticationFailed),
         (refusal(402, "billing_error"), SpendLimitReached),
-        (refusal(429, "rate_limit_error"), SpendLimitReached),
         (refusal(429, "rate_limit_error", "enforced_spend_limit_reached", retry_after="9"), SpendLimitReached),
         (refusal(400, "invalid_request_error", "contract_spend_limit_reached"), SpendLimitReached),
-        (Say(429, b"<html>"), SpendLimitReached),
         (refusal(413, "request_too_large"), BatchTooLarge),
         (Say(413, b"<html>too large"), BatchTooLarge),
         (refusal(400, "invalid_request_error", words="requests.12.custom_id: String should match"), BatchRefused),
@@ -463,6 +461,26 @@ def test_a_refusal_has_its_error(said: Say, expected: type[ProviderError], batch
         provider.submit(batch, FORM)
     assert type(caught.value) is expected
     assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("said", [refusal(429, "rate_limit_error"), Say(429, b"<html>")], ids=["error", "page"])
+def test_a_gateway_that_names_no_time_to_wait_has_not_run_out_of_money(said: Say, batch: EncodedBatch) -> None:
+    """Anthropic's own monthly limit is told by a 429 without a time; a proxy of somebody else may just be busy."""
+    with connected(said, said, CREATED) as (provider, server):
+        assert provider.submit(batch, FORM) == "msgbatch_1"
+    assert len(server.asked) == 3
+
+
+@pytest.mark.parametrize(
+    ("url", "spent"),
+    [("https://api.anthropic.com", True), ("https://API.anthropic.com/v1", True), ("https://gateway.example", False)],
+)
+def test_the_monthly_limit_is_told_by_anthropic_alone(url: str, spent: bool) -> None:
+    """By a refusal that names no time; one that names a time will pass."""
+    rule = _money_rule(url)
+    assert rule(429, "rate_limit_error", None) is spent
+    assert rule(429, "rate_limit_error", 5.0) is False
+    assert rule(429, "enforced_spend_limit_reached", 5.0) is True
 
 
 def test_an_edge_that_refuses_a_large_body_while_it_is_sent_is_understood(batch: EncodedBatch) -> None:

@@ -633,12 +633,11 @@ def test_a_throttled_create_is_made_again(way: Way, start: Start) -> None:
 
 @pytest.mark.parametrize("header", ["retry-after", "retry-after-ms", "none"])
 def test_the_pause_that_a_throttled_create_asks_for_is_told(header: str, way: Way, start: Start) -> None:
-    """In whatever way it is asked for. Anthropic asks for none where waiting is of no use."""
+    """In whatever way it is asked for."""
     ends = start(rate_limit_every=1, retry_after=7.0, retry_header=header)
-    spent = way.provider == "anthropic" and header == "none"
-    with pytest.raises(SpendLimitReached if spent else Transient) as caught:
+    with pytest.raises(Transient) as caught:
         ends.submit()
-    assert (caught.value.status, caught.value.tries) == (429, 1 if spent else 3)
+    assert (caught.value.status, caught.value.tries) == (429, 3)
     assert caught.value.retry_after == (None if header == "none" else 7.0)
     assert ends.ledger()["batches"] == 0
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from threading import Lock
 from typing import Any
+from urllib.parse import urlsplit
 
 from blocks.batch import (
     Answer,
@@ -39,6 +40,7 @@ from blocks.providers.calls import WITHIN_A_DAY, Calls, Dialect
 from blocks.providers.lenient import id_of, mapping, string, time_of, unexpected
 from blocks.providers.reading import Reading, promised_by
 from blocks.providers.reconciling import CLOCK_SLACK, SETTLE, SLOWEST_UPLOAD, Search, keep_one, readable
+from blocks.transport import OutOfMoney
 
 log = logging.getLogger("batchwerk.anthropic")
 
@@ -95,7 +97,7 @@ class Anthropic(Calls):
         named = {"authorization": f"Bearer {api_key}"} if auth == "bearer" else {"x-api-key": api_key}
         headers = {**named, "anthropic-version": version}
         super().__init__(
-            headers, base_url, api_key, polling=polling, settle=settle, clock=clock, out_of_money=_out_of_money
+            headers, base_url, api_key, polling=polling, settle=settle, clock=clock, out_of_money=_money_rule(base_url)
         )
 
     def submit(self, batch: EncodedBatch, form: RequestForm) -> str:  # noqa: ARG002  # the form is in the body
@@ -212,6 +214,14 @@ def _made_at(item: Mapping[str, Any]) -> float | None:
     return at.timestamp() if at else None
 
 
-def _out_of_money(status: int, code: str | None, retry_after: float | None) -> bool:
-    """A 429 that names no time to wait is the monthly limit: waiting is of no use (§2.7)."""
-    return code in SPEND_CODES or (status == 429 and retry_after is None)
+def _money_rule(base_url: str) -> OutOfMoney:
+    """Anthropic's 429 that names no time to wait is the monthly limit: waiting is of no use (§2.7).
+
+    A gateway's says nothing of the kind.
+    """
+    is_own_host = urlsplit(base_url).hostname == urlsplit(BASE_URL).hostname
+
+    def out_of_money(status: int, code: str | None, retry_after: float | None) -> bool:
+        return code in SPEND_CODES or (is_own_host and status == 429 and retry_after is None)
+
+    return out_of_money
