@@ -8,6 +8,16 @@ from dataclasses import dataclass
 LONGEST_REASON = 160  # characters
 _QUOTED = re.compile(r"'[^']*'|\"(?:[^\"\\]|\\.)*\"|`[^`]*`")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+_OF_THE_SCHEMA = "is a required property"  # what is quoted before it is a name of the schema, not a value of the row
+_DECLINING = (
+    "refusal",
+    "refused for its content",
+    "content_filter",
+    "content_policy",
+    "SAFETY",
+    "PROHIBITED_CONTENT",
+    "BLOCKLIST",
+)
 _SCHEMA = (
     " is not one of ",
     " is not of type",
@@ -28,7 +38,9 @@ class Remedy:
 
 def reason_of(error: str) -> str:
     """The error without what differs from row to row: quoted values and numbers."""
-    plain = _NUMBER.sub("N", _QUOTED.sub("…", error[: 4 * LONGEST_REASON]))
+    error = error[: 4 * LONGEST_REASON]
+    named = error if error.endswith(_OF_THE_SCHEMA) else _QUOTED.sub("…", error)
+    plain = _NUMBER.sub("N", named)
     return plain if len(plain) <= LONGEST_REASON else f"{plain[: LONGEST_REASON - 1]}…"
 
 
@@ -47,7 +59,7 @@ def remedy_of(error: str) -> Remedy:
     code = error.partition(":")[0]
     if code == "length":
         return _CUT_OFF
-    if code in {"refusal", "content_filter", "SAFETY", "PROHIBITED_CONTENT", "BLOCKLIST"}:
+    if any(words in error for words in _DECLINING):
         return _DECLINED
     if any(words in error for words in _SCHEMA) or error.startswith("the answer"):
         return _SHAPE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -174,4 +175,7 @@ def read_contents(files: Mapping[Path, int], layout: Layout, good: int, command:
 
 
 def _text(value: Any) -> str | None:
-    return None if value is None else printable(value if isinstance(value, str) else str(value), SHOWN_TEXT)
+    """A value as it is shown: a text as it is, all others as JSON has them."""
+    if value is None or isinstance(value, str):
+        return None if value is None else printable(value, SHOWN_TEXT)
+    return printable(json.dumps(value, ensure_ascii=False, default=str), SHOWN_TEXT)

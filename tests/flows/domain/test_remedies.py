@@ -12,6 +12,7 @@ def test_values_and_numbers_do_not_make_reasons() -> None:
     first = reason_of("sentiment: \"gut\" is not one of ['a', 'b'] at 1,024")
     assert first == reason_of("sentiment: \"schlecht\" is not one of ['a', 'b'] at 7")
     assert first != reason_of('topics: "gut" is not of type "array"')
+    assert reason_of('"topics" is a required property') != reason_of('"label" is a required property')
     assert len(reason_of("x" * 10_000)) == LONGEST_REASON
 
 
@@ -20,6 +21,7 @@ def test_values_and_numbers_do_not_make_reasons() -> None:
     [
         ("length: the answer was cut off at the limit of output tokens", "max_output_tokens", True),
         ("refusal: I can't help with that", "declined", False),
+        ("content_policy: the request was refused for its content", "declined", False),
         ("content_filter: the provider's filter stopped the answer", "declined", False),
         ("score: 7 is not one of [1, 2]", "schema", True),
         ("the answer is not JSON: unexpected end", "schema", True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections import Counter
 from pathlib import Path
@@ -63,6 +64,7 @@ def test_examples_have_answers_beside_their_inputs(faulty: Reported) -> None:
     for each in examples:
         row = table[each["row"] - 1]
         assert (each["input"]["text"], each["answer"]["sentiment"]) == (row["text"], row["sentiment"])
+        assert json.loads(each["answer"]["topics"]) == row["topics"]
 
 
 def test_spending_adds_up_to_what_the_emulator_billed(faulty: Reported) -> None:

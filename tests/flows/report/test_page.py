@@ -182,3 +182,18 @@ def test_each_reason_of_spending_has_words() -> None:
     """A reason that report.json has and the page does not would leave a part of the total unexplained."""
     report = orjson.loads(report_of(5, 500, 1))
     assert report["spending_usd"].keys() == SPENDING.keys()
+
+
+def test_the_page_fits_paper(chromium: Browser, tmp_path: Path) -> None:
+    """Printed, nothing is cut off at the edge of a sheet or behind a scroll bar, and ink is dark on white."""
+    table = [line(number, emulated=True) for number in range(1, 4)]
+    opened(chromium, tmp_path, report_of(5, 500, 30, emulated=True, table=table))
+    chromium.looks(720, dark=True)
+    chromium.call("Emulation.setEmulatedMedia", media="print")
+    try:
+        assert chromium.value("document.documentElement.scrollWidth") <= 720
+        hidden = "[...document.querySelectorAll('.scroll')].filter(e => e.scrollHeight > e.clientHeight + 1).length"
+        assert chromium.value(hidden) == 0
+        assert chromium.value("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
+    finally:
+        chromium.call("Emulation.setEmulatedMedia", media="")
