@@ -85,6 +85,17 @@ class EmulatorOptions:
     fail_batch_every: int = every("every Nth batch fails as a whole; nothing is billed")
     expire_every: int = every("every Nth batch expires half finished")
     cut_every: int = every("every Nth download of a file breaks off in the middle")
+    open_end_every: int = every("every Nth download of a file has no length and ends half way, as if it were whole")
+    page_every: int = every("every Nth download of a file is the page of a proxy instead")
+    bomb_every: int = every("every Nth download of a file is a megabyte that unpacks to a gigabyte")
+    shuffled: int = switch(0, "1 has each download of a file list its lines in another order", 0, 1)
+    odd_line_rate: float = share("share of lines in files with half a surrogate pair and a bare NaN")
+    torn_line_rate: float = share("share of lines in files that are no JSON, but name their request")
+    lost_line_rate: float = share("share of lines that are counted and billed, but not in the file")
+    false_start_rate: float = share("share of lines in files before which a failure of the same request stands")
+    poison_rate: float = share("share of lines in files whose usage no request can have")
+    late_file: float = switch(0.0, "seconds after a batch's end before its files are named, if it has files", 0)
+    file_objects: int = switch(0, "1 names files by an object instead of their id, if batches have files", 0, 1)
     unknown_status_every: int = every("every Nth batch has an unknown status when it is first shown")
     state_prefix: str = switch(
         STATE_PREFIXES[0], f"prefix of states, if the dialect has {' and '.join(STATE_PREFIXES)}"

@@ -121,6 +121,7 @@ class BatchAnswers:
         self._expected = {number: piece for piece in batch.slices for number in range(piece.start, piece.stop)}
         self._verdicts: dict[int, Verdict] = {}
         self._strays = self._nameless = self._discarded = 0
+        self._told: dict[int, set[Outcome]] = {}  # of requests with more than one answer, how those ended
         self._prefix = f"{batch.tag}-"
 
     def take(self, answers: Iterable[Answer]) -> None:
@@ -132,15 +133,17 @@ class BatchAnswers:
                 self._strays += bool(answer.custom_id)
                 self._nameless += not answer.custom_id
             elif number in verdicts:
-                verdicts[number] = self._better(verdicts[number], verdict(answer))
+                verdicts[number] = self._better(number, verdicts[number], verdict(answer))
             else:
                 verdicts[number] = verdict(answer)
 
-    def _better(self, before: Verdict, later: Verdict) -> Verdict:
+    def _better(self, number: int, before: Verdict, later: Verdict) -> Verdict:
         """A good answer before a bad one, either before none; of two alike, as where a line comes twice, the first."""
-        if later.outcome is before.outcome:
+        told = self._told.setdefault(number, {before.outcome})
+        if later.outcome in told:
             self._strays += 1
             return before
+        told.add(later.outcome)
         better, other = (later, before) if _worth(later) > _worth(before) else (before, later)
         self._discarded += other.usage is None and other.outcome in _BILLED
         answered = before.usages + later.usages

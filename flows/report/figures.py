@@ -92,6 +92,8 @@ class Figures:
     output_tokens: int
     cached_tokens: int  # of the input tokens
     unmetered: int
+    lost: int  # of them, answers that nobody holds: gone, unreadable, or counted and not returned
+    nameless: int  # answers that name no request
     money: Money
     outcomes: dict[str, int]
     table: list[dict[str, Any]]  # one line per batch
@@ -154,6 +156,8 @@ class Figures:
             "cost_of_rows_that_left_usd": usd(self.money.elsewhere),
             "cached_input_tokens": self.cached_tokens,
             "answers_without_usage": self.unmetered,
+            "answers_billed_and_lost": self.lost,
+            "answers_to_no_request": self.nameless,
             "outcomes": self.outcomes,
             "message": self.message,
             "notes": self.notes,
@@ -234,6 +238,8 @@ def figures_of(
         output_tokens=sum(result.output_tokens for result in here),
         cached_tokens=sum(result.cached_tokens for result in here),
         unmetered=sum(result.unmetered for result in every),
+        lost=sum(result.lost for result in every),
+        nameless=sum(result.nameless for result in every),
         money=replace(
             _money(every, here, published, forecast),
             spending=spent,

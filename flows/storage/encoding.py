@@ -23,9 +23,20 @@ Corrections = Callable[[int], Mapping[int, str]]  # by batch: by request, what w
 _NONE: dict[int, str] = {}
 
 
+# JSON takes them as they are, and some servers split lines at them.
+_LINE_ENDS = (("\u2028".encode(), rb"\u2028"), ("\u2029".encode(), rb"\u2029"), ("\u0085".encode(), rb"\u0085"))
+
+
 def request_bytes(codec: BatchCodec, prompt: str) -> int:
     """Bytes that a request with this prompt takes in a batch, under the longest custom_id."""
-    return len(codec.encode(LONGEST_ID, prompt)) + len(codec.separator)
+    return len(without_line_ends(codec.encode(LONGEST_ID, prompt))) + len(codec.separator)
+
+
+def without_line_ends(encoded: bytes) -> bytes:
+    """The same JSON with signs escaped that only some readers take for the end of a line."""
+    for sign, escaped in _LINE_ENDS:
+        encoded = encoded.replace(sign, escaped)
+    return encoded
 
 
 def _corrected(prompt: str, reason: str | None) -> str:
@@ -52,10 +63,10 @@ class BatchWriter:
 
     def _chunks(self, tag: str, slices: list[Slice]) -> Iterator[bytes]:
         separator = self._codec.separator
-        yield self._codec.head
+        yield without_line_ends(self._codec.head)
         lead = b""
         for lines in self._encoded(tag, slices):
-            yield lead + separator.join(lines)
+            yield lead + without_line_ends(separator.join(lines))
             lead = separator
         yield self._codec.tail
 

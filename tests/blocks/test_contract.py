@@ -32,6 +32,7 @@ from blocks.errors import (
     BatchRefused,
     BatchTooLarge,
     CantTell,
+    Incomplete,
     NotFound,
     ProviderError,
     SpendLimitReached,
@@ -80,6 +81,14 @@ SWAPS = "answers under each other's id are known of Gemini only; the emulator do
 NO_LIMIT = "a request has no limit of output tokens"
 QUEUE = "no limit of queued tokens is documented"
 ABSENT: dict[str, dict[str, str]] = {  # test → way → why it can't be
+    **{
+        test: {"holysheep": PAGED, "holysheep-pages": PAGED, "gemini": PAGED}
+        for test in (
+            "test_bad_habits_of_downloads_change_no_answer",
+            "test_a_line_that_nobody_can_read_is_an_answer_of_unknown_cost",
+            "test_answers_that_are_counted_and_not_returned_are_noticed",
+        )
+    },
     "test_a_download_that_breaks_off_is_read_anew": {"holysheep": PAGED, "holysheep-pages": PAGED, "gemini": PAGED},
     "test_a_line_that_comes_twice_says_the_same_twice": {"holysheep": PAGED, "holysheep-pages": PAGED, "gemini": PAGED},
     "test_answers_under_each_others_id_go_where_they_belong": {
@@ -902,6 +911,54 @@ def test_a_download_that_breaks_off_is_read_anew(
     assert len(first) == len(PROMPTS)
     assert first == second == third
     assert_meant(first, ends)
+
+
+HABITS: dict[str, dict[str, Any]] = {
+    "other order": {"shuffled": 1, "cut_every": 3},
+    "ends early": {"open_end_every": 3},
+    "ends early in another order": {"shuffled": 1, "open_end_every": 3},
+    "page of a proxy": {"page_every": 3},
+    "bomb": {"bomb_every": 3},
+    "half a pair, NaN": {"odd_line_rate": 0.5},
+    "failure first": {"false_start_rate": 0.5},
+    "failure anywhere": {"false_start_rate": 0.5, "shuffled": 1},
+}
+
+
+@every_way
+@pytest.mark.parametrize("habit", HABITS)
+def test_bad_habits_of_downloads_change_no_answer(habit: str, way: Way, start: Start) -> None:
+    """Read three times, as a run reads: each answer is there, and what it says and costs is the same."""
+    ends = start(**HABITS[habit])
+    batch_id = ends.submit()
+    ends.wait(batch_id)
+    for _ in range(3):
+        found = ends.answers(batch_id)
+        assert {answer.custom_id for answer in found} == {row["custom_id"] for row in ends.billed()}
+        good = once_each(answer for answer in found if answer.failure is None)
+        assert_meant(good, ends)
+        assert_as_billed(good.values(), ends.billed())
+
+
+@every_way
+def test_a_line_that_nobody_can_read_is_an_answer_of_unknown_cost(way: Way, start: Start) -> None:
+    """It names its request: that is not unanswered."""
+    ends = start(torn_line_rate=0.5)
+    answers = once_each(ends.run())
+    assert len(answers) == len(PROMPTS)
+    kinds = Counter(answer.failure and answer.failure.kind for answer in answers.values())
+    assert kinds.keys() == {None, FailureKind.UNREADABLE}
+
+
+@every_way
+def test_answers_that_are_counted_and_not_returned_are_noticed(way: Way, start: Start) -> None:
+    """Whoever takes the rest for unanswered would pay for it twice."""
+    ends = start(lost_line_rate=0.3)
+    batch_id = ends.submit()
+    ends.wait(batch_id)
+    with pytest.raises(Incomplete) as caught:
+        ends.answers(batch_id)
+    assert 0 < caught.value.fewer < len(PROMPTS)
 
 
 @every_way

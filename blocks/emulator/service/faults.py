@@ -107,11 +107,6 @@ def create_refusal(options: EmulatorOptions, number: int) -> Refusal | None:
     return Refusal.RATE if is_nth(number, options.rate_limit_every) else None
 
 
-def download_is_cut(options: EmulatorOptions, number: int) -> bool:
-    """Whether the Nth download breaks off."""
-    return is_nth(number, options.cut_every)
-
-
 def status_is_unknown(options: EmulatorOptions, batch: int) -> bool:
     """Whether a batch has, once, an unknown status."""
     return is_nth(batch, options.unknown_status_every)

@@ -66,10 +66,6 @@ class Service:
             self.store.keep_counters()
         return refusal
 
-    def download_is_cut(self) -> bool:
-        """Count a download. Returns whether it is to break off."""
-        return faults.download_is_cut(self.options, self.store.count("downloads"))
-
     def accept(self, new: NewBatch) -> Accepted:
         """Store a batch. Raises KeyReusedError if its idempotency key came before with another body."""
         if self.options.alternating:

@@ -72,6 +72,32 @@ def test_an_answer_of_another_run_request_or_attempt_is_a_stray(custom_id: str) 
     assert result.cost == 0
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_an_answer_replaces_a_failure_in_whatever_order_they_come(order: int) -> None:
+    """What both cost adds up; a line that comes twice is billed once."""
+    failed = failure(1, FailureKind.TRANSIENT, Usage(30, 0))
+    rows, result = judge([Slice(1, 2)], [failed, failed, answer(1, GOOD), answer(1, GOOD)][::order])
+    assert (rows[0]["outcome"], result.ok, result.retry) == ("ok", 1, [])
+    assert (result.input_tokens, result.output_tokens) == (130, 10)
+
+
+def test_an_answer_that_nobody_can_read_was_billed() -> None:
+    """It goes again, and its cost is unknown, not nothing; also where another line answers the request."""
+    torn = failure(1, FailureKind.UNREADABLE)
+    rows, result = judge([Slice(1, 2)], [torn])
+    assert (rows[0]["outcome"], result.unmetered, result.lost) == ("unreadable", 1, 1)
+    assert result.retry == [Slice(1, 2, 2, 1, 7)]
+    _, result = judge([Slice(1, 2)], [torn, answer(1, GOOD)])
+    assert (result.ok, result.unmetered, result.lost) == (1, 1, 1)
+
+
+def test_an_answer_to_nobody_is_one_of_those_that_lack() -> None:
+    """Of two requests without an answer at most one was billed."""
+    _, result = judge([Slice(1, 4)], [answer(1, GOOD), Answer("", None, None, None)])
+    assert result.outcomes == {"ok": 1, "vanished": 2}
+    assert (result.nameless, result.unmetered, result.lost, result.strays) == (1, 1, 1, 0)
+
+
 def test_a_second_answer_to_a_request_is_a_stray() -> None:
     """The first one counts."""
     rows, result = judge([Slice(1, 2)], [answer(1, '{"label": "first"}'), answer(1, '{"label": "second"}')])

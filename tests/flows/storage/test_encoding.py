@@ -53,6 +53,16 @@ def test_a_body_holds_the_requests_of_its_slices(job: Work) -> None:
     assert (batch.requests, batch.bytes, batch.tag) == (5, batch.path.stat().st_size, f"{RUN}-1")
 
 
+def test_no_sign_in_a_body_ends_a_line_for_anybody(tmp_path: Path) -> None:
+    """Some servers split lines as Python's `splitlines` does; the text that is asked stays the same."""
+    text = "one\u2028two\u2029three\u0085four"
+    job = Work(tmp_path, parquet(tmp_path / "in.parquet", {"text": [text]}))
+    job.ask()
+    batch = write(job, Slice(0, 1))
+    assert text in body(batch)[0]["prompt"]
+    assert len(batch.path.read_text(encoding="utf-8").splitlines()) == 1
+
+
 def test_a_body_holds_requests_of_row_groups_of_different_sizes(tmp_path: Path) -> None:
     """Wide rows are frozen in small row groups; each request is still found by its number."""
     texts = [f"{n} " + "x" * (900_000 if n % 3 else 5) for n in range(70)]

@@ -37,7 +37,7 @@ from blocks.emulator.service.processing import Habits
 from blocks.emulator.service.service import Accepted, Service
 from blocks.emulator.wire.calls import CallError, JsonResponse, hash_body, parse_json, read_body, require_bearer
 from blocks.emulator.wire.creates import answer_create, refuse_by_rate
-from blocks.emulator.wire.downloads import answer_file
+from blocks.emulator.wire.downloads import answer_file, with_named_files
 from blocks.emulator.wire.lines import Json, LineRequests, Lines, dump
 from blocks.emulator.wire.uploads import UploadForm, temporary
 
@@ -157,7 +157,7 @@ class Dialect:
         """A job as it is now."""
         now = self._service.now()
         status = UNKNOWN_STATUS if self._service.shows_unknown_status(job) else job_status(job, now)
-        return job_json(job, status, now)
+        return with_named_files(self._service, job, job_json(job, status, now), ("output_file", "error_file"))
 
     def publish(self, batch: Batch, items: Iterator[Item], open_file: OpenFile) -> str:
         """Write output and error file of a job that ends; a file without a line is not created."""

@@ -38,7 +38,7 @@ from blocks.emulator.wire.calls import (
     require_bearer,
 )
 from blocks.emulator.wire.creates import answer_create, refuse_by_rate
-from blocks.emulator.wire.downloads import answer_file
+from blocks.emulator.wire.downloads import answer_file, with_named_files
 from blocks.emulator.wire.lines import Json, LineError, dump
 from blocks.emulator.wire.uploads import UploadForm, temporary
 
@@ -46,6 +46,7 @@ MAX_REQUESTS = 50_000
 MAX_BYTES = 200 << 20  # of one file
 MAX_CREATE_BYTES = 1 << 20  # of the body that creates a batch
 MAX_FILES_PAGE, MAX_BATCHES_PAGE, BATCHES_PAGE = 10_000, 100, 20
+FILES = ("output_file_id", "error_file_id")
 MONTH = 30 * 86_400  # seconds for which an input file is kept
 ERROR_NAMES = {  # type and code of errors that any call can meet
     "invalid_key": ("invalid_request_error", "invalid_api_key"),
@@ -168,7 +169,7 @@ class Dialect:
         now = self._service.now()
         if self._service.shows_unknown_status(batch):
             return {**batch_json(batch, "in_progress", now), "status": UNKNOWN_STATUS}
-        return batch_json(batch, batch_status(batch, now), now)
+        return with_named_files(self._service, batch, batch_json(batch, batch_status(batch, now), now), FILES)
 
     def publish(self, batch: Batch, items: Iterator[Item], open_file: OpenFile) -> str:
         """Write output and error file of a batch that ends; a file without a line is not created (§3.5)."""
