@@ -92,8 +92,6 @@ class Figures:
     output_tokens: int
     cached_tokens: int  # of the input tokens
     unmetered: int
-    lost: int  # of them, answers that nobody holds: gone, unreadable, or counted and not returned
-    nameless: int  # answers that name no request
     money: Money
     outcomes: dict[str, int]
     table: list[dict[str, Any]]  # one line per batch
@@ -101,6 +99,8 @@ class Figures:
     exit: Exit
     message: str  # why the output is not complete, and what to do
     notes: list[str] = field(default_factory=list)  # of the output's files
+    lost: int = 0  # of `unmetered`, answers that nobody holds: gone, unreadable, or counted and not returned
+    nameless: int = 0  # answers that name no request
     ended_at: float = 0.0  # seconds since the epoch
     foretold: Foretold = field(default_factory=lambda: Foretold(Estimate(0, 0, 0, 0, 0)))
     advice: list[Advice] = field(default_factory=list)

@@ -158,11 +158,12 @@ def _costs(figures: Figures) -> Iterator[str]:
     if gone:
         requests = counted(gone, "request was", "requests were")
         yield f"{requests} in batches that are gone or were given up: whether that was billed, and what, is unknown."
-    if figures.lost > gone:
-        answers = counted(figures.lost - gone, "answer")
+    lost = max(figures.lost, gone)
+    if lost > gone:
+        answers = counted(lost - gone, "answer")
         yield f"{answers} can't be read or were never returned: what that cost is unknown, and no part of these sums."
-    if figures.unmetered > figures.lost:
-        answers = counted(figures.unmetered - figures.lost, "answer")
+    if figures.unmetered > lost:
+        answers = counted(figures.unmetered - lost, "answer")
         yield f"{answers} came without usage: what that cost is unknown, and no part of these sums."
     if figures.nameless:
         yield f"{counted(figures.nameless, 'result line names', 'result lines name')} no request."
