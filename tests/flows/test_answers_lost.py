@@ -48,7 +48,7 @@ def test_what_was_billed_and_lost_is_asked_again_and_counted(
 
 
 @pytest.mark.parametrize("dialect", ["openai", "mistral"])
-@pytest.mark.parametrize("switches", [{"late_file": 1}, {"file_objects": 1}])
+@pytest.mark.parametrize("switches", [{"late_file": 0.3}, {"file_objects": 1}])
 def test_files_that_are_named_late_or_by_an_object_are_waited_for_and_read(
     tmp_path: Path, dialect: str, switches: dict[str, Any]
 ) -> None:

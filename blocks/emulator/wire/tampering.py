@@ -48,7 +48,7 @@ def _tell(options: EmulatorOptions, line: bytes) -> list[bytes]:
         return [line]
 
     def is_hit(fault: str, rate: float) -> bool:
-        return hits(fault, rate, options.seed, name)
+        return hits(fault, rate, options.seed, name.rsplit("-", 2)[1:])  # its number and attempt: tags are random
 
     if is_hit("lost line", options.lost_line_rate):
         return []
