@@ -187,8 +187,11 @@ def test_the_plan_in_words(planned_and_run: Planned) -> None:
         "requests   20 distinct (5 rows share another row's)",
         "to send    20, batches: 4",
     ]
-    tokens = f"about {planned['input_tokens']:,} in, {planned['output_tokens']:,} out"
-    assert lines[3].startswith(f"tokens     {tokens} (")
+    counted, tokens = planned["counted_with"], f"{planned['input_tokens']:,} in"
+    shown = (
+        f"about {tokens} (" if counted is None else f"{tokens} by {counted}, about {planned['output_tokens']:,} out ("
+    )
+    assert lines[3].startswith(f"tokens     {shown}")
     assert lines[4].startswith(f"cost       about ${planned['estimate_usd']:.4f}, ")
     assert "emulator answers; nothing is billed" in lines[5]
     assert lines[6:] == ["", "first prompt:", f"Review: {TEXTS[0]}"]
@@ -200,7 +203,8 @@ def test_the_object_has_all_that_the_words_say(planned_and_run: Planned) -> None
     planned = planned_and_run.json
     assert planned.keys() == {
         "rows", "skipped", "unsendable", "first_problem", "requests", "deduplicated", "to_send", "batches",
-        "input_tokens", "output_tokens", "estimate_usd", "single_estimate_usd", "model", "first_prompt", "exit",
+        "input_tokens", "output_tokens", "estimate_usd", "single_estimate_usd", "ceiling_usd", "counted_with",
+        "model", "first_prompt", "exit",
     }  # fmt: skip
     assert (planned["model"], planned["first_problem"], planned["exit"]) == ("gpt-4.1", None, 0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -93,3 +94,15 @@ def test_a_batch_without_answers_is_not_asked_for(tmp_path: Path, why: dict[str,
     provider = Provider(original=[0, 1, 2, 3])
     assert collect(order_of(tmp_path, **why), provider).ok == 0
     assert provider.read == []
+
+
+@pytest.mark.parametrize(("sent", "pico"), [("2026-12-31", 52_500_000), ("2027-01-01", 105_000_000)])
+def test_answers_cost_what_held_when_their_batch_was_sent(tmp_path: Path, sent: str, pico: int) -> None:
+    """Whatever they cost on the day on which they are read: gemini-3.8-flash costs twice as much from 2027 on.
+
+    Four answers of 10 tokens in and 5 out, in a batch: 4 x (10 x 0.375 + 5 x 1.875) = 52.50 micro-dollars, then 105.
+    """
+    order = order_of(tmp_path, intended_at=datetime.fromisoformat(f"{sent}T12:00:00+00:00").timestamp())
+    spec = Spec(order.spec.job, "gemini-3.8-flash", Connection("gemini", "", "gemini"))
+    result = collect(order._replace(spec=spec), Provider(original=[0, 1, 2, 3]))
+    assert result.cost == pico
