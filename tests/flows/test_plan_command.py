@@ -16,7 +16,7 @@ import pytest
 
 from flows.cli import call
 from flows.domain.events import Submitting
-from flows.domain.money import PICO
+from flows.domain.money import PICO, show_usd
 from flows.report.figures import Figures
 from flows.storage.journal import read_events
 from flows.storage.state import StateDirectory
@@ -192,7 +192,7 @@ def test_the_plan_in_words(planned_and_run: Planned) -> None:
         f"about {tokens} (" if counted is None else f"{tokens} by {counted}, about {planned['output_tokens']:,} out ("
     )
     assert lines[3].startswith(f"tokens     {shown}")
-    assert lines[4].startswith(f"cost       about ${planned['estimate_usd']:.4f}, ")
+    assert lines[4].startswith(f"cost       about {show_usd(round(planned['estimate_usd'] * PICO))}, ")
     assert "emulator answers; nothing is billed" in lines[5]
     assert lines[6:] == ["", "first prompt:", f"Review: {TEXTS[0]}"]
     assert planned["first_prompt"] == f"Review: {TEXTS[0]}"
@@ -203,7 +203,7 @@ def test_the_object_has_all_that_the_words_say(planned_and_run: Planned) -> None
     planned = planned_and_run.json
     assert planned.keys() == {
         "rows", "skipped", "unsendable", "first_problem", "requests", "deduplicated", "to_send", "batches",
-        "input_tokens", "output_tokens", "estimate_usd", "single_estimate_usd", "ceiling_usd", "counted_with",
+        "input_tokens", "output_tokens", "estimate_usd", "single_estimate_usd", "ceiling_usd", "counted_with", "input_tokens_spread",
         "model", "first_prompt", "exit",
     }  # fmt: skip
     assert (planned["model"], planned["first_problem"], planned["exit"]) == ("gpt-4.1", None, 0)
