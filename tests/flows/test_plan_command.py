@@ -203,8 +203,8 @@ def test_the_object_has_all_that_the_words_say(planned_and_run: Planned) -> None
     planned = planned_and_run.json
     assert planned.keys() == {
         "rows", "skipped", "unsendable", "first_problem", "requests", "deduplicated", "to_send", "batches",
-        "input_tokens", "output_tokens", "estimate_usd", "single_estimate_usd", "ceiling_usd", "counted_with", "input_tokens_spread",
-        "model", "first_prompt", "exit",
+        "input_tokens", "output_tokens", "estimate_usd", "single_estimate_usd", "ceiling_usd", "counted_with",
+        "input_tokens_spread", "model", "first_prompt", "exit",
     }  # fmt: skip
     assert (planned["model"], planned["first_problem"], planned["exit"]) == ("gpt-4.1", None, 0)
 
