@@ -54,6 +54,7 @@ class _Reason:
 class Contents:
     """Counted over the rows that were read."""
 
+    key: str = ""  # of what was read: the same files, looked at in the same way, hold the same
     rows: int = 0  # of the output
     rows_read: int = 0
     failures: list[dict[str, Any]] = field(default_factory=list)

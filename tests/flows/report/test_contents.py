@@ -16,6 +16,7 @@ from flows.report import contents
 from flows.report.contents import Layout, read_contents
 from flows.report.distributions import MOST_VALUES, Distribution, leaves
 from tests.flows.report.reports import TEXTS, Reported, run_reported
+from tests.flows.undecorated import enrich, reviews, write_job, write_texts
 
 
 @pytest.fixture(scope="module")
@@ -163,3 +164,25 @@ def test_advice_is_about_all_answers_to_the_job(tmp_path: Path) -> None:
     waste = {each["what"]: each["saves_usd"] for each in again["advice"]}
     assert waste["no answers that break the schema"] == again["rejected_cost_usd"] == first["rejected_cost_usd"] > 0
     assert all("(emulated)" in each["how"] for each in again["advice"] if "$" in each["how"])
+
+
+def test_an_output_that_did_not_change_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next report says the same of it; one that changed is read."""
+    places = {
+        "input": write_texts(tmp_path, reviews(20)),
+        "output": tmp_path / "out.parquet",
+        "job": write_job(tmp_path),
+    }
+    read: list[Path] = []
+    reads = contents._Reading.read
+
+    def noted(self: Any, path: Path, most: int) -> None:
+        read.append(path)
+        reads(self, path, most)
+
+    monkeypatch.setattr(contents._Reading, "read", noted)
+    first = Reported(places["output"], enrich(**places)).json["contents"]
+    assert Reported(places["output"], enrich(**places)).json["contents"] == first
+    assert read == [places["output"]]
+    enrich(**places, limit=10, replace=True)
+    assert len(read) == 2
