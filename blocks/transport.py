@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -243,13 +244,14 @@ class Transport:
         return error
 
 
-class _Reply(NamedTuple):
-    """A whole answer to a call."""
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    """A whole answer to a call. Servers repeat keys: of a reply in the frames of an exception only the status shows."""
 
     status: int
-    reason: str
-    headers: httpx.Headers
-    content: bytes
+    reason: str = field(repr=False)
+    headers: httpx.Headers = field(repr=False)
+    content: bytes = field(repr=False)
 
 
 def _whole(response: httpx.Response) -> _Reply:

@@ -23,6 +23,7 @@ TEXT: dict[str, Any] = {"type": "string"}
 NOTHING = {"type": "null"}
 COUNT = {"type": "integer", "minimum": 1}
 SECONDS = {"anyOf": [{"type": "number", "minimum": 0}, NOTHING]}
+ABOVE_ZERO = {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, NOTHING]}
 FORM: dict[str, dict[str, Any]] = {
     "input": TEXT,
     "output": TEXT,
@@ -30,17 +31,20 @@ FORM: dict[str, dict[str, Any]] = {
     "provider": TEXT,
     "model": {"anyOf": [{"type": "string", "minLength": 1}, NOTHING], "default": None},
     "base_url": {"anyOf": [TEXT, NOTHING], "default": None},
+    "prices": {"anyOf": [TEXT, NOTHING], "default": None},
     "batch_size": {"anyOf": [COUNT, {"type": "string", "enum": ["auto"]}], "default": 5000},
     "max_in_flight": {**COUNT, "default": 50},
     "max_attempts": {**COUNT, "default": 3},
     "max_failed": {"type": "number", "minimum": 0, "maximum": 1, "default": 0.0},
+    "budget": {**ABOVE_ZERO, "default": None},
     "wait": {**SECONDS, "default": None},
     "give_up_after": {**SECONDS, "default": None},
     "on_unknown": {"type": "string", "enum": ["fail", "resubmit"], "default": "fail"},
     "abandon_after": {**SECONDS, "default": None},
-    "poll_interval": {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, NOTHING], "default": None},
+    "poll_interval": {**ABOVE_ZERO, "default": None},
     "limit": {"anyOf": [COUNT, NOTHING], "default": None},
     "where": {"anyOf": [{"type": "string", "minLength": 1}, NOTHING], "default": None},
+    "gold": {"type": "object", "additionalProperties": {"type": "string", "minLength": 1}, "default": {}},
     "retry_failed": {"type": "boolean", "default": False},
     "replace": {"type": "boolean", "default": False},
     "input_moved": {"type": "boolean", "default": False},
