@@ -197,3 +197,22 @@ def test_the_page_fits_paper(chromium: Browser, tmp_path: Path) -> None:
         assert chromium.value("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
     finally:
         chromium.call("Emulation.setEmulatedMedia", media="")
+
+
+def test_answers_stand_against_what_people_filled(chromium: Browser, tmp_path: Path) -> None:
+    """How many agree, what is mistaken for what, and examples, in the figures of report.json."""
+    pairs = [{"label": "a", "answer": "a", "rows": 7}, {"label": "a", "answer": EVIL, "rows": 2}]
+    example = {"file": "out.parquet", "row": 3, "label": "a", "answer": "b", "input": {"text": "why"}}
+    counts = {"compared": 10, "correct": 7, "accuracy": 0.7, "mean_distance": None, "rows_of_other_pairs": 1}
+    left = {"rows_without_label": 4, "rows_without_answer": 5}
+    gold = {"field": "mood", "column": "label", **counts, **left, "confusion": pairs, "examples": [example]}
+    report = opened(chromium, tmp_path, report_of(5, 500, 1, gold=[gold, {**gold, "compared": 0}]))
+    figures = chromium.value(
+        "[...document.querySelectorAll('data[data-of^=\"/gold\"]')].map(d => [d.value, d.dataset.of])"
+    )
+    assert [(value, of) for value, of in figures if not same(value, at(report, of))] == []
+    assert len(figures) == 8
+    text = chromium.value("document.body.innerText")
+    assert "7 of 10 rows agree (70.0 %)" in text
+    assert "No row has both an answer and a label." in text
+    assert chromium.problems == []
