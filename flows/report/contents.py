@@ -156,11 +156,12 @@ class _Reading:
         inputs = self._layout.inputs[:SHOWN_COLUMNS]
         columns = [*inputs, *(column for _, column in answers)]
         with NumberedTable(row.file) as table:
-            (values,) = table.read(row.number, row.number + 1, columns).to_pylist() if columns else ({},)
+            held = [name for name in columns if name in table.schema.names]  # not the values of a partition
+            (values,) = table.read(row.number, row.number + 1, held).to_pylist() if held else ({},)
         return {
             "file": printable(row.file.name),
             "row": row.number + 1,
-            "input": {printable(name): _text(values[name]) for name in inputs},
+            "input": {printable(name): _text(values[name]) for name in inputs if name in values},
             "more_columns": len(self._layout.inputs) - len(inputs),
             "answer": {printable(name): _text(values[column]) for name, column in answers},
         }

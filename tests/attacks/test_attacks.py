@@ -13,7 +13,7 @@ from tests.forking import ForkServer
 
 EACH = 22
 ATTACKS = [(habit, number) for habit in HABITS for number in range(EACH)]
-RARE = 50  # of so many one is quick
+RARE = 143  # of so many attacks one is in the quick tests
 
 
 @pytest.mark.parametrize(

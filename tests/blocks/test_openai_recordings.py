@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from blocks.batch import BatchPhase, RequestForm
+from blocks.errors import Incomplete
 from blocks.providers.lenient import id_of
 from blocks.providers.openai.batches import OpenAI
 from blocks.providers.openai.codec import CHAT, read_page, read_row, read_status
@@ -82,7 +83,7 @@ def test_recorded_uploads_name_an_id() -> None:
 
 
 def test_the_recorded_answers_are_what_the_client_understands() -> None:
-    """Over a socket: poll, cancel, and a file that has no answers in it."""
+    """Over a socket: poll, cancel, and a file that has no answers in it, which says nothing about the requests."""
     ((_, batch),) = exchanges("batches_retrieve.json")
     ((_, cancelled),) = exchanges("batches_cancel.json")
     ((_, content),) = exchanges("files_content.json")
@@ -92,7 +93,8 @@ def test_the_recorded_answers_are_what_the_client_understands() -> None:
         provider = OpenAI("sk-test", f"{server.url}/v1")
         assert provider.poll(batch["body"]["id"]).wording == "validating"
         assert provider.cancel(cancelled["body"]["id"]).wording == "cancelling"
-        assert list(provider.results("batch_1", FORM)) == []
+        with pytest.raises(Incomplete, match="in which no line names a request"):
+            list(provider.results("batch_1", FORM))
         provider.close()
 
 

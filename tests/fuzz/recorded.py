@@ -44,7 +44,7 @@ class Recorder(httpx.BaseTransport):
         content = response.read()
         kept = {name: value for name, value in response.headers.items() if name in {"content-type", "date"}}
         self.said[_call(request)] = Said(response.status_code, kept, content)
-        return httpx.Response(response.status_code, headers=kept, content=content)
+        return httpx.Response(response.status_code, headers=kept, stream=httpx.ByteStream(content))
 
     def close(self) -> None:
         """Called by httpx."""
@@ -72,7 +72,8 @@ class Recorded:
             said = self.said.get(_call(request))
             if said is None:
                 return httpx.Response(404, json={"error": {"message": "no such thing"}})
-            return httpx.Response(said.status, headers=said.headers, content=spoil(_call(request), said.content))
+            spoilt = httpx.ByteStream(spoil(_call(request), said.content))
+            return httpx.Response(said.status, headers=said.headers, stream=spoilt)
 
         client = client_of(self.way, self.base_url)
         _replace(client, httpx.MockTransport(play))

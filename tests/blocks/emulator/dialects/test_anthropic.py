@@ -510,13 +510,14 @@ class TestFaults:
         client = start(latency=0.0, invalid_rate=1.0)
         assert not any(is_valid(text_of(result)) for result in client.run(rows_for(20)).values())
 
-    def test_missing_rows_count_as_succeeded_unbilled(self, start: Start) -> None:
-        """They are counted but absent from the results, down to an empty file."""
+    def test_missing_rows_count_as_expired_unbilled(self, start: Start) -> None:
+        """They are absent from the results, down to an empty file; the counters have to add up."""
         client = start(latency=0.0, missing_rate=0.3)
         batch_id = client.submit(rows_for(100))
         lines = client.lines(batch_id)
         assert 50 < len(lines) < 90
-        assert client.batch(batch_id)["request_counts"]["succeeded"] == 100
+        counts = client.batch(batch_id)["request_counts"]
+        assert (counts["succeeded"], counts["expired"]) == (len(lines), 100 - len(lines))
         assert client.ledger()["billed_items"] == len(lines)
         empty = start(latency=0.0, missing_rate=1.0)
         assert empty.download(empty.submit(one())).content == b""
