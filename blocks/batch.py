@@ -95,6 +95,7 @@ class Obstacle(StrEnum):
 
     QUEUE_FULL = "queue_full"  # other batches of the account have to end first
     TOO_LARGE = "too_large"  # fewer requests at once
+    NO_TIME = "no_time"  # it expired, or was cancelled: nothing is wrong with it
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,7 @@ def _record_failure(session: Session, batch: Batch, status: BatchStatus) -> None
         case None if session.recorder.query(lambda ledger: may_be_for_good(ledger, batch, session.recorder.began)):
             session.recorder.record(Refused(at=now(), batch=batch.number, reason=reason, as_whole=True))
             _stop_if_refused_again(session, batch, reason)
-        case None:
+        case _:
             session.recorder.record(Ended(at=now(), batch=batch.number, wording=status.wording, failed=reason))
 
 

@@ -134,7 +134,8 @@ def test_the_command_says_that_the_budget_is_reached(tmp_path: Path, full_cost: 
     """Exit status 5 and the sentence, with the next step."""
     parameters = parameters_for(tmp_path, None)
     places = [parameters["input"], parameters["output"], "--job", parameters["job"], "--provider", "local"]
-    called = batchwerk("run", *places, "--batch-size", "10", "--poll-interval", "0.1", "--budget", f"{full_cost / 2:.6f}")
+    limits = ["--batch-size", "10", "--poll-interval", "0.1", "--budget", f"{full_cost / 2:.6f}"]
+    called = batchwerk("run", *places, *limits)
     assert called.status == 5
     assert "the budget of $" in called.out + called.err
     assert "run the same command again to spend as much once more, or with a larger budget" in called.out + called.err

@@ -45,3 +45,16 @@ def test_a_batch_that_is_refused_beside_others_that_run_goes_again(tmp_path: Pat
         options={"dialect": dialect, "fail_batch_every": "3"},
     )
     assert (figures.exit, figures.rows) == (Exit.DONE, {"ok": 20})
+
+
+def test_batches_that_expire_are_no_refusal(tmp_path: Path) -> None:
+    """At Gemini such a batch has nothing to read; the next one may have the time, however many expired before."""
+    figures = enrich(
+        input=write_texts(tmp_path, reviews(6)),
+        output=tmp_path / "out.parquet",
+        job=write_job(tmp_path),
+        poll_interval=0.05,
+        options={"dialect": "gemini", "expire_every": "1"},
+    )
+    assert figures.exit is Exit.ROWS_FAILED
+    assert figures.batches > 2

@@ -165,14 +165,15 @@ def read_status(body: Any) -> BatchStatus:
     wording = re.sub(r"^(BATCH|JOB)_STATE_", "", string(batch.get("state"))) or "unknown"
     code, error = _error_of(operation)
     phase = _phase_of(operation, wording.upper(), failed=error is not None)
-    full = phase is BatchPhase.FAILED and code == "RESOURCE_EXHAUSTED"
+    obstacle = Obstacle.NO_TIME if wording.upper() in {"CANCELLED", "EXPIRED"} else None
+    full = code == "RESOURCE_EXHAUSTED"
     return BatchStatus(
         id=named,
         phase=phase,
         wording=wording,
         error=error,
         created_at=time_of(batch.get("createTime")),
-        obstacle=Obstacle.QUEUE_FULL if full else None,
+        obstacle=None if phase is not BatchPhase.FAILED else Obstacle.QUEUE_FULL if full else obstacle,
         early=phase is BatchPhase.ENDED and _PHASES.get(wording.upper()) is BatchPhase.FAILED,  # cancelled, say
     )
 
