@@ -9,23 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from blocks.batch import LONGER
 from flows.domain.batches import IN_FLIGHT, Batch, State
 from flows.domain.events import Slice
 from flows.domain.money import show_usd
 from flows.domain.prices import Rates
+from flows.domain.sizing import Sizes
 
-WORTH_SENDING = 2  # a batch that was cut down goes at once if it is at least this part of what it was
-
-
-class Sizes(Protocol):
-    """The sizes of encoded requests."""
-
-    def total(self, start: int, stop: int) -> int:
-        """Bytes of the requests from `start` up to `stop`."""
-        ...
+WORTH_SENDING = 2  # a batch that was cut down goes at once if one in so many of its requests is left
 
 
 @dataclass(frozen=True, slots=True)
