@@ -139,6 +139,7 @@ class Failure(NamedTuple):
     kind: FailureKind
     code: str
     message: str
+    billed: bool = False  # the model answered, so it is paid for, whether its usage is told or not
 
 
 class Answer(NamedTuple):

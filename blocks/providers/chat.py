@@ -102,11 +102,11 @@ def read_chat(
     choice = mapping(choices[0]) if isinstance(choices, list) and choices else {}
     message = mapping(choice.get("message"))
     if refusal := string(message.get("refusal")):
-        return None, usage, Failure(FailureKind.REFUSED, "refusal", refusal)
+        return None, usage, Failure(FailureKind.REFUSED, "refusal", refusal, billed=True)
     if failure := stops(choice.get("finish_reason"), form):
-        return None, usage, failure
+        return None, usage, failure._replace(billed=True)
     if not message:
-        return None, usage, transient("no_answer", "the answer has no message")
+        return None, usage, transient("no_answer", "the answer has no message")._replace(billed=bool(choice))
     return joined(message.get("content")), usage, None
 
 

@@ -17,7 +17,7 @@ from flows.domain.prices import DayPrice, Service
 from flows.domain.schema import OutputSchema
 
 _UNHELD = {Outcome.GONE, Outcome.UNREADABLE}  # billed, and nobody has the answer
-_BILLED = {Outcome.OK, Outcome.REJECTED, Outcome.CUT_OFF, *_UNHELD}  # even if the provider reports no usage
+_BILLED = {Outcome.OK, Outcome.REJECTED, Outcome.CUT_OFF, *_UNHELD}
 _MISSING = Failure(FailureKind.TRANSIENT, "missing", "the provider returned no answer for this request")
 _VANISHED = Failure(
     FailureKind.TRANSIENT, "vanished", "the provider counts more answers than it returned, and returned none for this"
@@ -36,11 +36,17 @@ class Verdict(NamedTuple):
     raw: str | None = None  # the text of a rejected answer
     answered: tuple[Usage, ...] = ()  # by each of several answers; each is billed by its own size
     copied: tuple[Usage, ...] = ()  # those of accidental copies of the batch
+    billed: bool = False  # a failure that an answer of the model stands behind
 
     @property
     def usages(self) -> tuple[Usage, ...]:
         """The usage of each answer, as far as it is known."""
         return self.answered or (() if self.usage is None else (self.usage,))
+
+    @property
+    def is_billed(self) -> bool:
+        """Whether it is paid for, even if the provider reports no usage."""
+        return self.billed or self.outcome in _BILLED
 
 
 MANY_TOKENS = 10**8  # fewer cost no fortune at any price
@@ -145,7 +151,7 @@ class BatchAnswers:
             return before
         told.add(later.outcome)
         better, other = (later, before) if _worth(later) > _worth(before) else (before, later)
-        self._discarded += other.usage is None and other.outcome in _BILLED
+        self._discarded += other.usage is None and other.is_billed
         answered = before.usages + later.usages
         return better._replace(usage=_sum_usages(answered), answered=answered)
 
@@ -225,7 +231,7 @@ class BatchAnswers:
             cache_saved=None if cost is None else self._judge.cache_saved(usages),
             longest_output=max((usage[1] for usage in usages), default=0),
             metered=len(usages),
-            unmetered=unseen + sum(verdict.usage is None and verdict.outcome in _BILLED for verdict in verdicts),
+            unmetered=unseen + sum(verdict.usage is None and verdict.is_billed for verdict in verdicts),
             strays=self._strays,
             lost=unseen + sum(verdict.outcome in _UNHELD for verdict in verdicts),
             nameless=self._nameless,
@@ -245,7 +251,7 @@ class BatchAnswers:
 
 
 def _worth(verdict: Verdict) -> int:
-    return 2 if verdict.outcome is Outcome.OK else 1 if verdict.outcome in _BILLED else 0
+    return 2 if verdict.outcome is Outcome.OK else 1 if verdict.is_billed else 0
 
 
 def _unanswered(*, failed: str | None, final: bool, gone: str | None, early: bool, lacking: bool) -> Verdict:
@@ -262,7 +268,7 @@ def _unanswered(*, failed: str | None, final: bool, gone: str | None, early: boo
 
 def _failed(failure: Failure, outcome: Outcome, usage: Usage | None = None) -> Verdict:
     error = f"{failure.code}: {failure.message}" if failure.message else failure.code
-    return Verdict(outcome, usage, kind=failure.kind, error=error)
+    return Verdict(outcome, usage, kind=failure.kind, error=error, billed=failure.billed)
 
 
 def _costs_by_outcome(

@@ -59,6 +59,7 @@ WITHOUT = {
 }  # calls that a dialect does not have
 KILLED = -9
 MOST_RUNS = 14  # after the last kill
+RESUBMIT = "resubmit"  # the user's word for a batch of which nobody can tell whether it was accepted
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,9 @@ class Plan:
     options: dict[str, str]
 
 
-def plan_of(lead: str, number: int) -> Plan:
-    """The attack with this number of those that a habit leads."""
-    dice = Random(f"{lead}/{number}")  # noqa: S311  # chooses attacks, keeps no secret
+def plan_of(lead: str, number: int, again: int = 0) -> Plan:
+    """The attack with this number of those that a habit leads; `again`: how often its habit did not happen so far."""
+    dice = Random(f"{lead}/{number}" + f"/{again}" * (again > 0))  # noqa: S311  # chooses attacks, keeps no secret
     dialects = HABITS[lead].dialects
     dialect = dialects[number % len(dialects)]
     others = [name for name, habit in HABITS.items() if name != lead and dialect in habit.dialects]
@@ -107,6 +108,7 @@ class Done:
     books: Books
     output: Path
     last: dict[str, Any]
+    word: str = ""  # of the user, that runs could not go on without: what `--on-unknown` was set to
     reached: list[str] = field(default_factory=list)
     said: list[str] = field(default_factory=list)  # sentences that runs ended with before the last one
 
@@ -146,8 +148,9 @@ def carry_out(plan: Plan, folder: Path, runs: ForkServer) -> Done:
     env = {PROVIDERS[plan.dialect].key_variable: key}
     done = Done(plan, Books(folder / "provider.sqlite", options), folder / "out.parquet", {})
     with running_emulator(options) as emulator:
-        call = orjson.dumps({**parameters, "base_url": emulator.base_url}).decode()
+        parameters["base_url"] = emulator.base_url
         for place in (*plan.kills, *[""] * MOST_RUNS):
+            call = orjson.dumps(parameters).decode()
             process = runs.fork("tests.attacks.attacked:main", place, call, capture=True, env=env)
             out, err = communicate(process)
             assert "Traceback" not in err, err
@@ -158,6 +161,8 @@ def carry_out(plan: Plan, folder: Path, runs: ForkServer) -> Done:
                 if not place and done.last["exit"] in (0, 3):
                     return done
                 done.said.append(done.last["message"])
+                if not place and f"--on-unknown {RESUBMIT}" in done.last["message"]:
+                    done.word = parameters["on_unknown"] = RESUBMIT
             else:
                 done.said.append(err)
     pytest.fail(f"it does not end: {done.said}")

@@ -7,11 +7,19 @@ import sys
 import orjson
 import stamina
 
+from blocks.batch import PollPlan
 from blocks.errors import BatchwerkError
+from blocks.providers.anthropic.batches import Anthropic
+from blocks.providers.gemini.batches import Gemini
+from blocks.providers.holysheep.batches import HolySheep
+from blocks.providers.mistral.batches import Mistral
+from blocks.providers.openai.batches import OpenAI
 from blocks.retries import ATTEMPTS
 from flows.domain import breaker, vanishing
 from tests.flows.killed import plan_death
 from tests.flows.undecorated import enrich
+
+POLLING = PollPlan(first=0.05, factor=1.5, longest=0.2, patience=600.0)
 
 
 def main(place: str, parameters: str) -> None:
@@ -20,6 +28,8 @@ def main(place: str, parameters: str) -> None:
     breaker.MAX_PAUSE = 0.5
     vanishing.FRESH = vanishing.PAUSE = 0.5
     vanishing.LOOKS, vanishing.SPAN = 2, 1.0
+    for client in (Anthropic, Gemini, HolySheep, Mistral, OpenAI):
+        client.polling = POLLING
     if place:
         plan_death(place)
     with stamina.set_testing(True, attempts=ATTEMPTS):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from decimal import Decimal
@@ -19,7 +19,7 @@ from tests.price_table import row_of
 
 
 class Line(NamedTuple):
-    """A request that was billed."""
+    """A request, and what came of it."""
 
     custom_id: str
     prompt: str
@@ -61,6 +61,12 @@ class Books:
             FROM requests JOIN results USING (place) WHERE input_tokens > 0 ORDER BY place"""
         return [Line._make(row) for row in self.ask(sql)]
 
+    @cached_property
+    def accepted(self) -> list[Line]:
+        """All requests, whatever became of them."""
+        sql = "SELECT custom_id, prompt, prompt_hash, attempt, '', '', 0, 0, place >> 24 FROM requests ORDER BY place"
+        return [Line._make(row) for row in self.ask(sql)]
+
     def is_swapped(self, line: Line) -> bool:
         """Whether the answer was given under another id."""
         if line.outcome != Outcome.ANSWERED or line.attempt > self.options.fault_attempts:
@@ -77,11 +83,11 @@ class Books:
             return False
         return not faults.usage_is_missing(self.options, line.prompt_hash, line.attempt)
 
-    def owed(self, model: str) -> Decimal:
-        """Dollars for all answers that say what they cost."""
+    def owed(self, model: str, lines: Iterable[Line]) -> Decimal:
+        """Dollars for those of the answers that say what they cost."""
         price = row_of(self.options.dialect, model)
         used: Counter[str] = Counter()
-        for line in filter(self.is_metered, self.billed):
+        for line in filter(self.is_metered, lines):
             used += Counter(input=line.input_tokens, output=line.output_tokens)
         return sum((count * Decimal(price[name]) for name, count in used.items()), Decimal()) / Decimal(10**6)
 

@@ -641,7 +641,7 @@ def test_a_batch_of_another_time_is_not_waited_for(at: float, batch: EncodedBatc
     assert paths(server) == [""]
 
 
-@pytest.mark.parametrize("status", ["in_progress", "canceling", "something new"])
+@pytest.mark.parametrize("status", ["in_progress", "canceling"])
 def test_a_batch_that_has_not_ended_can_not_be_told_yet(status: str, batch: EncodedBatch) -> None:
     """Nothing is sent while it runs, however long that is; the sentence names it."""
     page = listed(a_batch(9, processing_status=status), a_batch(8, processing_status=status))
@@ -651,6 +651,18 @@ def test_a_batch_that_has_not_ended_can_not_be_told_yet(status: str, batch: Enco
     assert TAG in caught.value.message
     assert caught.value.retry_after == 60
     assert paths(server) == [""]
+
+
+def test_a_batch_in_a_state_that_is_not_known_is_told_by_its_results(batch: EncodedBatch) -> None:
+    """Where it has some: a state that stays as it is would be waited for without end."""
+    with connected(listed(a_batch(9, processing_status="something new")), OURS) as (provider, _):
+        assert provider.find(batch, FORM) == Found("msgbatch_9")
+
+
+def test_a_batch_in_a_state_that_is_not_known_is_not_waited_for_if_it_is_anothers(batch: EncodedBatch) -> None:
+    """The lost one was never accepted then."""
+    with connected(listed(a_batch(9, processing_status="something new")), THEIRS) as (provider, _):
+        assert provider.find(batch, FORM) is None
 
 
 def test_a_batch_that_runs_is_asked_after_as_it_would_be_polled(batch: EncodedBatch) -> None:
@@ -694,7 +706,11 @@ def test_results_are_looked_into_and_left(batch: EncodedBatch) -> None:
     assert peak < 3_000_000
 
 
-@pytest.mark.parametrize("said", [refusal(404, "not_found_error"), lines(end=b""), lines(b"broken")], ids=str)
+@pytest.mark.parametrize(
+    "said",
+    [refusal(404, "not_found_error"), refusal(400, "invalid_request_error"), lines(end=b""), lines(b"broken")],
+    ids=str,
+)
 def test_results_that_are_not_there_yet_tell_nothing(said: Say, batch: EncodedBatch) -> None:
     """They are asked for again."""
     page = listed(ended(7))
@@ -977,11 +993,12 @@ def test_a_stream_that_breaks_is_read_anew(cut: int, monkeypatch: pytest.MonkeyP
 
 
 USAGE = Usage(7, 3, 2)
-CUT = Failure(FailureKind.CUT_OFF, "length", "the answer was cut off at the limit of output tokens")
+CUT = Failure(FailureKind.CUT_OFF, "length", "the answer was cut off at the limit of output tokens", billed=True)
 FULL = Failure(
     FailureKind.TERMINAL,
     "model_context_window_exceeded",
     "prompt and answer do not fit into the model's context window",
+    billed=True,
 )
 THOUGHT = {"type": "thinking", "thinking": "hm", "signature": "s"}
 CALLED = {"type": "tool_use", "id": "t", "name": "answer", "input": {"a": [1, "ü"]}}
@@ -992,7 +1009,7 @@ def transient(code: str, said: str = "the provider gave neither an answer nor a 
 
 
 def refused(said: str) -> Failure:
-    return Failure(FailureKind.REFUSED, "refusal", said)
+    return Failure(FailureKind.REFUSED, "refusal", said, billed=True)
 
 
 @pytest.mark.parametrize(
@@ -1016,7 +1033,8 @@ def refused(said: str) -> Failure:
          (None, USAGE, refused("bio"))),
         (message(stop="refusal", stop_details={"category": "bio", "explanation": "why"}),
          (None, USAGE, refused("why"))),
-        (message(content=None), (None, USAGE, transient("no_answer", "the answer has no content"))),
+        (message(content=None),
+         (None, USAGE, transient("no_answer", "the answer has no content")._replace(billed=True))),
         ({"type": "succeeded"}, (None, None, transient("no_answer", "the answer has no content"))),
         ({"type": "canceled"},
          (None, None, Failure(FailureKind.NOT_RUN, "canceled", "the batch was cancelled before the request ran"))),

@@ -946,7 +946,7 @@ def test_the_echo_is_taken_out_of_the_answer(text: str, rest: str) -> None:
 def test_an_answer_that_does_not_say_whose_it_is_proves_nothing(text: str) -> None:
     """It goes again, and is paid; one of another batch is nobody's."""
     assert RowReader(FORM).read(row(1, generated(text))) == Answer("run-1-1", None, USAGE, UNPROVEN)
-    assert (UNPROVEN.kind, UNPROVEN.code) == (FailureKind.TRANSIENT, "unproven")
+    assert (UNPROVEN.kind, UNPROVEN.code, UNPROVEN.billed) == (FailureKind.TRANSIENT, "unproven", True)
 
 
 def test_an_answer_without_a_key_may_still_say_whose_it_is(caplog: pytest.LogCaptureFixture) -> None:
@@ -1023,6 +1023,11 @@ def final(code: str, message: str = "why") -> Failure:
     return Failure(FailureKind.TERMINAL, code, message)
 
 
+def paid(failure: Failure) -> Failure:
+    """One that an answer of the model stands behind."""
+    return failure._replace(billed=True)
+
+
 def failed(code: Any, **more: Any) -> dict[str, Any]:
     return {"key": "run-1-1", "error": {"code": code, "message": "why", **more}}
 
@@ -1030,7 +1035,7 @@ def failed(code: Any, **more: Any) -> dict[str, Any]:
 CUT_WORDS = "the answer, its thoughts included, was cut off at the limit of output tokens"
 FILTERED = "the provider's filter stopped the answer"
 MUTE = transient("no_answer", "the provider gave neither an answer nor a reason")
-NO_TEXT = transient("no_answer", "the answer has no text")
+NO_TEXT = paid(transient("no_answer", "the answer has no text"))
 THOUGHT = {"text": "hm", "thought": True}
 
 
@@ -1054,17 +1059,18 @@ THOUGHT = {"text": "hm", "thought": True}
         (row(1, generated(THOUGHT)), (None, USAGE, NO_TEXT)),
         (row(1, generated(finish="SOMETHING_NEW")), (None, USAGE, NO_TEXT)),
         (row(1, generated("half", finish="MAX_TOKENS")),
-         (None, USAGE, Failure(FailureKind.CUT_OFF, "length", CUT_WORDS))),
-        *[(row(1, generated("half", finish=reason)), (None, USAGE, Failure(FailureKind.FILTERED, reason, FILTERED)))
+         (None, USAGE, paid(Failure(FailureKind.CUT_OFF, "length", CUT_WORDS)))),
+        *[(row(1, generated("half", finish=reason)),
+           (None, USAGE, paid(Failure(FailureKind.FILTERED, reason, FILTERED))))
           for reason in ("SAFETY", "PROHIBITED_CONTENT", "BLOCKLIST", "SPII", "RECITATION", "IMAGE_SAFETY")],
         (row(1, generated("half", finish="OTHER")),
-         (None, USAGE, transient("OTHER", "the model failed while it answered"))),
+         (None, USAGE, paid(transient("OTHER", "the model failed while it answered")))),
         (row(1, {"candidates": [{"finishReason": "SAFETY", "finishMessage": "why"}]}),
-         (None, None, Failure(FailureKind.FILTERED, "SAFETY", "why"))),
+         (None, None, paid(Failure(FailureKind.FILTERED, "SAFETY", "why")))),
         (row(1, {"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"},
                  "usageMetadata": {"promptTokenCount": 7, "totalTokenCount": 7}}),
-         (None, Usage(7, 0), Failure(FailureKind.FILTERED, "PROHIBITED_CONTENT",
-                                     "the provider's filter stopped the prompt"))),
+         (None, Usage(7, 0), paid(Failure(FailureKind.FILTERED, "PROHIBITED_CONTENT",
+                                          "the provider's filter stopped the prompt")))),
         (row(1, {"candidates": []}), (None, None, MUTE)),
         (row(1, {"candidates": [None]}), (None, None, MUTE)),
         (row(1, {"candidates": [{"content": None}]}), (None, None, NO_TEXT)),
@@ -1105,7 +1111,7 @@ def test_an_answer_that_is_cut_off_without_a_limit_is_final() -> None:
     """It reached the model's own: a larger one there is not."""
     answer = RowReader(PLAIN).read(row(1, generated("half", finish="MAX_TOKENS")))
     assert answer is not None
-    assert answer.failure == final("length", CUT_WORDS)
+    assert answer.failure == paid(final("length", CUT_WORDS))
 
 
 @pytest.mark.parametrize(

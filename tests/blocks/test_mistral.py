@@ -723,7 +723,12 @@ def final(code: str, message: str) -> Failure:
     return Failure(FailureKind.TERMINAL, code, message)
 
 
-CUT = Failure(FailureKind.CUT_OFF, "length", "the answer was cut off at the limit of output tokens")
+def paid(failure: Failure) -> Failure:
+    """One that an answer of the model stands behind."""
+    return failure._replace(billed=True)
+
+
+CUT = paid(Failure(FailureKind.CUT_OFF, "length", "the answer was cut off at the limit of output tokens"))
 MUTE = "the provider gave neither an answer nor a reason"
 
 
@@ -748,13 +753,14 @@ def said_no(kind: str = "invalid_request_error", code: Any = None, message: Any 
         (row(1, error=""), ("x", USAGE, None)),
         (row(1, status=None), ("x", USAGE, None)),
         (row(1, chat(None, refusal="I can't.")),
-         (None, USAGE, Failure(FailureKind.REFUSED, "refusal", "I can't."))),
+         (None, USAGE, paid(Failure(FailureKind.REFUSED, "refusal", "I can't.")))),
         (row(1, chat("half", "length")), (None, USAGE, CUT)),
         (row(1, chat("half", "model_length")),
-         (None, USAGE, final("length", "the answer was cut off at the model's own limit"))),
-        (row(1, chat("half", "error")), (None, USAGE, transient("error", "the model failed while it answered"))),
+         (None, USAGE, paid(final("length", "the answer was cut off at the model's own limit")))),
+        (row(1, chat("half", "error")), (None, USAGE, paid(transient("error", "the model failed while it answered")))),
         (row(1, chat("", "content_filter")),
-         (None, USAGE, Failure(FailureKind.FILTERED, "content_filter", "the provider's filter stopped the answer"))),
+         (None, USAGE,
+          paid(Failure(FailureKind.FILTERED, "content_filter", "the provider's filter stopped the answer")))),
         (row(1, {"choices": []}), (None, None, transient("no_answer", "the answer has no message"))),
         (row(1, {"choices": None}), (None, None, transient("no_answer", "the answer has no message"))),
         (row(1, {"choices": [5]}), (None, None, transient("no_answer", "the answer has no message"))),
@@ -802,7 +808,7 @@ def test_an_answer_that_is_cut_off_without_a_limit_is_final() -> None:
     """It reached the model's own: a larger one there is not."""
     answer = read_row(row(1, chat("half", "length")), RequestForm("m"))
     assert answer is not None
-    assert answer.failure == final("length", CUT.message)
+    assert answer.failure == paid(final("length", CUT.message))
 
 
 @pytest.mark.parametrize(

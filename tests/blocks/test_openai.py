@@ -1012,9 +1012,14 @@ def final(code: str, message: str) -> Failure:
     return Failure(FailureKind.TERMINAL, code, message)
 
 
-CUT = Failure(FailureKind.CUT_OFF, "length", "the answer was cut off at the limit of output tokens")
-FILTERED = Failure(FailureKind.FILTERED, "content_filter", "the provider's filter stopped the answer")
-REFUSED = Failure(FailureKind.REFUSED, "refusal", "I can't.")
+def paid(failure: Failure) -> Failure:
+    """One that an answer of the model stands behind."""
+    return failure._replace(billed=True)
+
+
+CUT = paid(Failure(FailureKind.CUT_OFF, "length", "the answer was cut off at the limit of output tokens"))
+FILTERED = paid(Failure(FailureKind.FILTERED, "content_filter", "the provider's filter stopped the answer"))
+REFUSED = paid(Failure(FailureKind.REFUSED, "refusal", "I can't."))
 
 
 def said_no(code: str | None, kind: str = "invalid_request_error") -> dict[str, Any]:
@@ -1092,7 +1097,7 @@ A, B = {"type": "output_text", "text": "a"}, {"type": "output_text", "text": "b"
         (response({"type": "refusal", "refusal": "I can't."}), (None, USAGE, REFUSED)),
         (response(A, status="incomplete", reason="max_output_tokens"), (None, USAGE, CUT)),
         (response(A, status="incomplete", reason="content_filter"), (None, USAGE, FILTERED)),
-        (response(A, status="incomplete"), (None, USAGE, transient("incomplete", ""))),
+        (response(A, status="incomplete"), (None, USAGE, paid(transient("incomplete", "")))),
         (response(status="failed", error={"code": "server_error", "message": "why"}),
          (None, USAGE, transient("server_error", "why"))),
         (response(status="failed", error={"code": "invalid_prompt", "message": "why"}),

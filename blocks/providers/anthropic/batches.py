@@ -16,13 +16,12 @@ from urllib.parse import urlsplit
 
 from blocks.batch import (
     Answer,
-    BatchPhase,
     EncodedBatch,
     Found,
     PollPlan,
     RequestForm,
 )
-from blocks.errors import Complaint, NotFound, UnknownOutcome
+from blocks.errors import BatchRefused, Complaint, NotFound, UnknownOutcome
 from blocks.printable import counted
 from blocks.providers.anthropic.codec import (
     AUTH,
@@ -51,6 +50,7 @@ PATHS = {
     "results": "/v1/messages/batches/{id}/results",
     "cancel": "/v1/messages/batches/{id}/cancel",
 }
+UNFINISHED = {"in_progress", "canceling"}  # states of batches that have no results yet (§2.3)
 SHORTEST_SLACK = 60.0  # seconds between the times that a batch may have been made, and those that are told
 BATCHES_PAGE = 1000  # the most that a list gives (§2.2)
 
@@ -145,11 +145,11 @@ class Anthropic(Calls):
         if string(item.get("archived_at")):
             log.warning("the results of %s are gone: whose they were can't be told any more", named)
             return ""
-        if read_status(item).phase is BatchPhase.RUNNING:
+        if string(item.get("processing_status")) in UNFINISHED:
             return None
-        try:
+        try:  # also in a state that we don't know: one that stays would be waited for without end
             found = self._http.first(self._path("results", named), custom_id_of)
-        except NotFound:  # ended, and not yet there to be read
+        except (NotFound, BatchRefused):  # not yet there to be read
             return None
         if found is not None:
             self._first_ids[named] = found

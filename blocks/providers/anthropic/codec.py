@@ -243,10 +243,11 @@ class AnswerReader:
     def _message(self, message: Mapping[str, Any]) -> _Outcome:
         usage = usage_of(message.get("usage"), lasts_an_hour=self._lasts_an_hour)
         if failure := _stopped(message):
-            return None, usage, failure
+            return None, usage, failure._replace(billed=True)
         content = message.get("content")
         if not isinstance(content, list):
-            return None, usage, Failure(FailureKind.TRANSIENT, "no_answer", "the answer has no content")
+            failure = Failure(FailureKind.TRANSIENT, "no_answer", "the answer has no content", billed=bool(message))
+            return None, usage, failure
         return self._mended(_text_of(content, string(message.get("stop_reason")))), usage, None
 
     def _mended(self, text: str) -> str:

@@ -22,7 +22,7 @@ from blocks.providers.lenient import array, count_of, mapping, string
 
 FILTER_REASONS = {"SAFETY", "PROHIBITED_CONTENT", "BLOCKLIST", "SPII", "RECITATION", "IMAGE_SAFETY"}
 BROKEN_REASONS = {"OTHER", "LANGUAGE", "MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "MALFORMED_RESPONSE"}
-UNPROVEN = Failure(FailureKind.TRANSIENT, "unproven", "the answer does not say which row it belongs to")
+UNPROVEN = Failure(FailureKind.TRANSIENT, "unproven", "the answer does not say which row it belongs to", billed=True)
 CLAIMED = UNPROVEN._replace(code="claimed")  # by another row; whether that is true is known when all rows are
 
 _Outcome = tuple[str | None, Usage | None, Failure | None]
@@ -114,15 +114,15 @@ def _outcome(row: Mapping[str, Any], form: RequestForm) -> _Outcome:
     blocked = string(feedback.get("blockReason"))
     if blocked not in {"", "BLOCK_REASON_UNSPECIFIED"}:
         said = string(feedback.get("blockReasonMessage")) or "the provider's filter stopped the prompt"
-        return None, usage, Failure(FailureKind.FILTERED, blocked, said)
+        return None, usage, Failure(FailureKind.FILTERED, blocked, said, billed=True)
     candidates = array(response.get("candidates"))
     candidate = mapping(candidates[0]) if candidates else {}
     if failure := _stopped(candidate, form):
-        return None, usage, failure
+        return None, usage, failure._replace(billed=True)
     texts = _texts(candidate)
     if not texts:
         said = "the answer has no text" if candidate else "the provider gave neither an answer nor a reason"
-        return None, usage, Failure(FailureKind.TRANSIENT, "no_answer", said)
+        return None, usage, Failure(FailureKind.TRANSIENT, "no_answer", said, billed=bool(candidate))
     return "".join(texts), usage, None
 
 

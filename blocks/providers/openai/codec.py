@@ -248,11 +248,12 @@ def _read_response(body: Mapping[str, Any], usage: Usage | None, form: RequestFo
     parts = [part for item in items for part in array(item.get("content"))]
     for part in map(mapping, parts):
         if part.get("type") == "refusal":
-            return None, usage, Failure(FailureKind.REFUSED, "refusal", string(part.get("refusal")))
+            return None, usage, Failure(FailureKind.REFUSED, "refusal", string(part.get("refusal")), billed=True)
     state = string(body.get("status")) or "completed"
     if state != "completed":
         reason = mapping(body.get("incomplete_details")).get("reason")
-        return None, usage, stopped(reason, form) or transient(state, string(reason))
+        failure = stopped(reason, form) or transient(state, string(reason))
+        return None, usage, failure._replace(billed=True)
     return joined(parts), usage, None
 
 

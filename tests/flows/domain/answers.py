@@ -15,5 +15,7 @@ def answer(number: int, text: str, attempt: int = 1, usage: Usage | None = Usage
     return Answer(f"{TAG}-{number}-{attempt}", text, usage, None)
 
 
-def failure(number: int, kind: FailureKind, usage: Usage | None = None, attempt: int = 1) -> Answer:
-    return Answer(f"{TAG}-{number}-{attempt}", None, usage, Failure(kind, "code", "why"))
+def failure(
+    number: int, kind: FailureKind, usage: Usage | None = None, attempt: int = 1, *, billed: bool = False
+) -> Answer:
+    return Answer(f"{TAG}-{number}-{attempt}", None, usage, Failure(kind, "code", "why", billed=billed))

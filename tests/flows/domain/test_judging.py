@@ -143,6 +143,21 @@ def test_an_answer_that_was_cut_off_was_billed_also_where_nobody_says_how_much()
     assert result.unmetered == 1
 
 
+@pytest.mark.parametrize("kind", [FailureKind.TRANSIENT, FailureKind.TERMINAL, FailureKind.REFUSED])
+def test_a_failure_that_an_answer_stands_behind_was_billed_also_where_nobody_says_how_much(kind: FailureKind) -> None:
+    """An answer that is nobody's, or a refusal in the model's own words: its cost is unknown, not nothing."""
+    _, result = judge([Slice(0, 2)], [failure(0, kind, billed=True), failure(1, kind)])
+    assert (result.unmetered, result.lost) == (1, 0)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_refusal_by_the_model_counts_before_an_error_of_the_server(order: int) -> None:
+    """It is final: what is asked again would be paid again."""
+    answers = [failure(0, FailureKind.TRANSIENT), failure(0, FailureKind.REFUSED, billed=True)]
+    rows, result = judge([Slice(0, 1)], answers[::order])
+    assert (rows[0]["outcome"], result.retry, result.unmetered) == ("refused", [], 1)
+
+
 def test_tokens_of_a_cache_are_priced_and_counted() -> None:
     """100 tokens, of which 40 were read from a cache and 30 written to it."""
     _, result = judge([Slice(0, 1)], [answer(0, GOOD, usage=Usage(100, 10, 40, 20, 10))])
