@@ -92,15 +92,24 @@ class Reading:
         """Raises Incomplete if what was read is not all that there is. `late`: a file that was promised has no name."""
         if self._nameless:
             log.warning("%s: %d lines of %s name no request", self._provider, self._nameless, self._where)
-        read, promised = len(self._ids) + self._nameless, self.promised
-        if self._nameless and not self._ids and not (promised and self._objects >= promised):
+        if self._nameless and not self._ids and not (self.promised and self._objects >= self.promised):
             # More likely the message of a proxy than results.
             raise self.incomplete("has results in which no line names a request")
-        lacking = max(0, promised - read) if promised is not None else 0 if self._ids else UNCOUNTED
-        if not lacking:
+        if not self.lacking:
             return
-        counted = "does not say how many it counts" if promised is None else f"counts {promised:,}"
-        raise self.incomplete(f"has {read:,} answers and {counted}", 0 if late else lacking)
+        counted = "does not say how many it counts" if self.promised is None else f"counts {self.promised:,}"
+        raise self.incomplete(f"has {self._read:,} answers and {counted}", 0 if late else self.lacking)
+
+    @property
+    def lacking(self) -> int:
+        """How many answers the provider counts that were not read; if it does not count them, whether any was."""
+        if self.promised is None:
+            return 0 if self._ids else UNCOUNTED
+        return max(0, self.promised - self._read)
+
+    @property
+    def _read(self) -> int:
+        return len(self._ids) + self._nameless
 
     def incomplete(self, what: str, fewer: int = 0) -> Incomplete:
         """The error for a batch whose answers are not all there; asking again at once would not find more."""

@@ -108,9 +108,11 @@ def restore_results(run: Run) -> None:
 
 def send_again(session: Session, *, gone_only: bool) -> None:
     """Requests that failed for good get a new allowance of attempts; `gone_only`: those whose batch is gone."""
-    slices = session.recorder.query(lambda ledger: ledger.reopened_gone() if gone_only else ledger.reopened())
-    if slices:
-        session.recorder.record(Reopened(at=now(), slices=slices))
+    since = session.recorder.began.timestamp()
+    with session.recorder.reading() as ledger:  # held until it is recorded: two collections would send it twice
+        slices = ledger.reopened_gone(since) if gone_only else ledger.reopened()
+        if slices:
+            session.recorder.record(Reopened(at=now(), slices=slices))
 
 
 def _try_once_more(run: Run, batch: Batch) -> None:

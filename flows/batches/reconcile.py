@@ -57,7 +57,9 @@ def _sought(session: Session, batch: Batch, body: EncodedBatch | None) -> Encode
 
 def _let_user_choose(session: Session, batch: Batch, error: CantTell, visit: Visit) -> None:
     """The outcome can't be determined: send again and perhaps pay twice, or leave it and perhaps lose paid answers."""
-    if session.risks_paying_twice:
+    since = session.recorder.began.timestamp()
+    may_go_again = session.recorder.query(lambda ledger: ledger.may_be_repeated(batch.slices, since))
+    if session.risks_paying_twice and may_go_again:
         reason = "treated as not accepted because of --on-unknown resubmit"
         session.recorder.record(Refused(at=now(), batch=batch.number, reason=reason, unsure=True))
         log.warning("batch %d will be sent again: %s (%s)", batch.number, reason, error.message)

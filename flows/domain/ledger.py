@@ -12,6 +12,7 @@ from flows.domain.books import Books, ranges_of, written_off
 from flows.domain.events import BatchResult, Event, Slice
 from flows.domain.ranges import Ranges, size
 
+MOST_REPEATS = 2  # of a request in one run, at the risk of paying for it again: a word of the user is no blank cheque
 MOST_WITNESSES = 100  # batches that a provider's list may show as a proof of what it is worth
 
 
@@ -86,10 +87,19 @@ class Ledger(Books):
         """The final requests as they would be retried with a new allowance of attempts."""
         return [part._replace(attempt=part.attempt + 1, used=0, excused=0) for part in self.final]
 
-    def reopened_gone(self) -> list[Slice]:
-        """Those of the final requests that failed because their batch is gone."""
+    def reopened_gone(self, since: float) -> list[Slice]:
+        """Those of the final requests that failed because their batch is gone, if they may be sent again."""
         gone = {number for number, batch in self.batches.items() if batch.gone}
-        return [piece for piece in self.reopened() if piece.after in gone]
+        return [p for p in self.reopened() if p.after in gone and self.may_be_repeated([p], since)]
+
+    def may_be_repeated(self, slices: Iterable[Slice], since: float) -> bool:
+        """Whether what may have been paid may be sent again in the run that began at `since`.
+
+        Not where that run has lost several batches with these requests: the next one would be lost and paid too.
+        """
+        numbers = ranges_of(slices)
+        lost = [b for b in self.batches.values() if b.intended_at >= since and (b.gone or b.unsure)]
+        return sum(_overlap(numbers, batch.slices) > 0 for batch in lost) < MOST_REPEATS
 
     def written_off(self) -> list[Batch]:
         """Batches whose answers are gone or lost, and whose requests were not sent again since."""

@@ -82,9 +82,11 @@ def plan_of(lead: str, number: int, again: int = 0) -> Plan:
     dice = Random(f"{lead}/{number}" + f"/{again}" * (again > 0))  # noqa: S311  # chooses attacks, keeps no secret
     dialects = HABITS[lead].dialects
     dialect = dialects[number % len(dialects)]
-    others = [name for name, habit in HABITS.items() if name != lead and dialect in habit.dialects]
-    others = [name for name in others if not {name, lead} <= ONE_OF]
-    habits = (*dice.sample(others, dice.randint(0, 2)), lead)
+    habits = [lead]
+    others = [name for name, habit in HABITS.items() if dialect in habit.dialects]
+    for name in dice.sample(others, dice.randint(0, 2)):
+        if name != lead and not any(name in group and group.intersection(habits) for group in ONE_OF):
+            habits.insert(0, name)
     switches: Switches = {}
     for name in habits:
         switches |= HABITS[name].choose(dice)
@@ -96,7 +98,7 @@ def plan_of(lead: str, number: int, again: int = 0) -> Plan:
     kills = tuple(f"{kind}:{dice.randint(1, PLACES[kind])}" for kind in chosen)
     size = dice.randint(5, max(5, len(texts) // 3))
     return Plan(
-        lead, dice.randrange(10**6), dialect, habits, switches, kills, texts, size, dice.choice(OPTIONS[dialect])
+        lead, dice.randrange(10**6), dialect, tuple(habits), switches, kills, texts, size, dice.choice(OPTIONS[dialect])
     )
 
 

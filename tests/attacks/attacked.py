@@ -7,6 +7,7 @@ import sys
 import orjson
 import stamina
 
+from blocks import downloads
 from blocks.batch import PollPlan
 from blocks.errors import BatchwerkError
 from blocks.providers.anthropic.batches import Anthropic
@@ -28,6 +29,7 @@ def main(place: str, parameters: str) -> None:
     breaker.MAX_PAUSE = 0.5
     vanishing.FRESH = vanishing.PAUSE = 0.5
     vanishing.LOOKS, vanishing.SPAN = 2, 1.0
+    downloads.LONGEST_LINE, downloads.ENDLESS_LINE = 1 << 20, 1 << 22
     for client in (Anthropic, Gemini, HolySheep, Mistral, OpenAI):
         client.polling = POLLING
     if place:

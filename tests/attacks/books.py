@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from blocks.emulator.options import EmulatorOptions
 from blocks.emulator.service import faults
 from blocks.emulator.service.batch import Outcome
+from blocks.emulator.wire.tampering import LOST, POISONED, TORN, line_faults
 from tests.price_table import row_of
 
 
@@ -77,9 +78,17 @@ class Books:
         """Whether its batch is found no more: one whose create was not answered can't be told from a refused one."""
         return faults.is_nth(line.batch, self.options.vanish_every)
 
+    def is_hit(self, line: Line, *faults: str) -> bool:
+        """Whether one of these befell its result on the way."""
+        return not line_faults(self.options, line.custom_id).isdisjoint(faults)
+
+    def is_withheld(self, line: Line) -> bool:
+        """Whether its answer is counted and not given, or in no form that can be read."""
+        return self.is_hit(line, LOST, TORN)
+
     def is_metered(self, line: Line) -> bool:
         """Whether there is an answer that says what it cost."""
-        if self.is_forgotten(line):
+        if self.is_forgotten(line) or self.is_withheld(line) or self.is_hit(line, POISONED):
             return False
         return not faults.usage_is_missing(self.options, line.prompt_hash, line.attempt)
 

@@ -11,6 +11,7 @@ import orjson
 import pyarrow.parquet as pq
 
 from blocks.emulator.service.batch import Outcome
+from blocks.emulator.wire.tampering import LOST
 from flows.storage.state import StateDirectory
 from tests.attacks.attack import MODELS, Done
 from tests.attacks.books import Line, answers_to
@@ -65,22 +66,25 @@ def check_paid_once(done: Done) -> None:
 
 
 def is_excused(done: Done, line: Line) -> bool:
-    """Whether its answer came under another's id, was forgotten, or may be paid twice by the user's word."""
-    return done.books.is_swapped(line) or done.books.is_forgotten(line) or is_given_up(done, line)
+    """Whether its answer came under another's id, never reached us, or may be paid twice by the user's word."""
+    books = done.books
+    return books.is_swapped(line) or books.is_forgotten(line) or books.is_withheld(line) or is_given_up(done, line)
 
 
 def is_given_up(done: Done, line: Line) -> bool:
-    """Whether it is in a batch that the user said to send again, as nobody could tell whether it was accepted."""
+    """Whether it is in a batch of which the answers are not waited for any more."""
     return any(line.custom_id.startswith(f"{tag}-") for tag in given_up(done))
 
 
 def given_up(done: Done) -> set[str]:
-    """The tags of batches that count as not accepted because the user said so."""
-    if not done.word:
-        return set()
+    """The tags of batches that count as not accepted because the user said so, and of those that are gone."""
     events = [json.loads(line) for line in StateDirectory(done.output).journal.read_text().splitlines()]
-    tags = {event["batch"]: event["tag"] for event in events if event["event"] == "submitting"}
-    return {tags[event["batch"]] for event in events if event["event"] == "refused" and event.get("unsure")}
+    unsure = {event["batch"] for event in events if event["event"] == "refused" and event.get("unsure")}
+    assert done.word or not unsure
+    gone = {event["batch"] for event in events if event["event"] == "gone"}
+    assert not gone or LOSING.intersection(done.plan.habits)
+    gone -= {event["batch"] for event in events if event["event"] == "recovered"}
+    return {event["tag"] for event in events if event["event"] == "submitting" and event["batch"] in unsure | gone}
 
 
 def check_money(done: Done) -> None:
@@ -92,7 +96,10 @@ def check_money(done: Done) -> None:
     costs = [cost for row in table_of(done) if (cost := row["_cost_usd"]) is not None]
     unmetered = [line for line in known if not done.books.is_metered(line)]
     lost = not LOSING.isdisjoint(done.plan.habits)
-    assert lost or report["answers_without_usage"] == len(unmetered)
+    billed = {line.custom_id for line in known}
+    # Of what is not given nobody can tell whether it was billed: it counts as such.
+    doubtful = [line for line in done.books.accepted if done.books.is_hit(line, LOST) and line.custom_id not in billed]
+    assert lost or len(unmetered) <= report["answers_without_usage"] <= len(unmetered) + len(doubtful)
     if not unmetered and not lost:
         assert sum(costs) == owed
 

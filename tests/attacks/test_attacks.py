@@ -11,7 +11,7 @@ from tests.attacks.habits import HABITS
 from tests.attacks.oracle import check_money, check_paid_once, check_rows, what_did_not_happen
 from tests.forking import ForkServer
 
-EACH = 22
+EACH = 14
 ATTACKS = [(habit, number) for habit in HABITS for number in range(EACH)]
 TRIES = 4  # a habit that hits by chance may hit nothing: the attack is made again with other dice
 RARE = 143  # of so many attacks one is in the quick tests

@@ -720,11 +720,15 @@ def test_results_that_are_not_there_yet_tell_nothing(said: Say, batch: EncodedBa
         assert provider.find(batch, FORM) == Found("msgbatch_7")
 
 
-def test_results_that_are_gone_are_of_no_use(batch: EncodedBatch, caplog: pytest.LogCaptureFixture) -> None:
-    """Whose they were can't be told any more: it is said, and the batch counts as never accepted."""
-    with connected(listed(ended(7, archived_at="2026-12-22T08:00:00Z"))) as (provider, _):
-        assert provider.find(batch, FORM) is None
-    assert "results of msgbatch_7 are gone" in caplog.text
+def test_results_that_are_gone_tell_nothing_any_more(batch: EncodedBatch) -> None:
+    """The batch may have been paid: the user decides. Another that is ours is found all the same."""
+    archived = ended(7, archived_at="2026-12-22T08:00:00Z")
+    with connected(listed(archived)) as (provider, server), pytest.raises(CantTell, match="msgbatch_7") as caught:
+        provider.find(batch, FORM)
+    assert caught.value.next_step == "look for it at the provider: it has 3 requests"
+    assert paths(server) == [""]
+    with connected(listed(archived, ended(8)), OURS) as (provider, _):
+        assert provider.find(batch, FORM) == Found("msgbatch_8")
 
 
 def test_of_two_the_oldest_stays(batch: EncodedBatch, caplog: pytest.LogCaptureFixture) -> None:

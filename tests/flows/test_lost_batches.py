@@ -16,6 +16,7 @@ from blocks.emulator import EmulatorOptions, running_emulator
 from blocks.providers.calls import Calls
 from blocks.retries import ATTEMPTS
 from flows.domain.events import Recovered, Unfound
+from flows.domain.ledger import MOST_REPEATS
 from flows.report.verdict import Exit
 from flows.storage.journal import read_events
 from flows.storage.state import StateDirectory
@@ -104,6 +105,18 @@ def test_what_is_not_known_is_sent_again_at_a_word_of_the_user(tmp_path: Path, m
         chosen = enrich(**parameters, on_unknown="resubmit")
     assert chosen.rows == {"ok": 12}
     assert batches_sent(parameters) == 4
+
+
+@pytest.mark.parametrize("dialect", ["openai", "anthropic", "gemini"])
+def test_a_word_of_the_user_is_no_blank_cheque(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dialect: str) -> None:
+    """Where each batch is lost, one run sends its requests again twice and not without end."""
+    monkeypatch.setattr("flows.domain.vanishing.FRESH", 0.3)
+    monkeypatch.setattr("flows.domain.vanishing.PAUSE", 0.0)
+    parameters = call(tmp_path, options={"dialect": dialect, "vanish_every": "1"}, poll_interval=0.05)
+    chosen = enrich(**parameters, on_unknown="resubmit")
+    assert (chosen.exit, chosen.rows) == (Exit.ROWS_FAILED, {"failed": 12})
+    asked = emulator_ledger(Path(parameters["output"]), "SELECT count(*), count(DISTINCT prompt_hash) FROM requests")
+    assert asked == [(12 * MOST_REPEATS, 12)]
 
 
 @every_dialect

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import stamina
 
 from blocks.emulator import EmulatorOptions, running_emulator
 from blocks.retries import ATTEMPTS
+from flows.domain.ledger import MOST_REPEATS
 from flows.report.verdict import Exit
 from tests.flows.undecorated import emulator_ledger, enrich, reviews, write_job, write_texts
 
@@ -62,6 +65,24 @@ def test_a_list_without_our_mark_is_no_reason_to_pay_twice(tmp_path: Path) -> No
     assert "does not show what batches are known by" in figures.message
     assert emulator_ledger(tmp_path / "out.parquet", BILLED) == [(8, 8)]
     assert enrich(**parameters, on_unknown="resubmit").rows == {"ok": 12}
+
+
+def test_creates_that_are_lost_again_and_again_are_not_repeated_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the user said that they may be: each may have been paid."""
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    parameters = {**call(tmp_path), "provider": "openai", "poll_interval": 0.05, "options": {"settle": "0"}}
+    store = tmp_path / "s"
+    with running_emulator(
+        EmulatorOptions(dialect="openai", latency=0, drop_every=1, list_hides=1, state=store)
+    ) as told:
+        figures = enrich(**parameters, base_url=told.base_url, on_unknown="resubmit")
+    assert figures.exit is Exit.ERROR
+    assert "--on-unknown resubmit" in figures.message
+    with closing(sqlite3.connect(store)) as books:
+        asked = books.execute("SELECT count(*), count(DISTINCT prompt_hash) FROM requests").fetchall()
+    assert asked == [(4 * (1 + MOST_REPEATS), 4)]
 
 
 def test_another_key_may_not_see_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

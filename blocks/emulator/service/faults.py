@@ -112,6 +112,13 @@ def status_is_unknown(options: EmulatorOptions, batch: int) -> bool:
     return is_nth(batch, options.unknown_status_every)
 
 
+def page_slips_by(options: EmulatorOptions, batch: int, limit: int) -> int:
+    """By how many results a page of this batch is misplaced, once, if it is: back, or ahead."""
+    if is_nth(batch, options.page_slips_every):
+        return -limit
+    return limit if is_nth(batch, options.page_skips_every) else 0
+
+
 def create_is_dropped(options: EmulatorOptions, batch: int) -> bool:
     """Whether a batch is accepted without a response to its create."""
     return hits("drop", options.drop_rate, options.seed, batch) or is_nth(batch, options.drop_every)

@@ -44,6 +44,7 @@ class Service:
         self._answers = Answers()
         self._true_clock = clock
         self._shown: set[int] = set()
+        self._slipped: set[int] = set()
 
     def now(self) -> float:
         """Seconds since the epoch, by the emulator's clock."""
@@ -145,6 +146,14 @@ class Service:
     def items(self, batch: Batch, offset: int, limit: int) -> list[Item]:
         """A page of the results of an ended batch, in their shuffled order."""
         return [] if batch.status is Status.FAILED else self.store.items(batch, offset, limit)
+
+    def slipped(self, batch: Batch, offset: int, limit: int) -> int:
+        """Where a page of results begins that is to begin at the offset; for some batches once elsewhere."""
+        by = faults.page_slips_by(self.options, batch.number, limit)
+        if not by or not offset or batch.number in self._slipped:
+            return offset
+        self._slipped.add(batch.number)
+        return max(0, offset + by)
 
     def gone_at(self, batch: Batch) -> float | None:
         """When the results of an ended batch are gone, if ever."""

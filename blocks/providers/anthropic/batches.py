@@ -21,7 +21,7 @@ from blocks.batch import (
     PollPlan,
     RequestForm,
 )
-from blocks.errors import BatchRefused, Complaint, NotFound, UnknownOutcome
+from blocks.errors import BatchRefused, CantTell, Complaint, NotFound, UnknownOutcome
 from blocks.printable import counted
 from blocks.providers.anthropic.codec import (
     AUTH,
@@ -51,6 +51,7 @@ PATHS = {
     "cancel": "/v1/messages/batches/{id}/cancel",
 }
 UNFINISHED = {"in_progress", "canceling"}  # states of batches that have no results yet (§2.3)
+GONE = ""  # in the place of the first custom_id of results that are not kept any more
 SHORTEST_SLACK = 60.0  # seconds between the times that a batch may have been made, and those that are told
 BATCHES_PAGE = 1000  # the most that a list gives (§2.2)
 
@@ -124,7 +125,15 @@ class Anthropic(Calls):
         waited_for = sorted(named for named, first in first_ids.items() if first is None)
         if waited_for:
             raise self._not_told_yet(batch.tag, waited_for)
-        self._settling.check(batch, search, where=f": it has {counted(batch.requests, 'request')}")
+        where = f": it has {counted(batch.requests, 'request')}"
+        if gone := sorted(named for named, first in first_ids.items() if first == GONE):
+            raise CantTell(
+                f"anthropic can't tell whether the batch tagged {batch.tag} was accepted: it may be "
+                f"{' or '.join(gone)}, whose results are gone",
+                next_step=f"look for it at the provider{where}",
+                provider=self.name,
+            )
+        self._settling.check(batch, search, where=where)
         return None
 
     def _is_of_the_time(self, item: Mapping[str, Any], batch: EncodedBatch) -> bool:
@@ -137,14 +146,13 @@ class Anthropic(Calls):
     def _first_id(self, item: Mapping[str, Any]) -> str | None:
         """The first custom_id of a batch's results: it tells whose they are. None while it can't be read.
 
-        Empty for results that are gone for good: the batch is of no use, even if it is ours.
+        `GONE` for results that are gone for good: whose they were can't be told any more.
         """
         named = id_of(item)
         if named in self._first_ids:
             return self._first_ids[named]
         if string(item.get("archived_at")):
-            log.warning("the results of %s are gone: whose they were can't be told any more", named)
-            return ""
+            return GONE
         if string(item.get("processing_status")) in UNFINISHED:
             return None
         try:  # also in a state that we don't know: one that stays would be waited for without end

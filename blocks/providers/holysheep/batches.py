@@ -66,15 +66,17 @@ class HolySheep(Calls):
         return Found(self.submit(batch, form))
 
     def results(self, batch_id: str, form: RequestForm) -> Iterator[Answer]:  # noqa: ARG002  # answers are read as they are
-        """All items, a page at a time. Each page is a call of its own: an item that two pages leave out is noticed."""
+        """All items, a page at a time, beyond their number too while some lack: a request may have several.
+
+        Each page is a call of its own: an item that two pages leave out is noticed.
+        """
         reading = Reading(self.name, f"the batch {batch_id}", None)
-        offset, total = 0, 1
-        while offset < total:
+        offset, more = 0, True
+        while more:
             page = self._http.get(self._path("results", batch_id), offset=offset, limit=RESULTS_PAGE)
-            items, total = read_page(page)
+            items, reading.promised = read_page(page)
+            lacked = reading.lacking
             yield from reading.rows(items, read_item)
-            if not items:
-                break
             offset += len(items)
-        reading.promised = total
+            more = bool(items) and (offset < reading.promised or 0 < reading.lacking < lacked)
         reading.check()

@@ -43,7 +43,7 @@ from blocks.emulator.service.processing import Habits
 from blocks.emulator.service.service import Accepted, Service
 from blocks.emulator.wire.calls import CallError, JsonResponse, hash_body, is_key, parse_json, read_body
 from blocks.emulator.wire.creates import answer_create, refuse_by_rate
-from blocks.emulator.wire.downloads import answer_file
+from blocks.emulator.wire.downloads import answer_file, answer_results, with_faults
 from blocks.emulator.wire.lines import Json, LineError, LineRequests, Lines, dump, member
 from blocks.emulator.wire.uploads import temporary
 
@@ -92,7 +92,9 @@ class Dialect:
         """GET batches/{id}, with its inline results once it is over."""
         batch = self._find_batch(call)
         state = self._state(batch)
-        return JsonResponse(self._operation(batch, state, self._inlined(batch, state)))
+        output = self._inlined(batch, state)
+        shown = self._operation(batch, state, output)
+        return JsonResponse(shown) if output is None else answer_results(self._service, shown)
 
     def list_batches(self, call: Call) -> Response:
         """GET batches, newest first."""
@@ -231,7 +233,7 @@ class Dialect:
             return None
         writer = RowWriter(batch, self._service, in_file=False)
         items = swap_answers(self._options, iter(self._service.items(batch, 0, batch.total)))
-        rows = [writer.row(item) for item in items if item.outcome not in UNTOUCHED]
+        rows = with_faults(self._service, [writer.row(item) for item in items if item.outcome not in UNTOUCHED])
         return {"inlinedResponses": {"inlinedResponses": orjson.Fragment(orjson.dumps(rows))}}
 
 

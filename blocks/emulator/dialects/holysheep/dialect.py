@@ -30,7 +30,9 @@ from blocks.emulator.wire.calls import (
     require_bearer,
 )
 from blocks.emulator.wire.creates import answer_create, refuse_by_rate
+from blocks.emulator.wire.downloads import answer_results
 from blocks.emulator.wire.lines import Json, dump
+from blocks.emulator.wire.tampering import tampered_rows, tampers
 
 PRIORITIES = ("low", "normal", "high")
 MAX_REQUESTS = 10_000
@@ -104,8 +106,17 @@ class Dialect:
             raise CallError(409, "not_ready", f"batch {batch.id} is {status}; results are available after it has ended")
         if self._service.results_are_gone(batch):
             raise CallError(404, "not_found", f"the results of batch {batch.id} are no longer kept")
-        items = [self._item_json(item) for item in self._service.items(batch, offset, limit)]
-        return JsonResponse({"results": items, "offset": offset, "total_items": batch.total - batch.missing})
+        limit = min(limit, self._options.results_page or limit)
+        start = self._service.slipped(batch, offset, limit)
+        page = {"results": self._page(batch, start, limit), "offset": offset}
+        return answer_results(self._service, {**page, "total_items": batch.total - batch.missing})
+
+    def _page(self, batch: Batch, start: int, limit: int) -> list[Any]:
+        """Some of the results; the order is the same for all pages of a batch, whatever was done to it."""
+        if not tampers(self._options):
+            return [self._item_json(item) for item in self._service.items(batch, start, limit)]
+        items = [self._item_json(item) for item in self._service.items(batch, 0, batch.total)]
+        return tampered_rows(self._options, items, batch.number)[start : start + limit]
 
     def cancel_batch(self, call: Call) -> Response:
         """POST /batches/{id}/cancel; a batch that has ended stays as it is."""

@@ -37,7 +37,7 @@ from blocks.emulator.service.processing import Habits
 from blocks.emulator.service.service import Accepted, Service
 from blocks.emulator.wire.calls import CallError, JsonResponse, hash_body, parse_json, read_body, require_bearer
 from blocks.emulator.wire.creates import answer_create, refuse_by_rate
-from blocks.emulator.wire.downloads import answer_file, with_named_files
+from blocks.emulator.wire.downloads import answer_file, answer_results, with_faults, with_named_files
 from blocks.emulator.wire.lines import Json, LineRequests, Lines, dump
 from blocks.emulator.wire.uploads import UploadForm, temporary
 
@@ -131,10 +131,12 @@ class Dialect:
         """GET /batch/jobs/{id}, with its answers if `inline` is true."""
         job = self._find_job(call)
         shown = self.job_json(job)
-        if call.query_params.get("inline", "").lower() == "true" and shown["output_file"]:
-            file = self._files.find(shown["output_file"], self._service.now())
+        output = orjson.loads(job.details).get("output_file")
+        if call.query_params.get("inline", "").lower() == "true" and output:
+            file = self._files.find(output, self._service.now())
             lines = b"".join(self._files.content(file)).splitlines() if file else []
-            shown["outputs"] = [orjson.Fragment(line) for line in lines]
+            shown["outputs"] = with_faults(self._service, [orjson.Fragment(line) for line in lines])
+            return answer_results(self._service, shown)
         return JsonResponse(shown)
 
     def list_jobs(self, call: Call) -> Response:
@@ -157,7 +159,10 @@ class Dialect:
         """A job as it is now."""
         now = self._service.now()
         status = UNKNOWN_STATUS if self._service.shows_unknown_status(job) else job_status(job, now)
-        return with_named_files(self._service, job, job_json(job, status, now), ("output_file", "error_file"))
+        shown = job_json(job, status, now)
+        if self._options.without_files:
+            shown["output_file"] = None
+        return with_named_files(self._service, job, shown, ("output_file", "error_file"))
 
     def publish(self, batch: Batch, items: Iterator[Item], open_file: OpenFile) -> str:
         """Write output and error file of a job that ends; a file without a line is not created."""
