@@ -33,6 +33,10 @@ class Damaged(Exception):
         self.partial = partial
 
 
+class TooMuch(Damaged):
+    """More than is read as a whole."""
+
+
 class Overlong(bytes):
     """The beginning of a line that is too long to be read."""
 
@@ -46,7 +50,7 @@ def unpacked(chunks: Iterable[bytes], encoding: str, most: int | None = None) ->
         if size > ALWAYS_ALLOWED and size > MOST_EXPANSION * received:
             raise Damaged(f"what it sent grew from {received:,} to more than {size:,} bytes when it was unpacked")
         if most is not None and size > most:
-            raise Damaged(f"it sent more than {most:,} bytes")
+            raise TooMuch(f"it sent more than {most:,} bytes in one piece")
         if time.monotonic() > until:
             raise Damaged(f"it was still sending after {LONGEST_TIME:.0f} seconds")
         yield piece

@@ -100,6 +100,12 @@ class Incomplete(Transient):
         self.fewer = fewer
 
 
+class Oversized(Incomplete):
+    """One answer with more bytes than are read into memory: asking for it again brings as many."""
+
+    worth_repeating = False
+
+
 class UnknownOutcome(ProviderError):
     """A batch was sent and the response was lost: it may have been accepted."""
 

@@ -15,7 +15,7 @@ import orjson
 _MARK = "\ufeff"  # of the byte order, before a text
 
 
-def parse(text: bytes) -> Any:
+def parse(text: bytes | bytearray) -> Any:
     """The value. What can't be in a text is replaced by U+FFFD, what is no number by null.
 
     Raises ValueError or RecursionError for what is no JSON in any reading.

@@ -20,7 +20,7 @@ from uuid import uuid4
 import httpx
 import orjson
 
-from blocks.downloads import Damaged, Download, lines_of, unpacked
+from blocks.downloads import Damaged, Download, TooMuch, lines_of, unpacked
 from blocks.errors import (
     UNCOUNTED,
     AuthenticationFailed,
@@ -29,6 +29,7 @@ from blocks.errors import (
     Complaint,
     Incomplete,
     NotFound,
+    Oversized,
     ProviderError,
     SpendLimitReached,
     Transient,
@@ -251,18 +252,20 @@ class _Reply:
     status: int
     reason: str = field(repr=False)
     headers: httpx.Headers = field(repr=False)
-    content: bytes = field(repr=False)
+    content: bytearray = field(repr=False)
 
 
 def _whole(response: httpx.Response) -> _Reply:
     """The answer with its body, of which there may be only so much. Of an error the status counts, whatever it says."""
     failed = response.status_code >= 300
+    content = bytearray()  # which grows in its place: pieces that are joined take the memory twice
     try:
-        content = b"".join(unpacked(response.iter_raw(), _encoding(response), MOST_OF_AN_ERROR if failed else MOST))
+        for piece in unpacked(response.iter_raw(), _encoding(response), MOST_OF_AN_ERROR if failed else MOST):
+            content += piece
     except Damaged:
         if not failed:
             raise
-        content = b""
+        content.clear()
     return _Reply(response.status_code, response.reason_phrase, response.headers, content)
 
 
@@ -363,6 +366,10 @@ def _connection_errors(provider: str, mask: Mask, *, creating: bool) -> Iterator
             next_step="check the network and the base URL; the same command goes on from here",
             provider=provider,
         ) from None
+    except TooMuch as error:
+        if not creating:
+            raise Oversized(f"{provider}'s answer could not be read: {error}", provider=provider) from None
+        raise UnknownOutcome(f"{provider} answered a create with too much: {error}", provider=provider) from None
     except (httpx.RequestError, Damaged) as error:  # broken on the way, or no answer
         kind = UnknownOutcome if creating else Transient
         raise kind(

@@ -59,10 +59,11 @@ class Reading:
                 row = None
             yield self._row(row, read) if row is not None else self._unreadable(line)
 
-    def rows(self, rows: Iterable[Any], read: ReadRow) -> Iterator[Answer]:
-        """The same for rows that come within another answer."""
-        for row in rows:
-            yield self._row(row, read)
+    def rows(self, rows: list[Any], read: ReadRow) -> Iterator[Answer]:
+        """The same for rows that come within another answer, taken out of the list: it may have a hundred megabytes."""
+        rows.reverse()
+        while rows:
+            yield self._row(rows.pop(), read)
 
     def _row(self, row: Any, read: ReadRow) -> Answer:
         self._objects += isinstance(row, Mapping)

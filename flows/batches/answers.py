@@ -14,10 +14,13 @@ from flows.domain.batches import Batch
 from flows.domain.events import BatchResult
 from flows.domain.judging import BatchAnswers, JudgedBatch
 from flows.spec import Spec
+from flows.storage.memory import give_back_memory
 from flows.storage.results import ResultsStore, part_table
 from flows.storage.state import StateDirectory
 
 log = logging.getLogger("batchwerk")
+
+LARGE = 16 * 1024 * 1024  # bytes of a batch's results
 
 
 class Order(NamedTuple):
@@ -42,9 +45,13 @@ def collect_answers(order: Order, client: BatchProvider) -> BatchResult:
         if not (order.settled and error.fewer):
             raise
         judged = _judged(order, client, accept=True)
-    store = ResultsStore(StateDirectory(order.output), order.spec.schema_id)
-    store.save(order.batch, part_table(judged, order.spec.schema))
-    return judged.result
+    table = part_table(judged, order.spec.schema)
+    ResultsStore(StateDirectory(order.output), order.spec.schema_id).save(order.batch, table)
+    result, size = judged.result, table.nbytes
+    del judged, table
+    if size > LARGE:
+        give_back_memory()
+    return result
 
 
 def _judged(order: Order, client: BatchProvider, *, accept: bool) -> JudgedBatch:

@@ -12,7 +12,7 @@ from blocks.errors import BatchwerkError, Incomplete, NotFound
 from blocks.printable import counted
 from flows.batches.answers import Order, collect_answers
 from flows.batches.collector_pool import CollectorPool
-from flows.batches.missing import note_unfound
+from flows.batches.missing import note_unfound, write_off
 from flows.domain.agenda import Visit
 from flows.domain.batches import Batch
 from flows.domain.events import BatchResult, Collected, Lost, Recovered, Reopened, Restored, Unread
@@ -68,16 +68,25 @@ def _look_again(session: Session, batch: Batch, polling: PollPlan, visit: Visit,
     pause = pause_after(batch.unread, polling)
     visit.look_again_at = clock + pause
     if not error.fewer and is_settled(batch.unread, batch.unread_since, clock, polling):
-        visit.unresolved = (
-            f"the answers of batch {batch.number} can't be read at {batch.unread} looks: {error.message}; none of its "
-            f"{counted(batch.requests, 'request')} is sent again; look at it at the provider, and run the same command "
-            "again"
-        )
+        _let_user_choose(session, batch, error, visit)
         return
     log.warning(
         "batch %d: %s; its answers are looked at again in %.0f s, nothing is sent again",
         batch.number, error.message, pause,
     )  # fmt: skip
+
+
+def _let_user_choose(session: Session, batch: Batch, error: Incomplete, visit: Visit) -> None:
+    """Answers that nobody can read, however often they are looked at, were paid: only a word gives them up."""
+    told = f"the answers of batch {batch.number} can't be read at {batch.unread} looks: {error.message}"
+    if session.risks_paying_twice:
+        write_off(session, batch, told)
+        return
+    visit.unresolved = (
+        f"{told}; none of its {counted(batch.requests, 'request')} is sent again; look at it at the provider, and run "
+        "the same command again: with --on-unknown resubmit, and perhaps a smaller --batch-size, it sends them again, "
+        "at the risk of paying twice"
+    )
 
 
 def _ask_for_it(session: Session, batch: Batch, error: NotFound, visit: Visit) -> None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from flows.domain.ledger import Ledger
 from flows.domain.schema import OutputSchema
 from flows.storage.results import ResultsStore, compacted_schema, reading
-from flows.storage.tables import Flags, NumberedTable, Numbers
+from flows.storage.tables import NUMBERED_ROWS, Flags, NumberedTable, Numbers
 
 CACHED_GROUPS = 4  # row groups of parts that neighbouring windows share
 
@@ -46,6 +46,18 @@ class ResultLookup:
         table = pa.concat_tables(found).combine_chunks()
         order = np.lexsort((table.column("batch").to_numpy(), table.column("request").to_numpy()))
         return table.take(pa.array(order))
+
+    def rows_at_once(self, requests: Numbers) -> int:
+        """How many rows may get the results of these requests at once: what a row group of the results holds."""
+        low, high = (int(requests[0]), int(requests[-1])) if len(requests) else (0, 0)
+        hit = [index for index, (start, stop) in enumerate(self._spans) if start <= high and stop > low]
+        return min((self._rows_of_a_group(index) for index in hit), default=NUMBERED_ROWS)
+
+    @cache  # noqa: B019  # lives as long as one publishing
+    def _rows_of_a_group(self, index: int) -> int:
+        """The first group, if it is not the only one, has as many rows as its bytes allow."""
+        with NumberedTable(self._parts[index].path) as table:
+            return table.rows_of(0) if table.groups > 1 else NUMBERED_ROWS
 
     def is_final(self, requests: Numbers) -> Flags:
         """Which of these requests, in any order, failed for good."""

@@ -6,7 +6,7 @@ The input is streamed in windows, so memory is bounded by a window and a few row
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from pathlib import Path
 
@@ -67,12 +67,19 @@ class OutputWriter:
             path, schema, layout.row_group_rows, ROW_GROUP_BYTES, compression=layout.compression
         ) as writer:
             for window in file.source.windows(limit=file.stop - file.start):
-                asked = self._rows.read(start, start + window.num_rows)
-                added, held = added_columns(asked, self._lookup, layout.model)
-                summary.add(held)
-                writer.write(pa.Table.from_arrays([*window.columns, *added], schema=schema))
+                for rows, asked in self._pieces(window, start):
+                    added, held = added_columns(asked, self._lookup, layout.model)
+                    summary.add(held)
+                    writer.write(pa.Table.from_arrays([*rows.columns, *added], schema=schema))
                 start += window.num_rows
         return summary
+
+    def _pieces(self, window: pa.RecordBatch, start: int) -> Iterator[tuple[pa.RecordBatch, pa.Table]]:
+        """Rows of the input with what the plan says of them, as many at once as their answers allow."""
+        asked = self._rows.read(start, start + window.num_rows)
+        size = self._lookup.rows_at_once(distinct(asked.column("request").fill_null(-1).to_numpy()))
+        for at in range(0, window.num_rows, size):
+            yield window.slice(at, size), asked.slice(at, size)
 
     def __enter__(self) -> OutputWriter:
         return self

@@ -152,6 +152,10 @@ class NumberedTable:
         table = self._file.read_row_groups(range(first, last + 1), columns=columns, use_threads=False)
         return table.slice(start - self._starts[first], stop - start)
 
+    def rows_of(self, group: int) -> int:
+        """How many rows a row group has."""
+        return int(self._file.metadata.row_group(group).num_rows)
+
     def read_group(self, group: int, columns: Sequence[str] | None = None) -> pa.Table:
         """One row group."""
         return self._file.read_row_group(group, columns=columns, use_threads=False)

@@ -79,6 +79,7 @@ Start = Callable[..., Ends]
 PAGED = "its answers come in JSON that is read as a whole"
 SWAPS = "answers under each other's id are known of Gemini only; the emulator does not do it elsewhere"
 REPLAYS = "there is no list to look into: a lost batch is asked for by its idempotency key"
+UNPAGED = "its answers do not come in pages"
 LISTS = "a lost batch is looked for in a list"
 NO_LIMIT = "a request has no limit of output tokens"
 QUEUE = "no limit of queued tokens is documented"
@@ -94,8 +95,12 @@ ABSENT: dict[str, dict[str, str]] = {  # test → way → why it can't be
     "test_a_batch_that_is_sent_twice_under_one_key_is_one": {way.name: LISTS for way in WAYS if not way.replays},
     "test_a_list_that_proves_nothing_is_no_proof": {"holysheep": REPLAYS},
     "test_a_list_without_our_mark_is_no_proof": {"holysheep": REPLAYS, "anthropic": "its batches carry no mark"},
-    "test_pages_that_repeat_or_leave_out_answers_are_noticed": {
-        way.name: "its answers do not come in pages" for way in (*WAYS, *OTHER_WAYS) if way.name != "holysheep-pages"
+    **{
+        test: {way.name: UNPAGED for way in (*WAYS, *OTHER_WAYS) if way.name != "holysheep-pages"}
+        for test in (
+            "test_pages_that_repeat_or_leave_out_answers_are_noticed",
+            "test_a_page_that_is_too_large_is_asked_for_in_smaller_ones",
+        )
     },
     "test_a_line_that_comes_twice_says_the_same_twice": {"holysheep": PAGED, "holysheep-pages": PAGED, "gemini": PAGED},
     "test_answers_under_each_others_id_go_where_they_belong": {
@@ -991,6 +996,22 @@ def test_pages_that_repeat_or_leave_out_answers_are_noticed(switch: str, way: Wa
         ends.answers(batch_id)
     assert 0 < caught.value.fewer < len(PROMPTS)
     assert len(once_each(ends.answers(batch_id))) == len(PROMPTS)
+
+
+@every_way
+def test_a_page_that_is_too_large_is_asked_for_in_smaller_ones(
+    way: Way, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Down to single answers; one that is alone too large is one that lacks."""
+    ends = start()
+    batch_id = ends.submit([*PROMPTS, "long " * 2_000])
+    ends.wait(batch_id)
+    monkeypatch.setattr("blocks.transport.MOST", 3_000)
+    with pytest.raises(Incomplete) as caught:
+        ends.answers(batch_id)
+    assert caught.value.fewer == 1
+    monkeypatch.setattr("blocks.transport.MOST", 30_000)
+    assert len(once_each(ends.answers(batch_id))) == len(PROMPTS) + 1
 
 
 @every_way

@@ -68,6 +68,25 @@ def test_a_page_of_a_proxy_stops_the_run_and_nothing_is_asked_again(tmp_path: Pa
     check_paid_once(tmp_path, ROWS)
 
 
+@pytest.mark.parametrize(
+    ("dialect", "switches", "most"),  # bytes: fewer than twelve answers take, more than two
+    [("mistral", {"without_files": 1}, 3_000), ("gemini", {}, 9_000)],
+)
+def test_answers_of_more_bytes_than_are_read_are_left_to_the_user(
+    tmp_path: Path, dialect: str, switches: dict[str, Any], most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They come in one JSON. Nothing is asked again until the user says so, and smaller batches can be read."""
+    monkeypatch.setattr("blocks.transport.MOST", most)
+    figures = run(tmp_path, dialect, **switches)
+    assert (figures.exit, figures.rows) == (Exit.ERROR, {"pending": ROWS})
+    assert "in one piece" in figures.message
+    assert "--on-unknown resubmit" in figures.message
+    check_paid_once(tmp_path, ROWS)
+    again = enrich(**call(tmp_path, dialect, ROWS, batch_size=2, **switches), on_unknown="resubmit")
+    assert again.rows == {"ok": ROWS}
+    assert books(tmp_path, "SELECT count(*), count(DISTINCT prompt_hash) FROM billed") == [(2 * ROWS, ROWS)]
+
+
 @WITH_FILES
 def test_numbers_that_no_request_has_are_no_usage(tmp_path: Path, dialect: str) -> None:
     """The answer counts, its cost is unknown, and no sum breaks."""

@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from blocks.catalog import PROVIDERS
+from blocks.emulator import EmulatorOptions, running_emulator
 from flows.storage.state import StateDirectory
 from tests.bench.running import measure
 from tests.flows.undecorated import JOB, write_job
@@ -82,3 +84,23 @@ def test_a_huge_value_is_answered_or_fails_alone(tmp_path: Path, job: str) -> No
     assert [row["_status"] for row in table[::2]] == ["ok", "ok"]
     assert table[1]["_status"] == "ok" or table[1]["_error"]
     assert StateDirectory(tmp_path / "out.parquet").report("json").exists()
+
+
+LENGTHY = """\
+name: lengthy
+model: gpt-4.1
+prompt: "Write about {{ text }}"
+output:
+  story: {type: string, minLength: 100000, maxLength: 100000}
+"""
+
+
+@pytest.mark.slow
+def test_a_hundred_megabytes_in_one_json_are_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand answers of 100 KB, which come as one page; what the emulator takes is not counted."""
+    monkeypatch.setenv(PROVIDERS["holysheep"].key_variable, "k")
+    write_huge(tmp_path, [f"number {n}" for n in range(1_000)])
+    with running_emulator(EmulatorOptions(latency=0, state=tmp_path / "provider.sqlite")) as emulator:
+        there = {"provider": "holysheep", "base_url": emulator.base_url, "poll_interval": 0.2}
+        assert peak_of_run(tmp_path, LENGTHY, batch_size=1_000, **there) < MOST_MB
+    assert statuses(tmp_path) == {"ok"}

@@ -16,13 +16,14 @@ from urllib.parse import quote
 
 from blocks.batch import (
     Answer,
+    BatchPhase,
     BatchStatus,
     EncodedBatch,
     Found,
     PollPlan,
     RequestForm,
 )
-from blocks.errors import NotFound
+from blocks.errors import NotFound, Oversized
 from blocks.printable import counted
 from blocks.providers.calls import Calls, Dialect
 from blocks.providers.gemini.answers import RowReader
@@ -146,6 +147,13 @@ class Gemini(Calls):
             if not token or search.trouble or (old and (search.found or search.is_proof)):
                 return
             seen.add(token)
+
+    def poll(self, batch_id: str) -> BatchStatus:
+        """Where the batch stands. Only one that has ended brings answers, and with them more than can be read."""
+        try:
+            return super().poll(batch_id)
+        except Oversized:
+            return BatchStatus(batch_id, BatchPhase.ENDED, "ended, with answers of more bytes than are read")
 
     def results(self, batch_id: str, form: RequestForm) -> Iterator[Answer]:
         """The answers, from the file or from the operation itself, checked against the counters.

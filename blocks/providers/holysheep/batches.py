@@ -12,7 +12,7 @@ from blocks.batch import (
     PollPlan,
     RequestForm,
 )
-from blocks.errors import CantTell
+from blocks.errors import CantTell, Oversized
 from blocks.providers.calls import Calls, Dialect
 from blocks.providers.holysheep.codec import batch_id_of, read_error, read_item, read_page, read_status
 from blocks.providers.reading import Reading
@@ -68,15 +68,20 @@ class HolySheep(Calls):
     def results(self, batch_id: str, form: RequestForm) -> Iterator[Answer]:  # noqa: ARG002  # answers are read as they are
         """All items, a page at a time, beyond their number too while some lack: a request may have several.
 
-        Each page is a call of its own: an item that two pages leave out is noticed.
+        Each page is a call of its own: an item that two pages leave out is noticed. Where a page has more bytes than
+        are read it is asked for in smaller ones; an item that is alone too large is one that lacks.
         """
         reading = Reading(self.name, f"the batch {batch_id}", None)
-        offset, more = 0, True
+        offset, more, limit = 0, True, RESULTS_PAGE
         while more:
-            page = self._http.get(self._path("results", batch_id), offset=offset, limit=RESULTS_PAGE)
+            try:
+                page = self._http.get(self._path("results", batch_id), offset=offset, limit=limit)
+            except Oversized:
+                offset, limit = offset + (limit == 1), max(1, limit // 2)
+                continue
             items, reading.promised = read_page(page)
-            lacked = reading.lacking
+            lacked, found = reading.lacking, len(items)
             yield from reading.rows(items, read_item)
-            offset += len(items)
-            more = bool(items) and (offset < reading.promised or 0 < reading.lacking < lacked)
+            offset += found
+            more = found > 0 and (offset < reading.promised or 0 < reading.lacking < lacked)
         reading.check()
