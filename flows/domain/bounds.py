@@ -213,7 +213,7 @@ def _check_filter(name: str, given: list[Any]) -> None:
         case "tojson":
             _check_length(weight(given[0]) * (max(numbers, default=0) + 1))
         case "join":
-            _check_length(weight(given[0]) + ITEM * max(texts, default=0) * len(given[0]))
+            _check_length(weight(given[0]) + max(texts, default=0) * len(given[0]))
         case "replace":
             _check_length(len(text) + (text.count(str(given[1])) + 1) * len(str(given[2])))
         case "wordwrap":

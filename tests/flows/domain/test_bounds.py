@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from flows.domain.bounds import MOST_STEPS
+from flows.domain.bounds import LONGEST_TEXT, MOST_STEPS
 from flows.domain.prompts import Prompt, Unrenderable
 
 LAUGHS = "{% set b = [a] * 9 %}" + "{% set b = [b, b, b, b, b, b, b, b, b, b] %}" * 12
@@ -112,3 +112,12 @@ def test_a_text_of_many_megabytes_is_a_reason() -> None:
     assert isinstance(long, Unrenderable)
     assert "10,000,000 characters" in long.reason
     assert short == "y"
+
+
+@pytest.mark.parametrize(("share", "is_rendered"), [(0.9, True), (1.1, False)])
+def test_a_list_is_joined_up_to_the_longest_text(share: float, *, is_rendered: bool) -> None:
+    """Its separators count as well as its items."""
+    separator = "-" * int(share * LONGEST_TEXT / 1_000)
+    (rendered,) = Prompt("{{ (['x'] * 1000)|join(a) }}", ["a"]).render([[separator]])
+    assert (rendered == separator.join("x" * 1_000)) is is_rendered
+    assert isinstance(rendered, Unrenderable) is not is_rendered

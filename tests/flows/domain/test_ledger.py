@@ -262,3 +262,12 @@ def test_a_ledger_that_was_replayed_is_the_one_that_lived(seed: int) -> None:
     assert again.final == end.ledger.final
     assert list(again.sent) == list(end.ledger.sent)
     assert again.max_requests == end.ledger.max_requests
+
+
+def test_a_batch_that_has_ended_has_not_been_collected_at_any_time() -> None:
+    """Else its report would tell how long that took."""
+    ledger = replay([submitting(1, Slice(0, 5)), submitted(1), ended(1)])
+    assert ledger.batches[1].ended_at
+    assert not ledger.batches[1].collected_at
+    ledger.apply(collected(1, ok=5))
+    assert ledger.batches[1].collected_at

@@ -245,3 +245,13 @@ def test_what_a_schema_lets_through_its_column_can_hold(kind: dict[str, Any], va
     import json  # noqa: PLC0415  # the standard library's encoder, not the one under test
 
     read(kind, json.dumps({"a": value}))
+
+
+def test_what_is_wrong_with_a_schema_is_one_line() -> None:
+    """What the validator says beyond it repeats the schema."""
+    with pytest.raises(UsageError) as caught:
+        OutputSchema({"a": {"type": "strin"}})
+    said = caught.value.message.partition(": ")[2]
+    assert said.startswith('properties/a/type: "strin" is not valid')
+    assert "Failed validating" not in said
+    assert "On instance" not in said

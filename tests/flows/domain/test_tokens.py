@@ -1,13 +1,23 @@
 """Token estimates: bounded, growing with the text, and quick."""
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.domain.tokens import estimate_tokens, expected_output_tokens
+from flows.domain.tokens import (
+    EXACT,
+    MANY_SAMPLES,
+    SAMPLES_PER_CALL,
+    TokenCounter,
+    estimate_tokens,
+    expected_output_tokens,
+)
 
 
 def test_nothing_has_no_tokens() -> None:
@@ -78,3 +88,66 @@ def test_a_schema_that_holds_itself_has_an_end() -> None:
     schema: dict[str, Any] = {"type": "object", "properties": {}}
     schema["properties"]["child"] = schema
     assert 1 <= expected_output_tokens(schema, None) < 1000
+
+
+@dataclass
+class Recording:
+    """A codec that remembers the prompts which it encodes."""
+
+    seen: list[str]
+    head = separator = tail = b""
+
+    def encode(self, custom_id: str, prompt: str, *, longer: bool = False) -> bytes:  # as the port has it
+        self.seen.append(prompt)
+        return orjson.dumps({"text": prompt})
+
+
+@dataclass
+class Counting:
+    """A vocabulary in which each request has a token."""
+
+    is_exact: bool
+    name: str = "counting"
+
+    def tokens_of(self, prompts: Sequence[str]) -> list[int]:
+        return [1] * len(prompts)
+
+
+def counted(prompts: Sequence[str], vocabulary: Counting | None = None) -> tuple[TokenCounter, list[str]]:
+    codec = Recording([])
+    counter = TokenCounter(codec, vocabulary)
+    counter.tokens_of(prompts, [len(prompt) for prompt in prompts])
+    return counter, codec.seen
+
+
+def test_a_sample_is_taken_from_all_over_the_prompts() -> None:
+    """At even distances from the first one: neighbours are often alike."""
+    prompts = [str(number) for number in range(10 * SAMPLES_PER_CALL)]
+    counter, seen = counted(prompts)
+    assert seen == prompts[::10]
+    for _ in range(MANY_SAMPLES // SAMPLES_PER_CALL):
+        counter.tokens_of(prompts, [1] * len(prompts))
+    seen.clear()
+    counter.tokens_of(prompts, [1] * len(prompts))
+    assert seen == prompts[:1]  # enough is known by then
+
+
+LATIN, OTHERS = ["The delivery was quick."], ["配達が早かったです。"]
+
+
+@pytest.mark.parametrize("vocabulary", [None, Counting(is_exact=False)], ids=["by shape", "stand-in"])
+def test_an_estimate_may_be_off_in_both_directions_and_further_in_other_scripts(vocabulary: Counting | None) -> None:
+    """By a part of itself: where a model's own vocabulary is not known the range says so."""
+    latin, others = counted(LATIN, vocabulary)[0].spread, counted(OTHERS, vocabulary)[0].spread
+    for least, most in (latin, others):
+        assert 0.5 < least < 1 < most < 1.5
+    assert others[0] < latin[0]
+    assert latin[1] < others[1]
+
+
+def test_a_stand_in_is_closer_than_an_estimate_by_shape_and_an_own_vocabulary_is_exact() -> None:
+    """Of texts in Latin letters."""
+    by_shape, stand_in = (counted(LATIN, each)[0].spread for each in (None, Counting(is_exact=False)))
+    assert by_shape[0] < stand_in[0]
+    assert stand_in[1] < by_shape[1]
+    assert counted(LATIN, Counting(is_exact=True))[0].spread == EXACT == (1, 1)
