@@ -250,8 +250,6 @@ def test_what_a_schema_lets_through_its_column_can_hold(kind: dict[str, Any], va
 def test_what_is_wrong_with_a_schema_is_one_line() -> None:
     """What the validator says beyond it repeats the schema."""
     with pytest.raises(UsageError) as caught:
-        OutputSchema({"a": {"type": "strin"}})
+        OutputSchema({"a": {"type": "string", "minLength": "x"}})
     said = caught.value.message.partition(": ")[2]
-    assert said.startswith('properties/a/type: "strin" is not valid')
-    assert "Failed validating" not in said
-    assert "On instance" not in said
+    assert said == 'properties/a/minLength: "x" is not of type "integer"'
