@@ -212,7 +212,7 @@ def test_a_provider_that_comes_back_is_found(body: Path) -> None:
         assert create(client, body) == {"ok": True}
 
 
-@pytest.mark.parametrize("status", [301, 302, 307, 308, 400, 401, 402, 403, 404, 409, 413, 415, 418, 422])
+@pytest.mark.parametrize("status", [301, 302, 307, 308, 400, 401, 402, 403, 404, 409, 413, 415, 418, 422, 501])
 @pytest.mark.parametrize("creating", [True, False])
 def test_each_refusal_has_its_error(status: int, body: Path, *, creating: bool) -> None:
     """What will not change is not tried again, and says what to do where there is something to do."""

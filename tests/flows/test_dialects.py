@@ -6,6 +6,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ import pyarrow.parquet as pq
 import pytest
 import stamina
 
-from blocks.batch import LONGER
+from blocks.batch import LONGER, BatchPhase, BatchStatus
 from blocks.catalog import PROVIDERS
 from blocks.emulator import EmulatorOptions, running_emulator
 from blocks.errors import BatchRefused, UnknownOutcome
+from blocks.providers.calls import Calls
 from blocks.retries import ATTEMPTS
 from blocks.transport import Transport
 from flows.domain.batches import State
@@ -238,11 +240,9 @@ def test_a_lost_batch_that_shows_up_late_is_waited_for(tmp_path: Path, dialect: 
     check_paid_once(tmp_path, 4)
 
 
-@pytest.mark.parametrize("dialect", LIMITED)
-def test_a_copy_that_was_made_by_accident_is_counted_as_money(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dialect: str
-) -> None:
-    """Something on the way sent the create twice and lost the answer: both batches are billed, and both are counted."""
+@pytest.fixture
+def sent_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Something on the way sends the first create twice and loses the answer."""
     left = [1]
 
     def twice(create: Callable[..., Any]) -> Callable[..., Any]:
@@ -252,16 +252,42 @@ def test_a_copy_that_was_made_by_accident_is_counted_as_money(
             left.clear()
             for _ in range(2):
                 create(self, *arguments)
-            raise UnknownOutcome("the answer was lost", provider=dialect)
+            raise UnknownOutcome("the answer was lost", provider="a test")
 
         return send
 
     monkeypatch.setattr(Transport, "create", twice(Transport.create))
     monkeypatch.setattr(Transport, "create_json", twice(Transport.create_json))
-    figures = enrich(**call(tmp_path, dialect, 5))
+
+
+def check_copies_are_paid(folder: Path, dialect: str, figures: Figures) -> None:
     assert figures.rows == {"ok": 5}
-    assert books(tmp_path, "SELECT count(*), count(DISTINCT prompt_hash) FROM billed") == [(10, 5)]
-    check_money(tmp_path, dialect, figures)
+    assert books(folder, "SELECT count(*), count(DISTINCT prompt_hash) FROM billed") == [(10, 5)]
+    check_money(folder, dialect, figures)
+
+
+@pytest.mark.usefixtures("sent_twice")
+@pytest.mark.parametrize("dialect", LIMITED)
+def test_a_copy_that_was_made_by_accident_is_counted_as_money(tmp_path: Path, dialect: str) -> None:
+    """Both batches are billed, and both are counted."""
+    check_copies_are_paid(tmp_path, dialect, enrich(**call(tmp_path, dialect, 5)))
+
+
+@pytest.mark.usefixtures("sent_twice")
+@pytest.mark.parametrize("dialect", LIMITED)
+def test_a_copy_that_runs_longer_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dialect: str) -> None:
+    """Else what it cost would never be known."""
+    looks: dict[str, int] = {}
+    poll = Calls.poll
+
+    def slowly(self: Calls, batch_id: str) -> BatchStatus:
+        looks[batch_id] = looks.get(batch_id, 0) + 1
+        status, is_copy = poll(self, batch_id), batch_id != next(iter(looks))
+        return replace(status, phase=BatchPhase.RUNNING) if is_copy and looks[batch_id] < 4 else status
+
+    monkeypatch.setattr(Calls, "poll", slowly)
+    check_copies_are_paid(tmp_path, dialect, enrich(**call(tmp_path, dialect, 5)))
+    assert len(looks) == 2
 
 
 # --- limits ---------------------------------------------------------------------------------------------------------
