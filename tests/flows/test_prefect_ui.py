@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import orjson
 import pyarrow.parquet as pq
 import pytest
 
@@ -102,6 +103,13 @@ class FlowRun:
         return "\n".join(line["message"] for line in found)
 
     @property
+    def report(self) -> str:
+        """The last one that the UI shows of this flow run."""
+        kinds = {"flow_run_id": {"any_": [self.id]}, "type": {"any_": ["markdown"]}}
+        found = self._post("/artifacts/filter", {"artifacts": kinds, "sort": "UPDATED_DESC"})
+        return str(found[0]["data"])
+
+    @property
     def journal(self) -> str:
         place = StateDirectory(self.output).journal
         return place.read_text() if place.exists() else ""
@@ -181,6 +189,16 @@ def test_a_run_that_ended_is_retried(server: PrefectProcess, tmp_path: Path, nam
     run.check_paid_once()
 
 
+def check_told(run: FlowRun) -> None:
+    """The UI's report has the rows and the costs of what was finished before the run was cancelled."""
+    state, kept = StateDirectory(run.output), pq.read_table(run.output).column("_status").to_pylist().count("ok")
+    told = orjson.loads(state.report("json").read_bytes())
+    ((billed,),) = emulator_ledger(run.output, "SELECT count(*) FROM billed")
+    assert (told["rows"], told["succeeded"]) == (ROWS, kept) == (ROWS, billed)
+    assert (told["emulated_usd"] > 0) == (billed > 0)
+    assert run.report == state.report("md").read_text()
+
+
 def test_a_run_that_is_cancelled_and_retried_sends_the_rest(server: PrefectProcess, tmp_path: Path) -> None:
     """Cancelled at the provider, and cancelled for the UI only when nobody works any more."""
     run = FlowRun(server, tmp_path, latency=30)
@@ -189,6 +207,7 @@ def test_a_run_that_is_cancelled_and_retried_sends_the_rest(server: PrefectProce
     wait_until(lambda: run.state == "Cancelled")
     wait_until(lambda: run.worker is None)
     assert emulator_ledger(run.output, "SELECT DISTINCT status FROM batches") == [("cancelled",)]
+    check_told(run)
     run.set_state(RETRY)
     wait_until(lambda: run.now["state_type"] == "COMPLETED")
     assert pq.read_table(run.output).column("_status").to_pylist() == ["ok"] * ROWS, run.logs
