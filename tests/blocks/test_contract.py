@@ -4,6 +4,7 @@ A test with `way` runs once for each way to each provider. Where a dialect can't
 says why; where dialects differ in what is right, a table beside the case says how.
 """
 
+import ast
 import logging
 import re
 import time
@@ -11,7 +12,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -75,51 +76,107 @@ from tests.blocks.contract import (
 )
 
 Start = Callable[..., Ends]
+TESTS = Path(__file__).resolve().parents[1]
 
 PAGED = "its answers come in JSON that is read as a whole"
 SWAPS = "answers under each other's id are known of Gemini only; the emulator does not do it elsewhere"
 REPLAYS = "there is no list to look into: a lost batch is asked for by its idempotency key"
 UNPAGED = "its answers do not come in pages"
 LISTS = "a lost batch is looked for in a list"
+MARKED = "its batches show whose they are while they run"
+UNMARKED = "its batches carry no mark: whose they are, only their results say"
 NO_LIMIT = "a request has no limit of output tokens"
 QUEUE = "no limit of queued tokens is documented"
+QUEUED = "a batch above the limit of queued tokens is told so otherwise"
+PARTIAL = "a batch that expired keeps what was answered"
+WHOLE = "a batch that expired keeps nothing"
+FAILS = "a batch may fail as a whole"
+RUNS = "a batch does not fail as a whole: each of its requests does"
+WITHIN = "its answers can be asked for within their batch"
+UNNAMED = "it does not say in which files its answers are"
+AT_ONCE = "a batch is cancelled at once, whatever it does"
+
+
+def unless(reason: str, fits: Callable[[Way], bool]) -> dict[str, str]:
+    """For the ways that do not fit, why not."""
+    return {way.name: reason for way in (*WAYS, *OTHER_WAYS) if not fits(way)}
+
+
+def is_of(*providers: str) -> Callable[[Way], bool]:
+    """Whether a way leads to one of these."""
+    return lambda way: way.provider in providers
+
+
+def is_not_of(*providers: str) -> Callable[[Way], bool]:
+    """Whether a way leads elsewhere."""
+    return lambda way: way.provider not in providers
+
+
+def by_list(way: Way) -> bool:
+    """Whether a lost batch is looked for in a list."""
+    return not way.replays
+
+
+def by_key(way: Way) -> bool:
+    """Whether it is asked for by the key under which it was sent."""
+    return way.replays
+
+
+def is_paged(way: Way) -> bool:
+    """Whether answers come in pages that are shorter than a batch."""
+    return way.name == "holysheep-pages"
+
+
 ABSENT: dict[str, dict[str, str]] = {  # test → way → why it can't be
-    "test_a_line_that_nobody_can_read_is_an_answer_of_unknown_cost": {
-        "holysheep": PAGED, "holysheep-pages": PAGED, "gemini": PAGED,
+    "test_a_batch_that_never_arrived_is_told_so_once_it_would_show": unless(REPLAYS, by_list),
+    "test_a_batch_that_never_arrived_is_sent_by_asking_for_it": unless(LISTS, by_key),
+    "test_a_batch_that_no_list_shows_yet_is_found_later": unless(REPLAYS, by_list),
+    "test_a_batch_that_does_not_show_yet_is_found_by_its_key": unless(LISTS, by_key),
+    "test_a_lost_batch_is_found_while_it_runs": unless(UNMARKED, is_not_of("anthropic")),
+    "test_a_lost_batch_without_a_mark_is_told_once_it_has_ended": unless(MARKED, is_of("anthropic")),
+    "test_of_two_batches_of_one_tag_one_is_kept": unless(REPLAYS, by_list),
+    "test_of_two_running_batches_of_one_tag_one_is_stopped": {
+        **unless(REPLAYS, by_list), **unless(UNMARKED, is_not_of("anthropic")),
     },
-    "test_a_batch_that_never_arrived_is_told_so_once_it_would_show": {"holysheep": REPLAYS, "holysheep-pages": REPLAYS},
-    "test_a_batch_that_never_arrived_is_sent_by_asking_for_it": {
-        way.name: LISTS for way in (*WAYS, *OTHER_WAYS) if not way.replays
+    "test_two_running_batches_without_marks_are_let_run": unless(MARKED, is_of("anthropic")),
+    "test_a_batch_that_is_sent_twice_under_one_key_is_one": unless(LISTS, by_key),
+    "test_a_lost_batch_is_found_behind_pages_of_others": unless(REPLAYS, by_list),
+    "test_a_list_that_proves_nothing_is_no_proof": unless(REPLAYS, by_list),
+    "test_a_list_without_our_mark_is_no_proof": {
+        **unless(REPLAYS, by_list), **unless(UNMARKED, is_not_of("anthropic")),
     },
-    "test_of_two_batches_of_one_tag_one_is_kept": {"holysheep": REPLAYS},
-    "test_a_batch_that_is_sent_twice_under_one_key_is_one": {way.name: LISTS for way in WAYS if not way.replays},
-    "test_a_list_that_proves_nothing_is_no_proof": {"holysheep": REPLAYS},
-    "test_a_list_without_our_mark_is_no_proof": {"holysheep": REPLAYS, "anthropic": "its batches carry no mark"},
-    **{
-        test: {way.name: UNPAGED for way in (*WAYS, *OTHER_WAYS) if way.name != "holysheep-pages"}
-        for test in (
-            "test_pages_that_repeat_or_leave_out_answers_are_noticed",
-            "test_a_page_that_is_too_large_is_asked_for_in_smaller_ones",
-        )
+    "test_a_list_that_shows_a_batch_of_ours_proves_what_is_not_there": unless(REPLAYS, by_list),
+    "test_by_the_clock_of_the_service_a_batch_never_arrived": unless(REPLAYS, by_list),
+    "test_a_line_that_nobody_can_read_is_an_answer_of_unknown_cost": unless(PAGED, is_not_of("holysheep", "gemini")),
+    "test_a_line_that_comes_twice_says_the_same_twice": unless(PAGED, is_not_of("holysheep", "gemini")),
+    "test_pages_that_repeat_or_leave_out_answers_are_noticed": unless(UNPAGED, is_paged),
+    "test_a_page_that_is_too_large_is_asked_for_in_smaller_ones": unless(UNPAGED, is_paged),
+    "test_pages_may_be_shorter_than_asked_for": unless(UNPAGED, is_of("holysheep")),
+    "test_a_line_without_end_is_not_read_for_ever": unless(PAGED, is_not_of("holysheep", "gemini")),
+    "test_files_that_have_no_name_yet_are_not_empty": {
+        **unless(UNNAMED, is_of("openai", "mistral", "sixth")), **unless(WITHIN, is_not_of("mistral")),
     },
-    "test_a_line_that_comes_twice_says_the_same_twice": {"holysheep": PAGED, "holysheep-pages": PAGED, "gemini": PAGED},
-    "test_answers_under_each_others_id_go_where_they_belong": {
-        way.name: SWAPS for way in (*WAYS, *OTHER_WAYS) if way.provider != "gemini"
+    "test_a_file_may_be_named_by_an_object": unless(UNNAMED, is_of("openai", "mistral", "sixth")),
+    "test_answers_that_have_no_file_are_within_their_batch": unless(
+        "its answers are in a file or within their batch, always", is_of("mistral")
+    ),
+    "test_a_batch_that_hangs_is_cancelled_for_ever": unless(AT_ONCE, is_not_of("holysheep")),
+    "test_states_may_begin_with_another_word": unless("its states have one spelling", is_of("gemini")),
+    "test_answers_under_each_others_id_go_where_they_belong": unless(SWAPS, is_of("gemini")),
+    "test_an_answer_that_was_cut_off_is_complete_when_it_may_be_longer": unless(NO_LIMIT, is_not_of("holysheep")),
+    "test_tokens_from_a_cache_are_a_part_of_all": unless(
+        "no tokens from a cache are told", is_not_of("holysheep", "mistral")
+    ),
+    "test_a_batch_that_is_too_much_for_the_queue_fails_with_a_reason": {
+        **unless(QUEUE, is_not_of("holysheep", "anthropic", "mistral")), **unless(QUEUED, is_not_of("gemini")),
     },
-    "test_a_lost_batch_is_found_behind_pages_of_others": {
-        "holysheep": REPLAYS
+    "test_a_batch_that_is_too_much_for_the_queue_is_not_accepted": {
+        **unless(QUEUE, is_not_of("holysheep", "anthropic", "mistral")), **unless(QUEUED, is_of("gemini")),
     },
-    "test_an_answer_that_was_cut_off_is_complete_when_it_may_be_longer": {
-        "holysheep": NO_LIMIT,
-        "holysheep-pages": NO_LIMIT,
-    },
-    "test_tokens_from_a_cache_are_a_part_of_all": {
-        "holysheep": "no tokens from a cache are told",
-        "mistral": "no tokens from a cache are told",
-    },
-    "test_batches_that_fill_the_queue_go_when_it_is_empty_again": {
-        "holysheep": QUEUE, "anthropic": QUEUE, "mistral": QUEUE,
-    },
+    "test_a_batch_that_expires_keeps_what_was_answered": unless(WHOLE, is_not_of("gemini")),
+    "test_a_batch_that_expires_with_all_its_answers_bills_nothing": unless(PARTIAL, is_of("gemini")),
+    "test_a_batch_that_fails_as_a_whole_says_why": unless(RUNS, is_not_of("anthropic")),
+    "test_a_batch_of_which_each_request_fails_is_read": unless(FAILS, is_of("anthropic")),
 }  # fmt: skip
 
 
@@ -200,6 +257,30 @@ def test_every_provider_has_a_way_and_every_exception_a_case() -> None:
     assert {way.name for way in (*WAYS, *OTHER_WAYS)} >= {name for absent in ABSENT.values() for name in absent}
     assert all(set(meaning) == set(REGISTERED) for meaning in MEANING.values())
     assert set(MEANING) == set(Outcome) - {Outcome.REJECTED}  # requests that are unsound: there are none here
+
+
+# What a server is, or how fast and how often it does something: no habit that a client has to live with.
+ELSEWHERE = {  # switch → where it is tested
+    "host": "blocks/emulator/test_processes.py",
+    "port": "blocks/emulator/test_processes.py",
+    "latency_per_request": "blocks/emulator/service/test_faults.py",
+    "jitter": "attacks/habits.py",
+    "fault_attempts": "flows/test_dialects.py",
+    "drop_rate": "flows/test_kill.py",
+    "hold_file": "flows/test_kill.py",
+}
+
+
+def test_every_switch_of_the_emulator_has_a_case() -> None:
+    """Here, where a case runs against each dialect that can have it; or in a test that is named."""
+    named: set[object] = set()
+    for node in ast.walk(ast.parse(Path(__file__).read_text())):
+        named |= {node.arg} if isinstance(node, ast.keyword) else set()
+        named |= {node.value} if isinstance(node, ast.Constant) else set()
+    for switch, place in ELSEWHERE.items():
+        named.remove(switch)  # by the table itself
+        assert re.search(rf"\b{switch}\b", (TESTS / place).read_text()), switch
+    assert {each.name for each in fields(EmulatorOptions)} - named == set(ELSEWHERE)
 
 
 # --- there and back
@@ -431,13 +512,19 @@ def test_answers_under_each_others_id_go_where_they_belong(
 # --- a create whose answer is lost
 
 
+def unanswered(ends: Ends) -> EncodedBatch:
+    """A batch that was accepted, of which the create got no answer."""
+    batch = ends.encode()
+    with pytest.raises(UnknownOutcome):
+        ends.provider.submit(batch, FORM)
+    return batch
+
+
 @every_way
 def test_a_batch_whose_answer_is_lost_is_found(way: Way, start: Start) -> None:
     """It runs, once, and is the one that the service has."""
     ends = start(drop_every=1)
-    batch = ends.encode()
-    with pytest.raises(UnknownOutcome):
-        ends.provider.submit(batch, FORM)
+    batch = unanswered(ends)
     found = ends.provider.find(batch, FORM)
     assert found is not None
     assert found.copies == ()
@@ -481,56 +568,89 @@ def test_a_batch_that_never_arrived_is_told_so_once_it_would_show(way: Way, star
 
 
 def test_a_batch_that_no_list_shows_yet_is_found_later(way: Way, start: Start) -> None:
-    """An empty list proves nothing for a while. HolySheep's key is known at once."""
+    """An empty list proves nothing for a while."""
     ends = start(drop_every=1, visible_after=1.0, client={"settle": 30.0})
-    batch = ends.encode()
-    with pytest.raises(UnknownOutcome):
-        ends.provider.submit(batch, FORM)
-    if not way.replays:
-        with pytest.raises(UnknownOutcome) as caught:
-            ends.provider.find(batch, FORM)
-        assert 25 < (caught.value.retry_after or 0) <= 30
-        time.sleep(1.0)
-    found = ends.provider.find(batch, FORM)
+    batch = unanswered(ends)
+    with pytest.raises(UnknownOutcome) as caught:
+        ends.provider.find(batch, FORM)
+    assert 25 < (caught.value.retry_after or 0) <= 30
+    time.sleep(1.0)
+    assert ends.provider.find(batch, FORM) is not None
+    assert ends.ledger()["batches"] == 1
+
+
+def test_a_batch_that_does_not_show_yet_is_found_by_its_key(way: Way, start: Start) -> None:
+    """Which is known from the start, though nothing else of the batch is."""
+    ends = start(drop_every=1, visible_after=30.0)
+    found = ends.provider.find(unanswered(ends), FORM)
     assert found is not None
+    with pytest.raises(NotFound):
+        ends.provider.poll(found.id)
     assert ends.ledger()["batches"] == 1
 
 
 def test_a_lost_batch_is_found_while_it_runs(way: Way, start: Start) -> None:
-    """Anthropic's shows whose it is when it has ended: until then it is said when to look again."""
+    """And runs on."""
     ends = start(drop_every=1, latency=1.0)
-    batch = ends.encode()
-    with pytest.raises(UnknownOutcome):
-        ends.provider.submit(batch, FORM)
-    if way.provider == "anthropic":
-        with pytest.raises(UnknownOutcome, match="can't tell yet") as caught:
-            ends.provider.find(batch, FORM)
-        assert caught.value.retry_after
-        time.sleep(1.0)
+    batch = unanswered(ends)
+    found = ends.provider.find(batch, FORM)
+    assert found is not None
+    assert ends.ledger()["batches_open"] == 1
+    assert ends.wait(found.id).phase is BatchPhase.ENDED
+    assert len(once_each(ends.answers(found.id))) == batch.requests
+
+
+def test_a_lost_batch_without_a_mark_is_told_once_it_has_ended(way: Way, start: Start) -> None:
+    """By its results; until then it is said when to look again."""
+    ends = start(drop_every=1, latency=1.0)
+    batch = unanswered(ends)
+    with pytest.raises(UnknownOutcome, match="can't tell yet") as caught:
+        ends.provider.find(batch, FORM)
+    assert caught.value.retry_after
+    time.sleep(1.0)
     found = ends.provider.find(batch, FORM)
     assert found is not None
     assert ends.wait(found.id).phase is BatchPhase.ENDED
     assert len(once_each(ends.answers(found.id))) == batch.requests
 
 
-@pytest.mark.parametrize("latency", [0.0, 60.0], ids=["ended", "running"])
-def test_of_two_batches_of_one_tag_one_is_kept(latency: float, way: Way, start: Start) -> None:
-    """The other is named, as it is paid, and stopped if it still runs. Anthropic's can't be told while they run."""
-    ends = start(latency=latency)
+def sent_twice(ends: Ends) -> tuple[EncodedBatch, set[str]]:
+    """A batch, and the ids of the two that the service made of it."""
     batch = ends.encode()
-    both = {ends.provider.submit(batch, FORM) for _ in range(2)}
-    if way.provider == "anthropic" and latency:
-        with pytest.raises(UnknownOutcome, match="can't tell yet"):
-            ends.provider.find(batch, FORM)
-        return
+    return batch, {ends.provider.submit(batch, FORM) for _ in range(2)}
+
+
+def test_of_two_batches_of_one_tag_one_is_kept(way: Way, start: Start) -> None:
+    """The other is named, as it is paid."""
+    ends = start()
+    batch, both = sent_twice(ends)
     found = ends.provider.find(batch, FORM)
     assert found is not None
     assert {found.id, *found.copies} == both
     assert len(found.copies) == 1
-    assert ends.ledger()["batches_open"] == (1 if latency else 0)
-    if not latency:
-        assert_as_billed(ends.answers(found.id), [row for row in ends.billed() if row["batch_id"] == found.id])
-        assert len(once_each(ends.answers(found.copies[0]))) == batch.requests
+    assert ends.ledger()["batches_open"] == 0
+    assert_as_billed(ends.answers(found.id), [row for row in ends.billed() if row["batch_id"] == found.id])
+    assert len(once_each(ends.answers(found.copies[0]))) == batch.requests
+
+
+def test_of_two_running_batches_of_one_tag_one_is_stopped(way: Way, start: Start) -> None:
+    """And named."""
+    ends = start(latency=60.0)
+    batch, both = sent_twice(ends)
+    found = ends.provider.find(batch, FORM)
+    assert found is not None
+    assert {found.id, *found.copies} == both
+    assert len(found.copies) == 1
+    assert ends.ledger()["batches_open"] == 1
+
+
+def test_two_running_batches_without_marks_are_let_run(way: Way, start: Start) -> None:
+    """Nobody can tell yet whether one of them is ours: none is taken, none is stopped."""
+    ends = start(latency=60.0)
+    batch, both = sent_twice(ends)
+    with pytest.raises(UnknownOutcome, match="can't tell yet"):
+        ends.provider.find(batch, FORM)
+    assert ends.ledger()["batches_open"] == len(both) == 2
 
 
 def test_a_batch_that_is_sent_twice_under_one_key_is_one(way: Way, start: Start) -> None:
@@ -627,18 +747,25 @@ def check_that_nobody_can_tell(ends: Ends, *, arrives: bool) -> None:
 def test_a_list_that_shows_a_batch_of_ours_proves_what_is_not_there(way: Way, start: Start) -> None:
     """Read to its end, with the mark of a batch that was accepted under the same key."""
     ends = start(wire=True)
-    batch = lost(ends, arrives=False)
-    found = ends.provider.find(batch, FORM)
-    assert (found is not None) == way.replays
+    assert ends.provider.find(lost(ends, arrives=False), FORM) is None
 
 
 @pytest.mark.parametrize("ahead", [-7200, 7200])
-def test_the_time_is_told_by_the_service(ahead: int, way: Way, start: Start) -> None:
-    """Its clock may be hours from ours: a lost batch is found, and one that never arrived is told so."""
+def test_by_the_clock_of_the_service_a_lost_batch_is_found(ahead: int, way: Way, start: Start) -> None:
+    """It may be hours from ours."""
     ends = start(wire=True, clock_ahead=ahead)
     assert ends.provider.find(lost(ends, arrives=True), FORM) is not None
-    if not way.replays:
-        assert ends.provider.find(lost(ends, arrives=False), FORM) is None
+
+
+@pytest.mark.parametrize("ahead", [-7200, 7200])
+def test_by_the_clock_of_the_service_a_batch_never_arrived(ahead: int, way: Way, start: Start) -> None:
+    """It may be hours from ours: what was sent lately is told by it."""
+    ends = start(wire=True, clock_ahead=ahead)
+    assert ends.provider.find(lost(ends, arrives=False), FORM) is None
+    later = client_of(way, ends.wire.base_url, settle=30.0)
+    with pytest.raises(UnknownOutcome):
+        later.find(lost(ends, arrives=False), FORM)
+    later.close()
 
 
 # --- refusals, pauses, troubles
@@ -653,6 +780,23 @@ def test_a_fresh_batch_may_not_be_known_yet(way: Way, start: Start) -> None:
             call(batch_id)
     time.sleep(1.0)
     assert ends.wait(batch_id).phase is BatchPhase.ENDED
+
+
+def test_a_batch_that_the_service_forgot_is_not_found(way: Way, start: Start) -> None:
+    """By any call: that it was accepted is known to us alone, and its neighbour is untouched."""
+    ends = start(vanish_every=2)
+    other, batch_id = ends.submit(), ends.submit()
+    for call in (ends.provider.poll, ends.answers, ends.provider.cancel):
+        with pytest.raises(NotFound):
+            call(batch_id)
+    assert ends.wait(other).phase is BatchPhase.ENDED
+    assert len(once_each(ends.answers(other))) == len(PROMPTS)
+
+
+def test_a_create_that_is_answered_late_is_waited_for(way: Way, start: Start) -> None:
+    """And made once."""
+    ends = start(hold=0.5, hold_every=2)
+    assert len({ends.submit(), ends.submit()}) == ends.ledger()["batches"] == ends.ledger()["creates"] == 2
 
 
 def test_a_throttled_create_is_made_again(way: Way, start: Start) -> None:
@@ -793,20 +937,33 @@ def test_a_batch_above_a_limit_is_refused(limit: str, table: dict[str, object], 
     assert ends.ledger()["billed_items"] == 0
 
 
-def test_batches_that_fill_the_queue_go_when_it_is_empty_again(way: Way, start: Start) -> None:
-    """OpenAI accepts such a batch and fails it with a reason; Gemini does not accept it."""
-    ends = start(max_queued_tokens=4000, latency=1.0)
-    prompts = ["word " * 400] * 5  # about 2,500 tokens
-    first = ends.submit(prompts)
-    if way.provider == "gemini":
-        with pytest.raises(Transient):
-            ends.submit(prompts)
-    else:
-        status = ends.wait(ends.submit(prompts))
-        assert (status.phase, status.obstacle) == (BatchPhase.FAILED, Obstacle.QUEUE_FULL)
+QUEUE_OF = {"max_queued_tokens": 4000, "latency": 1.0}
+LONG = ["word " * 400] * 5  # about 2,500 tokens
+
+
+def test_a_batch_that_is_too_much_for_the_queue_fails_with_a_reason(way: Way, start: Start) -> None:
+    """When the queue is empty again the next one goes."""
+    ends = start(**QUEUE_OF)
+    first = ends.submit(LONG)
+    status = ends.wait(ends.submit(LONG))
+    assert (status.phase, status.obstacle) == (BatchPhase.FAILED, Obstacle.QUEUE_FULL)
+    check_that_the_queue_is_empty_again(ends, first)
+
+
+def test_a_batch_that_is_too_much_for_the_queue_is_not_accepted(way: Way, start: Start) -> None:
+    """When the queue is empty again it goes."""
+    ends = start(**QUEUE_OF)
+    first = ends.submit(LONG)
+    with pytest.raises(Transient):
+        ends.submit(LONG)
+    check_that_the_queue_is_empty_again(ends, first)
+
+
+def check_that_the_queue_is_empty_again(ends: Ends, first: str) -> None:
+    """And that only what ran is billed."""
     assert ends.wait(first).phase is BatchPhase.ENDED
-    assert len(once_each(ends.run(prompts))) == 5
-    assert ends.ledger()["billed_items"] == 10
+    assert len(once_each(ends.run(LONG))) == len(LONG)
+    assert ends.ledger()["billed_items"] == 2 * len(LONG)
 
 
 # --- how a batch ends
@@ -825,36 +982,72 @@ def test_a_status_that_nobody_knows_is_waited_through(way: Way, start: Start) ->
     assert len(once_each(ends.answers(batch_id))) == len(PROMPTS)
 
 
+def test_a_batch_that_hangs_runs(way: Way, start: Start) -> None:
+    """However often it is looked at; the one beside it ends."""
+    ends = start(hang_every=2)
+    other, batch_id = ends.submit(), ends.submit()
+    assert ends.wait(other).phase is BatchPhase.ENDED
+    assert {ends.provider.poll(batch_id).phase for _ in range(3)} == {BatchPhase.RUNNING}
+
+
+def test_a_batch_that_hangs_is_cancelled_for_ever(way: Way, start: Start) -> None:
+    """That is told as it is: it may still end, and what it answered is billed."""
+    ends = start(hang_every=1)
+    batch_id = ends.submit()
+    assert ends.provider.cancel(batch_id).phase is BatchPhase.RUNNING
+    assert {ends.provider.poll(batch_id).phase for _ in range(3)} == {BatchPhase.RUNNING}
+
+
+@every_way
+@pytest.mark.parametrize("prefix", ["BATCH_STATE", "JOB_STATE"])
+def test_states_may_begin_with_another_word(prefix: str, way: Way, start: Start) -> None:
+    """Documents and service spell them in two ways."""
+    ends = start(state_prefix=prefix, latency=0.5)
+    batch_id = ends.submit()
+    status = ends.provider.poll(batch_id)
+    assert status.phase is BatchPhase.RUNNING
+    assert "STATE" not in status.wording
+    assert ends.wait(batch_id).phase is BatchPhase.ENDED
+    assert len(once_each(ends.answers(batch_id))) == len(PROMPTS)
+
+
 @every_way
 def test_a_batch_that_expires_keeps_what_was_answered(way: Way, start: Start) -> None:
-    """The rest goes again: it says so, or is absent. Gemini keeps nothing, and bills nothing."""
+    """The rest goes again: it says so, or is absent."""
     ends = start(expire_every=1)
     batch_id = ends.submit()
-    status = ends.wait(batch_id)
-    if way.provider == "gemini":
-        assert status.phase is BatchPhase.FAILED
-        assert status.error
-        assert ends.billed() == []
-        return
-    assert status.phase is BatchPhase.ENDED
+    assert ends.wait(batch_id).phase is BatchPhase.ENDED
     answers = once_each(ends.answers(batch_id))
     assert_meant(answers, ends)
     assert Counter(ends.outcomes().values()) == {Outcome.ANSWERED: 10, Outcome.EXPIRED: 10}
     assert_as_billed(answers.values(), ends.billed())
 
 
+@every_way
+def test_a_batch_that_expires_with_all_its_answers_bills_nothing(way: Way, start: Start) -> None:
+    """It says that it expired: that is no refusal of what it asked."""
+    ends = start(expire_every=1)
+    status = ends.wait(ends.submit())
+    assert (status.phase, status.obstacle) == (BatchPhase.FAILED, Obstacle.NO_TIME)
+    assert status.error
+    assert ends.billed() == []
+
+
 def test_a_batch_that_fails_as_a_whole_says_why(way: Way, start: Start) -> None:
-    """Nothing ran and nothing is billed. Anthropic knows no such end: all of its requests fail."""
+    """Nothing ran and nothing is billed."""
     ends = start(fail_batch_every=1)
-    batch_id = ends.submit()
-    status = ends.wait(batch_id)
-    if way.provider == "anthropic":
-        answers = once_each(ends.answers(batch_id)).values()
-        assert Counter(map(meaning_of, answers)) == {FailureKind.TRANSIENT: len(PROMPTS)}
-    else:
-        assert status.phase is BatchPhase.FAILED
-        assert status.error
-        assert status.obstacle is None
+    status = ends.wait(ends.submit())
+    assert status.phase is BatchPhase.FAILED
+    assert status.error
+    assert status.obstacle is None
+    assert ends.billed() == []
+
+
+def test_a_batch_of_which_each_request_fails_is_read(way: Way, start: Start) -> None:
+    """Nothing ran and nothing is billed."""
+    ends = start(fail_batch_every=1)
+    answers = once_each(ends.run()).values()
+    assert Counter(map(meaning_of, answers)) == {FailureKind.TRANSIENT: len(PROMPTS)}
     assert ends.billed() == []
 
 
@@ -983,6 +1176,71 @@ def test_answers_that_are_counted_and_not_returned_are_noticed(way: Way, start: 
     with pytest.raises(Incomplete) as caught:
         ends.answers(batch_id)
     assert 0 < caught.value.fewer < len(PROMPTS)
+
+
+@every_way
+def test_a_usage_that_no_request_can_have_is_none(way: Way, start: Start) -> None:
+    """The answer is there; what it cost is not known."""
+    ends = start(poison_rate=0.5)
+    answers = once_each(ends.run()).values()
+    assert {meaning_of(answer) for answer in answers} == {"answered"}
+    unmetered = sum(answer.usage is None for answer in answers)
+    assert 0 < unmetered < len(PROMPTS)
+    assert_as_billed(answers, ends.billed(), unmetered=unmetered)
+
+
+@every_way
+def test_a_line_without_end_is_not_read_for_ever(way: Way, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection is given up; the next one brings what is there."""
+    monkeypatch.setattr("blocks.downloads.LONGEST_LINE", 1 << 20)
+    monkeypatch.setattr("blocks.downloads.ENDLESS_LINE", 1 << 22)
+    ends = start(endless_every=2)
+    batch_id = ends.submit()
+    ends.wait(batch_id)
+    for _ in range(2):
+        answers = once_each(ends.answers(batch_id))
+        assert_meant(answers, ends)
+        assert_as_billed(answers.values(), ends.billed())
+
+
+@every_way
+def test_files_that_have_no_name_yet_are_not_empty(way: Way, start: Start) -> None:
+    """The batch has ended, and its answers are somewhere: whoever took them for absent would pay twice."""
+    ends = start(late_file=1.0)
+    batch_id = ends.submit()
+    ends.wait(batch_id)
+    with pytest.raises(Incomplete):
+        ends.answers(batch_id)
+    time.sleep(1.0)
+    assert_as_billed(once_each(ends.answers(batch_id)).values(), ends.billed())
+
+
+@every_way
+def test_a_file_may_be_named_by_an_object(way: Way, start: Start) -> None:
+    """As some servers do."""
+    ends = start(file_objects=1)
+    answers = once_each(ends.run())
+    assert len(answers) == len(PROMPTS)
+    assert_as_billed(answers.values(), ends.billed())
+
+
+@every_way
+@pytest.mark.parametrize("switch", [{"without_files": 1}, {"late_file": 60.0}], ids=["never", "late"])
+def test_answers_that_have_no_file_are_within_their_batch(switch: dict[str, Any], way: Way, start: Start) -> None:
+    """The service names no file of them, or does not name it yet."""
+    ends = start(**switch)
+    answers = once_each(ends.run())
+    assert len(answers) == len(PROMPTS)
+    assert_as_billed(answers.values(), ends.billed())
+
+
+@every_way
+def test_pages_may_be_shorter_than_asked_for(way: Way, start: Start) -> None:
+    """The service has a limit of its own."""
+    ends = start(results_page=3)
+    answers = once_each(ends.run())
+    assert len(answers) == len(PROMPTS)
+    assert_as_billed(answers.values(), ends.billed())
 
 
 @every_way

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import orjson
 
 from blocks.batch import Answer, BatchProvider, BatchStatus
 from blocks.emulator import EmulatorOptions, running_emulator
+from blocks.emulator.wire.tampering import tampered, tampered_rows
 from tests.blocks.contract import FORM, KEY, PROMPTS, Way, client_of, encode_prompts, wait_for
 
 FAULTS: dict[str, Any] = {
@@ -71,7 +73,7 @@ class Recorded:
         def play(request: httpx.Request) -> httpx.Response:
             said = self.said.get(_call(request))
             if said is None:
-                return httpx.Response(404, json={"error": {"message": "no such thing"}})
+                return httpx.Response(404, stream=httpx.ByteStream(b'{"error": {"message": "no such thing"}}'))
             spoilt = httpx.ByteStream(spoil(_call(request), said.content))
             return httpx.Response(said.status, headers=said.headers, stream=spoilt)
 
@@ -93,6 +95,27 @@ def _replace(client: BatchProvider, transport: httpx.BaseTransport) -> None:
     inner = http._client
     http._client = httpx.Client(transport=transport, base_url=inner.base_url, headers=inner.headers)
     inner.close()
+
+
+def tampered_answer(options: EmulatorOptions, content: bytes, reading: int) -> bytes:
+    """An answer of the provider, its results changed as the emulator would, be they lines or rows within a JSON."""
+    try:
+        whole = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return tampered(options, content, reading)
+    return orjson.dumps(_tampered_within(options, whole, reading))
+
+
+def _tampered_within(options: EmulatorOptions, value: Any, reading: int) -> Any:
+    if isinstance(value, list) and value and all(map(_is_result, value)):
+        return tampered_rows(options, value, reading)
+    if isinstance(value, dict):
+        return {name: _tampered_within(options, each, reading) for name, each in value.items()}
+    return value
+
+
+def _is_result(row: Any) -> bool:
+    return isinstance(row, dict) and bool({"custom_id", "key", "metadata"}.intersection(row))
 
 
 def record(way: Way, folder: Path) -> Recorded:

@@ -9,7 +9,8 @@ import stamina
 from hypothesis import strategies as st
 
 from blocks.batch import Answer
-from blocks.errors import ProviderError
+from blocks.emulator import EmulatorOptions
+from blocks.errors import Incomplete, NotFound, ProviderError
 from flows.domain.events import EVENTS, Collected, Slice
 from flows.domain.judging import BatchAnswers, Judge, JudgedBatch
 from flows.domain.ledger import replay
@@ -20,7 +21,7 @@ from tests.blocks.contract import OTHER_WAYS, PROMPTS, SCHEMA, WAYS, Way
 from tests.flows.domain import histories
 from tests.flows.domain.answers import PRICE
 from tests.fuzz.mutations import KEEPS_TEXTS, mutated, mutations
-from tests.fuzz.recorded import Recorded, record
+from tests.fuzz.recorded import Recorded, record, tampered_answer
 from tests.fuzz.rounds import check_rounds
 
 COLUMNS = OutputSchema(SCHEMA)
@@ -65,6 +66,37 @@ def test_a_recording_says_what_was_recorded(recordings: dict[str, Recorded], way
     _, answers = recorded.read(lambda _, content: content)
     assert answers == recorded.answers
     assert len(good(judged(answers))) > len(PROMPTS) / 2
+
+
+LINE_FAULTS = ("odd_line_rate", "torn_line_rate", "lost_line_rate", "false_start_rate", "poison_rate")
+SPOIL_ANSWERS = {"torn_line_rate", "lost_line_rate"}
+rates = st.fixed_dictionaries(
+    {"seed": st.integers(0, 2**32), "shuffled": st.integers(0, 1)},
+    optional=dict.fromkeys(LINE_FAULTS, st.floats(0.05, 0.6)),
+)
+
+
+@pytest.mark.parametrize("way", OURS, ids=lambda way: way.name)
+def test_bad_habits_that_come_together_never_become_wrong_rows(recordings: dict[str, Recorded], way: Way) -> None:
+    """Any mixture of what an emulator does to results on their way: all rows, or those that can be had, or a word."""
+    recorded = recordings[way.name]
+    right = good(judged(recorded.answers))
+
+    def check(switches: dict[str, Any]) -> None:
+        options = EmulatorOptions(dialect=way.dialect, **switches)
+        reading = iter(range(9))
+        spoilt = {call: tampered_answer(options, said.content, next(reading)) for call, said in recorded.said.items()}
+        try:
+            with stamina.set_testing(True, attempts=1):
+                _, answers = recorded.read(lambda call, _: spoilt[call])
+        except (Incomplete, NotFound) as error:  # the second: pages beyond the last one were not recorded
+            assert "lost_line_rate" in switches
+            check_sentence(error)
+            return
+        found = good(judged(answers))
+        assert found.items() <= right.items() if SPOIL_ANSWERS.intersection(switches) else found == right
+
+    check_rounds(check, rates, 40)
 
 
 @pytest.mark.slow
