@@ -634,7 +634,7 @@ def test_of_two_batches_of_one_tag_one_is_kept(way: Way, start: Start) -> None:
 
 
 def test_of_two_running_batches_of_one_tag_one_is_stopped(way: Way, start: Start) -> None:
-    """And named."""
+    """And the other one is named: what it did by then is paid."""
     ends = start(latency=60.0)
     batch, both = sent_twice(ends)
     found = ends.provider.find(batch, FORM)
