@@ -130,8 +130,8 @@ class Download:
     def __init__(self, begin: Callable[[], Generator[bytes, None, None]]) -> None:
         self._begin = begin
         self._lines: Generator[bytes, None, None] | None = None
-        self._passed: Counter[int] = Counter()  # lines that were passed on, by their hash
-        self._met: Counter[int] = Counter()  # lines of this connection
+        self._passed: list[int] = []  # the hash of each line that was passed on
+        self._known: Counter[int] = Counter()  # of these, what this connection has not brought again yet
 
     def next_lines(self) -> list[bytes] | None:
         """Some of the lines that were not passed on before; None after the last.
@@ -139,7 +139,7 @@ class Download:
         A connection that brings nothing new before it breaks is a try in vain.
         """
         if self._lines is None:
-            self._lines = self._begin()
+            self._lines, self._known = self._begin(), Counter(self._passed)
         found, size = [], 0
         try:
             for line in self._lines:
@@ -150,15 +150,15 @@ class Download:
                     break
         except ProviderError:
             self.close()
-            self._passed.subtract(map(_print_of, found))
+            del self._passed[len(self._passed) - len(found) :]
             raise
         return found or None
 
     def _is_new(self, line: int) -> bool:
-        self._met[line] += 1
-        if self._met[line] <= self._passed[line]:
+        if self._known and self._known[line] > 0:
+            self._known[line] -= 1
             return False
-        self._passed[line] += 1
+        self._passed.append(line)
         return True
 
     def close(self) -> None:
@@ -166,7 +166,6 @@ class Download:
         if self._lines is not None:
             self._lines.close()
         self._lines = None
-        self._met.clear()
 
 
 def _print_of(line: bytes) -> int:

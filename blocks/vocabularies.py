@@ -105,13 +105,18 @@ def _counting(tokenizer: Any) -> Count:
     def count(texts: Sequence[str]) -> list[int]:
         if not texts:
             return []
-        texts = [text.encode(errors="replace").decode() for text in texts]  # half a surrogate pair is no text
+        texts = [_whole(text) for text in texts]
         _, offsets = tokenizer.encode_batch_flat(texts)
         bounds = struct.unpack(f"<{len(texts) + 1}Q", offsets)
         counts = [stop - start for start, stop in pairwise(bounds)]
         for index, text in enumerate(texts):
-            if _SPECIAL.search(text):
+            if ("<" in text or "[" in text) and _SPECIAL.search(text):
                 counts[index] = len(tokenizer.encode_ordinary(text))
         return counts
 
     return count
+
+
+def _whole(text: str) -> str:
+    """Half a surrogate pair is no text."""
+    return text if text.isascii() else text.encode(errors="replace").decode()

@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 
 from blocks.batch import Answer, Failure, FailureKind, Usage
 from flows.domain.batches import Batch
-from flows.domain.custom_ids import parse_custom_id
+from flows.domain.custom_ids import custom_id
 from flows.domain.events import BatchResult, Slice
-from flows.domain.money import total
 from flows.domain.outcomes import OUTCOMES, Outcome, after_failure, merge_slices
 from flows.domain.prices import DayPrice, Service
 from flows.domain.schema import OutputSchema
@@ -82,28 +81,18 @@ class Judge:
             return None
         if not verdict.answered:  # the usual case: one answer
             return self.price.cost(verdict.usage)
-        return total(self.price.cost(usage) for usage in verdict.answered)
-
-    def total_cost(self, usages: Iterable[Usage], service: Service) -> int | None:
-        """Pico-dollars of all these answers; None: unpriced, even if there are none."""
-        if service not in self.price.tiers:
-            return None
-        return total(self.price.cost(usage, service) for usage in usages)
+        return self.price.total(verdict.answered)
 
     def cost_of_copies(self, verdict: Verdict) -> int:
         """Pico-dollars of the answers of accidental copies, as far as that is known."""
-        return total(self.price.cost(usage) for usage in verdict.copied) or 0
+        return self.price.total(verdict.copied) or 0 if verdict.copied else 0
 
     def cache_saved(self, usages: Iterable[Usage]) -> int | None:
         """Pico-dollars less than the same answers would have cost without a cache of the prompt; None: unpriced."""
-        saved = 0
-        for usage in usages:
-            rates = self.price.rates(usage[0])
-            if rates is None:
-                return None
-            if any(usage[2:]):
-                saved += rates.cost(Usage(usage[0], usage[1])) - rates.cost(usage)
-        return saved
+        cached = [usage for usage in usages if any(usage[2:])]
+        paid = self.price.total(cached)
+        full = self.price.total(Usage(usage[0], usage[1]) for usage in cached)
+        return None if paid is None or full is None else full - paid
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,17 +114,17 @@ class BatchAnswers:
         self._batch = batch
         self._judge = judge
         self._expected = {number: piece for piece in batch.slices for number in range(piece.start, piece.stop)}
+        self._numbers = {custom_id(batch.tag, number, each.attempt): number for number, each in self._expected.items()}
         self._verdicts: dict[int, Verdict] = {}
         self._strays = self._nameless = self._discarded = 0
         self._told: dict[int, set[Outcome]] = {}  # of requests with more than one answer, how those ended
-        self._prefix = f"{batch.tag}-"
 
     def take(self, answers: Iterable[Answer]) -> None:
         """Judge answers. Of several to one request the best counts, and what was billed for them adds up."""
-        verdict, verdicts = self._judge.verdict, self._verdicts
+        verdict, verdicts, numbers = self._judge.verdict, self._verdicts, self._numbers
         for answer in answers:
-            number = self._match(answer.custom_id)
-            if number is None:
+            number = numbers.get(answer.custom_id)
+            if number is None:  # it is of another batch, request or attempt
                 self._strays += bool(answer.custom_id)
                 self._nameless += not answer.custom_id
             elif number in verdicts:
@@ -158,7 +147,7 @@ class BatchAnswers:
     def take_copy(self, answers: Iterable[Answer]) -> None:
         """Add the answers of a duplicate of the batch: they are billed too, and replace failures."""
         for answer in answers:
-            number = self._match(answer.custom_id)
+            number = self._numbers.get(answer.custom_id)
             if number is None:
                 continue
             verdict, before = self._judge.verdict(answer), self._verdicts.get(number)
@@ -169,15 +158,6 @@ class BatchAnswers:
                 chosen = verdict if useful else before
                 verdict = chosen._replace(usage=_sum_usages(answered), answered=answered, copied=copied)
             self._verdicts[number] = verdict
-
-    def _match(self, custom_id: str) -> int | None:
-        """The request that the answer belongs to; None if it is of another batch, request or attempt."""
-        parsed = parse_custom_id(custom_id, self._prefix)
-        if parsed is None:
-            return None
-        number, attempt = parsed
-        expected = self._expected.get(number)
-        return number if expected is not None and expected.attempt == attempt else None
 
     def finish(
         self, *, failed: str | None = None, final: bool = False, gone: str | None = None, fewer: int = 0
@@ -214,7 +194,7 @@ class BatchAnswers:
         """`unseen`: answers that were billed at an unknown price and are no request's verdict."""
         retry, final = self._failures(requests, verdicts)
         usages = [usage for verdict in verdicts for usage in verdict.usages]
-        cost = self._judge.total_cost(usages, Service.BATCH)
+        cost = self._judge.price.total(usages)
         return BatchResult(
             schema_id=self._judge.schema.id,
             ok=len(requests) - len(retry) - len(final),
@@ -225,7 +205,7 @@ class BatchAnswers:
             output_tokens=sum(usage[1] for usage in usages),
             cached_tokens=sum(usage[2] for usage in usages),
             cost=cost,
-            single_cost=self._judge.total_cost(usages, Service.STANDARD),
+            single_cost=self._judge.price.total(usages, Service.STANDARD),
             costs=None if cost is None else _costs_by_outcome(verdicts, costs, copied),
             copies_cost=None if cost is None else sum(copied),
             cache_saved=None if cost is None else self._judge.cache_saved(usages),

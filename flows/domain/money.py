@@ -28,9 +28,11 @@ def add(first: int | None, second: int | None) -> int | None:
 
 def total(amounts: Iterable[int | None]) -> int | None:
     """The sum; None if any amount is unknown."""
-    amount: int | None = 0
+    amount = 0
     for each in amounts:
-        amount = add(amount, each)
+        if each is None:
+            return None
+        amount += each
     return amount
 
 

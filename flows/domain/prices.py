@@ -90,6 +90,15 @@ class DayPrice:
         rates = self.rates(usage[0], service)
         return None if rates is None else rates.cost(usage)
 
+    def total(self, usages: Iterable[Usage], service: Service = Service.BATCH) -> int | None:
+        """Pico-dollars of requests with these usages; None: unpriced, even if there are none."""
+        tiers = self.tiers.get(service)
+        if tiers is None:
+            return None
+        if len(tiers) == 1:  # the usual case: the price depends on nothing
+            return sum(map(tiers[0].rates.cost, usages))
+        return sum(self.cost(usage, service) or 0 for usage in usages)
+
 
 UNPRICED = DayPrice({})
 

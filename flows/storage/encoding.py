@@ -34,6 +34,8 @@ def request_bytes(codec: BatchCodec, prompt: str) -> int:
 
 def without_line_ends(encoded: bytes) -> bytes:
     """The same JSON with signs escaped that only some readers take for the end of a line."""
+    if encoded.isascii():
+        return encoded
     for sign, escaped in _LINE_ENDS:
         encoded = encoded.replace(sign, escaped)
     return encoded
