@@ -11,6 +11,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from importlib.util import find_spec
 from itertools import pairwise
 from math import ceil
 from typing import Any
@@ -87,24 +88,29 @@ class Vocabulary:
 
 def vocabulary_of(framings: Framings, form: RequestForm) -> Vocabulary | None:
     """None where the extra `tokens` is not installed."""
+    if find_spec("splintr") is None:
+        return None
     framing = framing_of(framings, form.model) or STAND_IN
-    tokenizer = _tokenizer(framing.vocabulary)
-    return None if tokenizer is None else Vocabulary(framing, _counting(tokenizer), form)
+    return Vocabulary(framing, _counting(framing.vocabulary), form)
+
+
+def forget_vocabularies() -> None:
+    """Let their memory go, 30 MB for each; the next count reads its vocabulary again."""
+    _tokenizer.cache_clear()
 
 
 @cache
 def _tokenizer(name: str) -> Any:
-    try:
-        import splintr  # noqa: PLC0415  # an extra
-    except ImportError:
-        return None
+    import splintr  # noqa: PLC0415  # an extra
+
     return splintr.Tokenizer.from_pretrained(name)
 
 
-def _counting(tokenizer: Any) -> Count:
+def _counting(vocabulary: str) -> Count:
     def count(texts: Sequence[str]) -> list[int]:
         if not texts:
             return []
+        tokenizer = _tokenizer(vocabulary)
         texts = [_whole(text) for text in texts]
         _, offsets = tokenizer.encode_batch_flat(texts)
         bounds = struct.unpack(f"<{len(texts) + 1}Q", offsets)

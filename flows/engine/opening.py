@@ -10,6 +10,7 @@ from pathlib import Path
 
 from blocks.printable import counted
 from blocks.retries import resting
+from blocks.vocabularies import forget_vocabularies
 from flows.domain.budget import Budget, Ceiling
 from flows.domain.events import Frozen
 from flows.domain.money import from_usd
@@ -47,6 +48,7 @@ def make_new_plan(config: RunConfig, recorder: Recorder) -> Plan:
     state, spec, started = config.state, config.spec, time.monotonic()
     frozen = frozen_files(config, recorder)
     plan = make_plan(config.question, frozen, state.requests, state.rows, config.settings.memory_limit)
+    forget_vocabularies()  # nothing is counted again in this process
     new = generation_path(state.requests, plan.start)
     recorder.record(
         Frozen(

@@ -128,19 +128,34 @@ class _Reading:
     def contents(self, rows: int, command: str) -> Contents:
         """What was counted, with the examples' values."""
         reasons = sorted(self._reasons.items(), key=lambda pair: -pair[1].rows)
-        rest = reasons[SHOWN_REASONS:]
+        shown, rest = reasons[:SHOWN_REASONS], reasons[SHOWN_REASONS:]
+        failed = [row for _, found in shown for row, _ in found.examples]
+        values = self._values_of([*self._examples, *failed])
         return Contents(
             rows=rows,
             rows_read=self.rows,
-            failures=[self._failure(reason, found, command) for reason, found in reasons[:SHOWN_REASONS]],
+            failures=[self._failure(reason, found, command, values) for reason, found in shown],
             more_reasons=len(rest),
             more_failed=sum(found.rows for _, found in rest),
             fields=[found.details() for found in self._fields.values()],
             more_fields=len(self._more_fields),
-            examples=[self._example(row, [*self._layout.answers.items()]) for row in self._examples],
+            examples=[self._example(row, values[row], self._layout.answers) for row in self._examples],
         )
 
-    def _failure(self, reason: str, found: _Reason, command: str) -> dict[str, Any]:
+    def _values_of(self, rows: list[_Row]) -> dict[_Row, dict[str, Any]]:
+        """The values of what an example shows; an answer is read with a failed row too, where it is empty."""
+        inputs, found = self._layout.inputs[:SHOWN_COLUMNS], {}
+        for file in {row.file for row in rows}:
+            with NumberedTable(file) as table:
+                columns = [*inputs, *self._layout.answers.values()]
+                held = [name for name in columns if name in table.schema.names]  # not the values of a partition
+                values = table.rows_at([row.number for row in rows if row.file == file], held)
+            found.update({_Row(file, number): each for number, each in values.items()})
+        return found
+
+    def _failure(
+        self, reason: str, found: _Reason, command: str, values: Mapping[_Row, dict[str, Any]]
+    ) -> dict[str, Any]:
         remedy = remedy_of(found.error)
         return {
             "reason": printable(reason),
@@ -148,22 +163,19 @@ class _Reading:
             "remedy": remedy.text,
             "command": command if remedy.retries else None,
             "examples": [
-                {**self._example(row, []), "error": printable(error, SHOWN_TEXT)} for row, error in found.examples
+                {**self._example(row, values[row], {}), "error": printable(error, SHOWN_TEXT)}
+                for row, error in found.examples
             ],
         }
 
-    def _example(self, row: _Row, answers: list[tuple[str, str]]) -> dict[str, Any]:
+    def _example(self, row: _Row, values: dict[str, Any], answers: Mapping[str, str]) -> dict[str, Any]:
         inputs = self._layout.inputs[:SHOWN_COLUMNS]
-        columns = [*inputs, *(column for _, column in answers)]
-        with NumberedTable(row.file) as table:
-            held = [name for name in columns if name in table.schema.names]  # not the values of a partition
-            (values,) = table.read(row.number, row.number + 1, held).to_pylist() if held else ({},)
         return {
             "file": printable(row.file.name),
             "row": row.number + 1,
             "input": {printable(name): _text(values[name]) for name in inputs if name in values},
             "more_columns": len(self._layout.inputs) - len(inputs),
-            "answer": {printable(name): _text(values[column]) for name, column in answers},
+            "answer": {printable(name): _text(values[column]) for name, column in answers.items()},
         }
 
 

@@ -152,6 +152,18 @@ class NumberedTable:
         table = self._file.read_row_groups(range(first, last + 1), columns=columns, use_threads=False)
         return table.slice(start - self._starts[first], stop - start)
 
+    def rows_at(self, numbers: Sequence[int], columns: Sequence[str]) -> dict[int, dict[str, Any]]:
+        """The values of single rows by their numbers; each row group is read once."""
+        if not columns:
+            return {number: {} for number in numbers}
+        groups = np.searchsorted(self._starts, numbers, side="right") - 1
+        found: dict[int, dict[str, Any]] = {}
+        for group in np.unique(groups).tolist():
+            inside = [number for number, at in zip(numbers, groups, strict=True) if at == group]
+            rows = self.read_group(group, columns).take(pa.array([n - self._starts[group] for n in inside]))
+            found.update(zip(inside, rows.to_pylist(), strict=True))
+        return found
+
     def rows_of(self, group: int) -> int:
         """How many rows a row group has."""
         return int(self._file.metadata.row_group(group).num_rows)
