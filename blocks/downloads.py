@@ -84,8 +84,8 @@ def _inflated(chunks: Iterable[bytes], encoding: str) -> Iterator[tuple[bytes, i
         raise Damaged("what it sent ends before its end")
 
 
-def lines_of(pieces: Iterable[bytes], content_type: str = "") -> Iterator[bytes]:
-    """The lines of a file of results, without their ends, blank ones left out.
+def lines_of(pieces: Iterable[bytes], content_type: str = "") -> Iterator[list[bytes]]:
+    """The lines of a file of results, those that end in one piece together; without their ends, blank ones left out.
 
     Raises Damaged for a page of a proxy, and for a file that ends in the middle of a line: where a body is delimited by
     the end of the connection, nothing else tells that it is not whole.
@@ -93,16 +93,15 @@ def lines_of(pieces: Iterable[bytes], content_type: str = "") -> Iterator[bytes]
     if content_type.strip().lower().startswith(PAGES):
         raise Damaged("it sent a page in the place of results")
     first = True
-    for line in _split(pieces):
-        if not line or line.isspace():
-            continue
-        if first and line.lstrip()[:1] == b"<":
+    for lines in _split(pieces):
+        found = [line for line in lines if line and not line.isspace()]
+        if first and found and found[0].lstrip()[:1] == b"<":
             raise Damaged("it sent a page in the place of results")
-        first = False
-        yield line
+        first = first and not found
+        yield found
 
 
-def _split(pieces: Iterable[bytes]) -> Iterator[bytes]:
+def _split(pieces: Iterable[bytes]) -> Iterator[list[bytes]]:
     rest, skipped, long, ended = b"", 0, None, False
     for piece in pieces:
         if long is not None:  # in a line of which the rest is not kept
@@ -112,24 +111,24 @@ def _split(pieces: Iterable[bytes]) -> Iterator[bytes]:
                 if skipped > ENDLESS_LINE:
                     raise Damaged("it sent a line without end")
                 continue
-            yield long
+            yield [long]
             long = None
         *lines, rest = (rest + piece).split(b"\n")
         ended = ended or any(map(bytes.strip, lines))
-        yield from lines
+        yield lines
         if len(rest) > LONGEST_LINE:
             long, skipped, rest = Overlong(rest[:KEPT_OF_LONGER]), len(rest), b""
     if rest and not rest.isspace() and not is_json(rest):
         raise Damaged("what it sent ends in the middle of a line", partial=ended)
-    yield rest if long is None else long
+    yield [rest if long is None else long]
 
 
 class Download:
     """A file on its way in, over as many connections as it takes. Two of them are never joined."""
 
-    def __init__(self, begin: Callable[[], Generator[bytes, None, None]]) -> None:
+    def __init__(self, begin: Callable[[], Generator[list[bytes], None, None]]) -> None:
         self._begin = begin
-        self._lines: Generator[bytes, None, None] | None = None
+        self._pieces: Generator[list[bytes], None, None] | None = None
         self._passed: list[int] = []  # the hash of each line that was passed on
         self._known: Counter[int] = Counter()  # of these, what this connection has not brought again yet
 
@@ -138,36 +137,35 @@ class Download:
 
         A connection that brings nothing new before it breaks is a try in vain.
         """
-        if self._lines is None:
-            self._lines, self._known = self._begin(), Counter(self._passed)
-        found, size = [], 0
+        if self._pieces is None:
+            self._pieces, self._known = self._begin(), Counter(self._passed)
         try:
-            for line in self._lines:
-                if self._is_new(_print_of(line)):
-                    found.append(line)
-                    size += len(line)
-                if size >= PIECE:
-                    break
+            return next(filter(None, map(self._new_of, self._pieces)), None)
         except ProviderError:
             self.close()
-            del self._passed[len(self._passed) - len(found) :]
             raise
-        return found or None
 
-    def _is_new(self, line: int) -> bool:
-        if self._known and self._known[line] > 0:
-            self._known[line] -= 1
-            return False
-        self._passed.append(line)
-        return True
+    def _new_of(self, lines: list[bytes]) -> list[bytes]:
+        """Those that were not passed on before. The last one of a file may have no end, so it is left out of all."""
+        known, hashes = self._known, [hash(line.rstrip()) for line in lines]
+        if known:
+            places = [place for place, each in enumerate(hashes) if not _strike(known, each)]
+            lines, hashes = [lines[place] for place in places], [hashes[place] for place in places]
+        self._passed += hashes
+        return lines
 
     def close(self) -> None:
         """Let the connection go."""
-        if self._lines is not None:
-            self._lines.close()
-        self._lines = None
+        if self._pieces is not None:
+            self._pieces.close()
+        self._pieces = None
 
 
-def _print_of(line: bytes) -> int:
-    """By what a line is known again: the last one of a file may have no end."""
-    return hash(line.rstrip())
+def _strike(known: Counter[int], line: int) -> bool:
+    """Whether it is among them, once less from now on."""
+    if line not in known:
+        return False
+    known.subtract([line])
+    if not known[line]:
+        del known[line]
+    return True

@@ -175,7 +175,7 @@ class Transport:
         finally:
             download.close()
 
-    def _lines_once(self, path: str) -> Generator[bytes, None, None]:
+    def _lines_once(self, path: str) -> Generator[list[bytes], None, None]:
         broken = _connection_errors(self.provider, self._mask, creating=False)
         with broken, self._client.stream("GET", path) as response:
             if response.status_code >= 300:

@@ -66,15 +66,19 @@ class Reading:
             yield self._row(rows.pop(), read)
 
     def _row(self, row: Any, read: ReadRow) -> Answer:
-        self._objects += isinstance(row, Mapping)
-        members = mapping(row)
-        named = string(members.get(self._id_name)) or string(mapping(members.get("metadata")).get(self._id_name))
+        self._objects += isinstance(row, dict)
         try:
-            answer = read(row) or Answer(named, None, None, UNREADABLE)
+            answer = read(row)
         except Exception as error:  # noqa: BLE001  # no answer may keep others from being read, however strange it is
             log.warning("%s: a line of %s can't be read (%s)", self._provider, self._where, type(error).__name__)
-            answer = Answer(named, None, None, UNREADABLE)
-        return self._counted(named or answer.custom_id, answer)
+            answer = None
+        if answer is None:
+            answer = Answer(self._name_of(row), None, None, UNREADABLE)
+        return self._counted(answer.custom_id or self._name_of(row), answer)
+
+    def _name_of(self, row: Any) -> str:
+        members = mapping(row)
+        return string(members.get(self._id_name)) or string(mapping(members.get("metadata")).get(self._id_name))
 
     def _unreadable(self, line: bytes) -> Answer:
         """Texts of models are within strings, where quotes are escaped: what looks like the name of a row is it."""
