@@ -110,7 +110,7 @@ class EmulatorOptions:
     vanish_every: int = every("every Nth batch is forgotten: neither it nor its results are found once it was accepted")
     hang_every: int = every("every Nth batch never ends, and once it is to be cancelled is being cancelled for ever")
     list_refused: int = switch(0, "status with which lists are refused, such as 404; 0: they are not", 0, 499)
-    list_breaks: int = switch(0, "1 breaks lists off: they are empty and promise more", 0, 1)
+    list_breaks: int = switch(0, "N breaks lists off: they show N - 1 batches, promise more and never show them", 0)
     list_unmarked: int = switch(0, "1 leaves out of lists what clients attached to batches, files included", 0, 1)
     list_hides: int = switch(0, "1 shows empty lists, as for a key that made none of the batches", 0, 1)
     clock_ahead: float = switch(0.0, "seconds by which the server's clock is ahead", -1e6, 1e6)

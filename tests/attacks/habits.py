@@ -153,7 +153,7 @@ HABITS: dict[str, Habit] = {
         lambda dice: {"results_page": dice.randint(1, 4), "page_skips_every": 2}, _paged, dialects=("holysheep",)
     ),
     "lists_are_refused": unlisted("list_refused", 400, 403, 404, 405),
-    "lists_break_off": unlisted("list_breaks", 1),
+    "lists_break_off": unlisted("list_breaks", 1, 2),
     "lists_show_nothing": unlisted("list_hides", 1),
     "lists_show_no_marks": unlisted("list_unmarked", 1, dialects=WITH_MARKS),
     "results_are_gone": Habit(lambda dice: {"gone_after": dice.choice([0.001, 0.3])}, _ended("completed")),

@@ -20,7 +20,7 @@ import stamina
 from blocks.batch import LONGER, BatchPhase, BatchStatus
 from blocks.catalog import PROVIDERS
 from blocks.emulator import EmulatorOptions, running_emulator
-from blocks.errors import BatchRefused, UnknownOutcome
+from blocks.errors import BatchRefused, NotFound, UnknownOutcome
 from blocks.providers.calls import Calls
 from blocks.retries import ATTEMPTS
 from blocks.transport import Transport
@@ -288,6 +288,48 @@ def test_a_copy_that_runs_longer_is_waited_for(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(Calls, "poll", slowly)
     check_copies_are_paid(tmp_path, dialect, enrich(**call(tmp_path, dialect, 5)))
     assert len(looks) == 2
+
+
+@pytest.mark.usefixtures("sent_twice")
+@pytest.mark.parametrize("dialect", LIMITED)
+def test_a_copy_that_is_not_found_says_nothing_of_the_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dialect: str
+) -> None:
+    """The batch itself is followed to its end and read; what the copy cost is not known."""
+    looks: list[str] = []
+    poll = Calls.poll
+
+    def without_the_copy(self: Calls, batch_id: str) -> BatchStatus:
+        looks.append(batch_id)
+        if batch_id != looks[0]:
+            raise NotFound(f"{batch_id} is not known", provider="a test")
+        return poll(self, batch_id)
+
+    monkeypatch.setattr(Calls, "poll", without_the_copy)
+    figures = enrich(**call(tmp_path, dialect, 5))
+    assert (figures.exit, figures.rows) == (Exit.DONE, {"ok": 5})
+    assert books(tmp_path, "SELECT count(*) FROM batches") == [(2,)]
+    assert len(set(looks)) == 2
+
+
+@pytest.mark.usefixtures("sent_twice")
+@pytest.mark.parametrize("dialect", LIMITED)
+def test_a_copy_of_a_batch_that_failed_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dialect: str) -> None:
+    """It was billed, and it has all the answers: nothing is sent again."""
+    looks: list[str] = []
+    poll = Calls.poll
+
+    def failing(self: Calls, batch_id: str) -> BatchStatus:
+        looks.append(batch_id)
+        status = poll(self, batch_id)
+        is_kept = batch_id == looks[0] and status.phase is BatchPhase.ENDED
+        return replace(status, phase=BatchPhase.FAILED, error="an accident") if is_kept else status
+
+    monkeypatch.setattr(Calls, "poll", failing)
+    figures = enrich(**call(tmp_path, dialect, 5))
+    assert (figures.exit, figures.rows) == (Exit.DONE, {"ok": 5})
+    assert books(tmp_path, "SELECT count(*) FROM batches") == [(2,)]
+    assert len(set(looks)) == 2
 
 
 # --- limits ---------------------------------------------------------------------------------------------------------

@@ -384,3 +384,4 @@ def test_results_that_are_gone_before_they_were_read_are_told(tmp_path: Path, mo
     assert figures.unmetered == figures.outcomes["gone"] == 20
     errors = set(pq.read_table(parameters["output"]).column("_error").to_pylist())
     assert all("--retry-failed requests it again" in error for error in errors)
+    assert all("though the batch itself is 'ended'" in error for error in errors)

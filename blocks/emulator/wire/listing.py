@@ -3,6 +3,7 @@
 from typing import Any
 
 import orjson
+from starlette.datastructures import QueryParams
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from blocks.emulator.options import EmulatorOptions
@@ -11,6 +12,8 @@ from blocks.emulator.wire.calls import CallError, JsonResponse
 LISTS = ("/batches", "/batch/jobs", "/files")  # how the paths of lists end, in whatever dialect
 ITEMS = ("data", "operations")  # under which a page has them
 MARKS = ("metadata", "displayName", "filename")  # what clients attach
+CURSORS = ("after", "after_id", "page", "pageToken")  # what asks for a later page, unless it is 0
+BROKEN = {"object": "list", "data": [], "operations": [], "has_more": True, "nextPageToken": "x", "total": 1_000_000}
 
 
 class ListHabits:
@@ -31,6 +34,9 @@ class ListHabits:
             error = CallError(status, "invalid_request", "lists are not available (an injected fault)")
             await JsonResponse(self._error_body(error), status)(scope, receive, send)
             return
+        if self._options.list_breaks and _is_later(scope):
+            await JsonResponse(BROKEN)(scope, receive, send)
+            return
         await self._app(scope, receive, self._changing(send) if self._changes else send)
 
     def _changing(self, send: Send) -> Send:
@@ -50,11 +56,17 @@ class ListHabits:
 
     def _changed(self, page: dict[str, Any]) -> dict[str, Any]:
         name = next((name for name in ITEMS if name in page), ITEMS[0])
-        if self._options.list_breaks:
-            return {**page, name: [], "has_more": True, "nextPageToken": "x", "total": len(page.get(name, [])) + 1}
+        if shown := self._options.list_breaks:
+            more = {key: BROKEN[key] for key in ("has_more", "nextPageToken", "total")}
+            return {**page, **more, name: page.get(name, [])[: shown - 1]}
         if self._options.list_hides:
             return {"object": "list", name: [], "has_more": False, "total": 0}
         return {**page, name: [_unmarked(item) for item in page.get(name, [])]}
+
+
+def _is_later(scope: Scope) -> bool:
+    asked = QueryParams(scope["query_string"])
+    return any(asked.get(name, "0") != "0" for name in CURSORS)
 
 
 def _unmarked(item: dict[str, Any]) -> dict[str, Any]:
