@@ -212,9 +212,10 @@ def _for_list(inner: Converter) -> Converter:
 
 def _for_struct(inners: Mapping[str, Converter]) -> Converter:
     def convert(value: Any) -> Any:
-        if value is None:
-            return None
-        return {**value, **{name: inner(value[name]) for name, inner in inners.items() if name in value}}
+        for name, inner in inners.items() if value is not None else ():
+            if name in value:
+                value[name] = inner(value[name])  # in place: nobody else has what was parsed
+        return value
 
     return convert
 

@@ -20,6 +20,7 @@ from flows.engine.recorder import Recorder, now
 from flows.engine.run import Run
 from flows.engine.stopping import StopSwitch, catching_signals
 from flows.preflight import RunConfig
+from flows.storage.memory import give_back_memory
 from flows.storage.plan import Plan, checked_generations, generation_path, last_plan, read_plan, wanted_requests
 from flows.storage.planner import make_plan
 from flows.storage.requests import FrozenRequests
@@ -49,6 +50,7 @@ def make_new_plan(config: RunConfig, recorder: Recorder) -> Plan:
     frozen = frozen_files(config, recorder)
     plan = make_plan(config.question, frozen, state.requests, state.rows, config.settings.memory_limit)
     forget_vocabularies()  # nothing is counted again in this process
+    give_back_memory()
     new = generation_path(state.requests, plan.start)
     recorder.record(
         Frozen(

@@ -18,6 +18,7 @@ from flows.domain.events import Published
 from flows.engine.recorder import now
 from flows.engine.run import Run
 from flows.storage.files import write_json
+from flows.storage.memory import give_back_memory
 from flows.storage.output import PENDING, OutputFile, OutputSummary, output_files
 from flows.storage.output_writer import OutputWriter
 from flows.storage.source import identity_of
@@ -34,6 +35,7 @@ def publish(run: Run, *, removes: bool = True) -> OutputSummary:
 
     `removes`: whether files whose input is gone may be removed.
     """
+    give_back_memory()  # that collecting took: what is written now would come on top
     return _Publishing(run, removes=removes).publish()
 
 
