@@ -7,14 +7,19 @@ colours and sizes of its own where the page follows the reader's screen.
 from __future__ import annotations
 
 import json
+import sys
 from base64 import b64encode
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from hashlib import sha256
+from importlib.util import cache_from_source
+from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, FileSystemBytecodeCache, PackageLoader, StrictUndefined
+from jinja2.bccache import Bucket
 from markupsafe import Markup, escape
 
 from blocks.printable import LONGEST_LINE, counted, printable, printable_lines
@@ -52,6 +57,7 @@ def page(report: bytes) -> str:
         finalize=_finalized,
         trim_blocks=True,
         lstrip_blocks=True,
+        bytecode_cache=None if sys.dont_write_bytecode else _Compiled(_compiled_folder()),
     )
     load = environment.loader.get_source  # type: ignore[union-attr]  # it is the one above
     style, script = (load(environment, name)[0] for name in ("page.css", "page.js"))
@@ -77,6 +83,20 @@ def page(report: bytes) -> str:
         timeline=batches_over_time(found),
         runs=list(enumerate(found["history"]))[: -MOST_RUNS - 1 : -1],
     )
+
+
+class _Compiled(FileSystemBytecodeCache):
+    """Compiling the template takes longer than filling it; a folder that can't be written is no reason to fail."""
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        """Keep what was compiled."""
+        with suppress(OSError):
+            super().dump_bytecode(bucket)
+
+
+def _compiled_folder() -> str:
+    """Where Python keeps this module compiled, which knows of `PYTHONPYCACHEPREFIX`."""
+    return str(Path(cache_from_source(__file__)).parent)
 
 
 def _finalized(value: Any) -> Any:
