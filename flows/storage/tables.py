@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+import flows.storage.arrow_alone  # noqa: F401  # for its effect
 from flows.storage.files import replacing
 
 T = TypeVar("T")
