@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from blocks.errors import UsageError
+from flows.storage.pandas_types import ready_for
 from flows.storage.tables import ahead
 from flows.storage.windows import check_pages, windows_of
 
@@ -47,6 +48,7 @@ class SourceFile:
                 f"{path} is not a readable Parquet file: {str(error).splitlines()[0]}",
                 next_step="give a .parquet file, for example one that pandas.DataFrame.to_parquet wrote",
             ) from error
+        ready_for(schema)
         _check_names(path, schema.names)
         check_pages(path, metadata)
         partition = {key: value for key, value in _partition(name).items() if key not in schema.names}

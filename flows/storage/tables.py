@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-import flows.storage.arrow_alone  # noqa: F401  # for its effect
 from flows.storage.files import replacing
+from flows.storage.pandas_types import ready_for
 
 T = TypeVar("T")
 Numbers = np.ndarray[Any, np.dtype[np.int64]]  # of rows or of requests
@@ -139,6 +139,7 @@ class NumberedTable:
         self.rows = self._file.metadata.num_rows
         self.groups = self._file.metadata.num_row_groups
         self.schema = self._file.schema_arrow
+        ready_for(self.schema)
         self.metadata: Mapping[bytes, bytes] = self._file.metadata.metadata or {}
 
     @cached_property

@@ -1,7 +1,7 @@
-"""Arrow without pandas: imported for its effect, before the first array is made.
+"""Arrow with pandas only where its types are needed; imported before the first array is made.
 
 Arrow imports pandas to see whether the first list that it is given is one of its series: 0.15 s and 30 MB for each
-process, for nothing. It looks once. Whoever wants a DataFrame of a table later still gets one.
+process, mostly for nothing. It looks once. Whoever wants a DataFrame of a table later still gets one.
 """
 
 from __future__ import annotations
@@ -26,3 +26,9 @@ if "pandas" not in sys.modules:
         pa.array([0])
     finally:
         sys.meta_path.remove(_hiding)
+
+
+def ready_for(schema: pa.Schema) -> None:
+    """Let Arrow find pandas if a column has nanoseconds: Python's own types, which it would fail with, have none."""
+    if any("[ns" in str(field.type) for field in schema):
+        pa.array([0]).to_pandas()
