@@ -267,7 +267,7 @@ ELSEWHERE = {  # switch → where it is tested
     "latency_per_request": "blocks/emulator/service/test_faults.py",
     "jitter": "attacks/habits.py",
     "fault_attempts": "flows/test_dialects.py",
-    "drop_rate": "flows/test_kill.py",
+    "drop_rate": "flows/test_kill_matrix.py",
     "hold_file": "flows/test_kill.py",
 }
 
