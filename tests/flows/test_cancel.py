@@ -18,6 +18,8 @@ from blocks.providers.calls import Calls
 from blocks.retries import ATTEMPTS
 from blocks.transport import Transport
 from flows.cancel import cancel_output
+from flows.domain.events import Submitted
+from flows.storage.journal import read_events
 from flows.storage.place import note_place
 from flows.storage.state import StateDirectory
 from tests.flows.command import batchwerk
@@ -167,6 +169,10 @@ def test_copies_are_stopped_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         patch.setattr(Transport, "create_json", twice(Transport.create_json))
         patch.setattr(Calls, "cancel", refusing)
         parameters = sent(tmp_path, "openai")
+        enrich(**parameters, wait=0)
+    events = read_events(StateDirectory(tmp_path / "out.parquet").journal)
+    assert [len(event.copies) for event in events if isinstance(event, Submitted) and event.batch == 1] == [1]
+    assert ends(tmp_path) == [None] * 4
     assert cancel(parameters["output"], wait=PATIENCE).rows == {"pending": 12}
     assert ends(tmp_path) == ["cancelled"] * 4
 
