@@ -44,7 +44,7 @@ from blocks.errors import (
     UnknownOutcome,
 )
 from blocks.providers.openai import ENTRY
-from blocks.providers.openai.batches import PAGE, OpenAI
+from blocks.providers.openai.batches import OpenAI
 from blocks.providers.openai.codec import CHAT, RESPONSES, STRICT, OpenAICodec, read_row, read_status
 from blocks.providers.reading import TOO_LONG, UNREADABLE
 from blocks.providers.schemas import NotStrict, narrowed
@@ -478,17 +478,17 @@ def test_a_lost_batch_is_found_by_its_tag(batch: EncodedBatch) -> None:
         assert not provider.replays
         assert provider.find(batch, FORM) == Found("batch_7")
     (batches,) = server.asked
-    assert (batches.method, batches.path, batches.query) == ("GET", "/v1/batches", {"limit": str(PAGE)})
+    assert (batches.method, batches.path, batches.query) == ("GET", "/v1/batches", {"limit": "100"})
 
 
 def test_a_lost_batch_is_found_by_its_file(batch: EncodedBatch) -> None:
-    """Where a service keeps no metadata."""
+    """Where a service keeps no metadata. Some give no more files at once than batches, and refuse a larger number."""
     script = [listed(a_batch(5), a_batch(7)), listed(a_file(5, "other.jsonl"), a_file(7))]
     with connected(*script) as (provider, server):
         assert provider.find(batch, FORM) == Found("batch_7")
     files = server.asked[1]
     assert (files.method, files.path) == ("GET", "/v1/files")
-    assert files.query == {"purpose": "batch", "order": "desc", "limit": str(PAGE)}
+    assert files.query == {"purpose": "batch", "order": "desc", "limit": "100"}
 
 
 def test_lists_are_read_page_by_page_back_to_the_time_of_sending(batch: EncodedBatch) -> None:
