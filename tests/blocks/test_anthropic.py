@@ -46,7 +46,7 @@ from blocks.errors import (
     UsageError,
 )
 from blocks.providers.anthropic import ENTRY
-from blocks.providers.anthropic.batches import BATCHES_PAGE, Anthropic, _money_rule
+from blocks.providers.anthropic.batches import Anthropic, _money_rule
 from blocks.providers.anthropic.codec import (
     MAX_TOKENS,
     AnswerReader,
@@ -584,7 +584,7 @@ def test_a_lost_batch_is_found_by_its_results(batch: EncodedBatch) -> None:
         assert provider.find(batch, FORM) == Found("msgbatch_8")
     assert paths(server) == ["", "9/results", "8/results"]
     assert {asked.method for asked in server.asked} == {"GET"}
-    assert server.asked[0].query == {"limit": str(BATCHES_PAGE)}
+    assert server.asked[0].query == {"limit": "1000"}
 
 
 @pytest.mark.parametrize(

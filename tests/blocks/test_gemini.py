@@ -43,7 +43,7 @@ from blocks.errors import (
 )
 from blocks.providers.gemini import LIMITS
 from blocks.providers.gemini.answers import UNPROVEN, RowReader
-from blocks.providers.gemini.batches import INLINE_BYTES, INLINE_REQUESTS, PAGE, Gemini
+from blocks.providers.gemini.batches import INLINE_BYTES, INLINE_REQUESTS, Gemini
 from blocks.providers.gemini.codec import ECHO, ECHO_TOKENS, GeminiCodec, echo_of, read_status
 from blocks.providers.gemini.errors import complaint_of, read_error
 from blocks.providers.reading import UNREADABLE
@@ -478,7 +478,7 @@ def test_a_lost_batch_is_found_by_its_tag(batch: EncodedBatch) -> None:
         assert not provider.replays
         assert provider.find(batch, FORM) == Found("b6")
     (asked,) = server.asked
-    assert (asked.method, asked.path, asked.query) == ("GET", LIST, {"pageSize": str(PAGE)})
+    assert (asked.method, asked.path, asked.query) == ("GET", LIST, {"pageSize": "100"})
 
 
 def test_a_list_that_is_newest_first_is_read_back_to_the_time_of_sending(batch: EncodedBatch) -> None:

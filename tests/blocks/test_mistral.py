@@ -40,7 +40,7 @@ from blocks.errors import (
     UnknownOutcome,
 )
 from blocks.providers.mistral import LIMITS
-from blocks.providers.mistral.batches import INLINE_BYTES, INLINE_REQUESTS, NEVER, PAGE, Mistral
+from blocks.providers.mistral.batches import INLINE_BYTES, INLINE_REQUESTS, NEVER, Mistral
 from blocks.providers.mistral.codec import MistralCodec, read_error, read_row, read_status
 from blocks.providers.reading import UNREADABLE
 from tests.blocks.scripted import Asked, Drop, Say, Server, Step, serving
@@ -346,7 +346,7 @@ def test_a_lost_batch_is_found_by_its_tag(batch: EncodedBatch) -> None:
     assert (asked.method, asked.path) == ("GET", "/v1/batch/jobs")
     assert asked.query == {
         "page": "0",
-        "page_size": str(PAGE),
+        "page_size": "100",
         "batchwerk": TAG,
         "order_by": "-created",
     }
