@@ -56,7 +56,11 @@ class Job(BaseModel):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without aliases: a kilobyte of them stands for gigabytes."""
+    """YAML without aliases, of which a kilobyte stands for gigabytes, and without what is no text.
+
+    JSON writes an emoji as two escapes, which PyYAML leaves apart: they are joined, and a half without its other is
+    refused, as nothing could be sent or written down that has it.
+    """
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """Called by PyYAML for each value."""
@@ -64,6 +68,12 @@ class _Loader(yaml.SafeLoader):
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # the stubs have no types for it
             raise yaml.composer.ComposerError(None, None, "aliases are not allowed", mark)
         node: yaml.Node | None = super().compose_node(parent, index)
+        if isinstance(node, yaml.ScalarNode):
+            try:
+                node.value = node.value.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+            except UnicodeDecodeError:
+                mark, problem = node.start_mark, "half a surrogate pair is no text"
+                raise yaml.composer.ComposerError(None, None, problem, mark) from None
         return node
 
 

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from blocks.errors import UsageError
 from flows.storage.pandas_types import ready_for
+from flows.storage.roots import check_name
 from flows.storage.tables import ahead
 from flows.storage.windows import check_pages, windows_of
 
@@ -39,6 +40,7 @@ class SourceFile:
         """Read a file's footer. Raises UsageError for anything that is not a readable Parquet file."""
         if not path.is_file():  # a named pipe would be waited for
             raise UsageError(f"{path} is not a regular file", next_step="give a .parquet file")
+        check_name(path)
         try:
             with pq.ParquetFile(path) as file:
                 metadata = file.metadata

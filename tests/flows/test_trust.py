@@ -75,6 +75,15 @@ def test_a_state_directory_sends_no_key_to_a_host_that_it_names(tmp_path: Path) 
             enrich(**{**given, "job": write_job(tmp_path, JOB.replace("name: test", "name: other"))}, wait=20)
 
 
+@pytest.mark.parametrize("parameter", ["input", "job", "output"])
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path, parameter: str) -> None:
+    """Bytes that are no UTF-8 could not be written into the state directory."""
+    odd = {parameter: tmp_path / os.fsdecode(b"caf\xe9")}
+    with pytest.raises(UsageError, match="bytes that are no text") as caught:
+        check(read_settings({**places(tmp_path, provider="local"), **odd}))
+    assert caught.value.message.isprintable()
+
+
 def test_roots_bound_where_a_run_reads_and_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Input, job and output, by whatever way they lead there; without the variable all folders are free."""
     inside, outside = tmp_path / "inside", tmp_path / "outside"

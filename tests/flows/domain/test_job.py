@@ -1,5 +1,6 @@
 """Job files: what they may say, and what is said when they are wrong."""
 
+import json
 from typing import Any
 
 import pytest
@@ -42,12 +43,28 @@ def test_a_small_job_is_enough() -> None:
         ("just a text", "does not contain a mapping of settings"),
         ("- a list", "does not contain a mapping of settings"),
         ("!!python/object/apply:os.system ['true']", "not valid YAML"),
+        ('name: a\nsystem: "\\ud800"', r"half a surrogate pair is no text \(line 2\)"),
+        ('output: {"\\udc00": {type: string}}', "half a surrogate pair is no text"),
     ],
 )
 def test_a_file_that_is_no_job_is_refused(text: str, said: str) -> None:
     """The message names the file, and the line where there is one."""
     with pytest.raises(UsageError, match=said):
         parse_job(text, "job.yaml")
+
+
+def test_a_job_may_be_written_as_json() -> None:
+    """Which has a sign beyond 16 bits as two escapes: they are one sign."""
+    content = {
+        "name": "a",
+        "model": "b",
+        "prompt": "{{ text }} \U0001f3a7",
+        "output": {"\U0001f50b": {"type": "string"}},
+    }
+    text = json.dumps(content)
+    assert "\\ud83c\\udfa7" in text
+    job = parse_job(text, "job.json")
+    assert (job.prompt, job.output) == (content["prompt"], content["output"])
 
 
 @pytest.mark.parametrize(

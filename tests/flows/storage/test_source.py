@@ -32,6 +32,15 @@ def test_what_is_no_parquet_file_is_refused(tmp_path: Path) -> None:
         Source.open(tmp_path / "nowhere")
 
 
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    """Bytes that are no UTF-8, as old archives have them; also of one file of a folder."""
+    place = tmp_path / os.fsdecode(b"caf\xe9.parquet")
+    parquet(tmp_path / "x.parquet", {"x": [1]}).rename(place)
+    for path in (place, tmp_path):
+        with pytest.raises(UsageError, match="udce9.parquet has bytes that are no text"):
+            Source.open(path)
+
+
 def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
     """Nobody could say which of them a prompt means."""
     table = pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"])
