@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -21,10 +21,11 @@ WITHOUT_ASSERT = {
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def functions_in(path: Path) -> Iterator[Function]:
-    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
-        if isinstance(node, Function) and node.name.startswith("test_"):
-            yield node
+@cache
+def functions_in(path: Path) -> list[Function]:
+    """The tests of a file."""
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    return [node for node in ast.walk(tree) if isinstance(node, Function) and node.name.startswith("test_")]
 
 
 def called(node: ast.AST) -> str:
@@ -63,29 +64,29 @@ def proves_something(test: Function) -> bool:
     )
 
 
-@pytest.mark.parametrize("path", FILES, ids=str)
-def test_every_test_is_described_by_a_sentence(path: Path) -> None:
+def all_tests() -> list[Function]:
+    """Of all files."""
+    return [test for path in FILES for test in functions_in(path)]
+
+
+def test_every_test_is_described_by_a_sentence() -> None:
     """What stands below a test's name tells a reader which behaviour it protects."""
-    assert [test.name for test in functions_in(path) if not is_sentence(ast.get_docstring(test))] == []
+    assert [test.name for test in all_tests() if not is_sentence(ast.get_docstring(test))] == []
 
 
-@pytest.mark.parametrize("path", FILES, ids=str)
-def test_no_test_measures_time(path: Path) -> None:
+def test_no_test_measures_time() -> None:
     """A busy machine must not fail a test; how fast something is, is the benchmark's business."""
-    assert [test.name for test in functions_in(path) if times_something(test)] == []
+    assert [test.name for test in all_tests() if times_something(test)] == []
 
 
-@pytest.mark.parametrize("path", FILES, ids=str)
-def test_no_test_passes_whatever_happens(path: Path) -> None:
+def test_no_test_passes_whatever_happens() -> None:
     """Each has an assertion, expects an error, or calls a helper whose name says that it checks."""
-    assert [t.name for t in functions_in(path) if not proves_something(t) and t.name not in WITHOUT_ASSERT] == []
+    assert [t.name for t in all_tests() if not proves_something(t) and t.name not in WITHOUT_ASSERT] == []
 
 
 def test_exceptions_are_needed() -> None:
     """A test that is gone or asserts by now is no exception any more."""
-    assert {test.name for path in FILES for test in functions_in(path) if not proves_something(test)} == set(
-        WITHOUT_ASSERT
-    )
+    assert {test.name for test in all_tests() if not proves_something(test)} == set(WITHOUT_ASSERT)
 
 
 @pytest.mark.parametrize(
