@@ -38,6 +38,12 @@ def test_a_cheaper_model_is_priced_with_the_same_tokens() -> None:
     assert [what for what in found if "model" in what] == ["a cheaper model: small"]
 
 
+def test_the_cheapest_models_are_named() -> None:
+    """Three: a table of prices has dozens."""
+    found = advice(used(others={f"model-{n}": price(n, n) for n in range(1, 8)}))
+    assert [each.what for each in found if "model" in each.what] == [f"a cheaper model: model-{n}" for n in (1, 2, 3)]
+
+
 def test_useless_answers_would_be_saved() -> None:
     """By how they ended; what did not occur is not mentioned."""
     found = saves(advice(used(spending={"rejected_answers": 500, "cut_off_answers": 0, "other_failures": 7})))

@@ -251,6 +251,17 @@ def test_an_unpriced_model_costs_the_unknown() -> None:
     assert (rows[0]["cost"], result.input_tokens) == (None, 100)
 
 
+@pytest.mark.parametrize(("tokens", "told"), [(10**8, True), (3 * 10**9, True), (6 * 10**9, False)])
+def test_usage_that_would_cost_a_fortune_is_none(tokens: int, *, told: bool) -> None:
+    """A hundred thousand dollars for one answer: its number is no usage, and its cost is not known."""
+    rates = Rates(*[20_000_000] * 5)  # pico-dollars: 20 dollars for a million
+    verdict = Judge(OutputSchema(LABEL), day_price((0, rates, rates)), 3).verdict(
+        Answer("id", GOOD, Usage(tokens, 0), None)
+    )
+    assert verdict.values is not None
+    assert (verdict.usage is not None) is told
+
+
 def test_a_success_without_text_is_rejected() -> None:
     """A null answer that the provider calls a success was billed and holds nothing."""
     _, result = judge([Slice(0, 1)], [Answer(f"{RUN}-7-0-1", None, Usage(5, 0), None)])

@@ -83,6 +83,21 @@ def test_headers_that_make_no_sense_are_read_carefully(tmp_path: Path, monkeypat
     assert window.equals(table)
 
 
+def test_members_that_are_not_known_are_passed_over(tmp_path: Path) -> None:
+    """Later versions of the format may add some, of any type that has a length of its own."""
+    head = b"\x15\x00\x15\xc8\x01\x15\x50"  # a data page, of 100 bytes, 40 when packed
+    data = b"\x2c\x15\x0e\x15\x00\x00"  # 7 values, plain
+    odd = b"\xf7" + b"\xff" * 8 + b"\x13\xff\x11\x18\x03abc\x00"  # a double, a byte, true, a text
+    header = head + data + odd
+    path = tmp_path / "page"
+    path.write_bytes(header + bytes(40))
+
+    class Chunk:
+        data_page_offset, has_dictionary_page, total_compressed_size = 0, False, len(header) + 40
+
+    assert pages.pages_of(path, Chunk) == [pages.Page(7, 100, 0)]
+
+
 @pytest.mark.parametrize("content", [b"", b"\x15", b"\xff" * 2_000, b"\x19\x2c\x00\x00", b"\x15\x00\x15\x02\x15"])
 def test_no_header_is_believed_blindly(tmp_path: Path, content: bytes) -> None:
     """Bytes that are no page header are said to be none."""
