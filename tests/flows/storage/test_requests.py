@@ -9,10 +9,11 @@ from blocks.batch import RequestForm
 from blocks.errors import StateError
 from blocks.providers.holysheep.codec import HolySheepCodec
 from flows.domain.custom_ids import LONGEST_ID
-from flows.domain.events import Slice
-from flows.storage.plan import VALUE
+from flows.domain.events import Frozen, Slice
+from flows.storage.plan import VALUE, checked_generations
 from flows.storage.requests import FrozenRequests
 from flows.storage.sealing import seal_of
+from tests.flows.domain.histories import AT
 from tests.flows.storage.building import Work, generations, parquet
 
 
@@ -52,6 +53,24 @@ def test_a_missing_generation_is_said_to_be_missing(job: Work) -> None:
     first.unlink()
     with pytest.raises(StateError, match="before number 3 are missing"):
         FrozenRequests([second])
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_only_the_files_that_the_journal_knows_are_read(job: Work, which: int) -> None:
+    """Another generation in the place of one, or none, would give rows the answers of others."""
+    files = generations(job.state.requests)
+    plan = seal_of(job.state.rows)
+    events = [
+        Frozen(at=AT, start=start, stop=start + 3, spec="s", rows=3, wanted=3, generation=seal_of(file), plan=plan)
+        for start, file in zip((0, 3), files, strict=True)
+    ]
+    assert checked_generations(job.state.requests, events) == files
+    files[which].write_bytes(files[1 - which].read_bytes())
+    with pytest.raises(StateError, match="is not the file that the journal says"):
+        checked_generations(job.state.requests, events)
+    files[which].unlink()
+    with pytest.raises(StateError, match="is missing"):
+        checked_generations(job.state.requests, events)
 
 
 def damage(path: Path, column: str) -> None:
