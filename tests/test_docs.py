@@ -16,6 +16,7 @@ from urllib.parse import unquote
 import pyarrow.parquet as pq
 import pytest
 
+from blocks import catalog
 from blocks.emulator import EmulatorOptions
 from flows.cli import call
 from tests.pages import OPTIONS, options_page, providers_page
@@ -269,6 +270,18 @@ def test_the_table_of_providers_names_the_keys(
     variable = documented_keys()[provider]
     monkeypatch.delenv(variable, raising=False)
     assert variable in refused(provider)
+
+
+UNITS = {"MB": 10**6, "GB": 10**9, "MiB": 2**20}
+
+
+@pytest.mark.parametrize("provider", documented_keys())
+def test_the_table_of_providers_has_the_limits(provider: str) -> None:
+    """What a batch holds at most is what batches are cut to."""
+    row = rf"^\| `{provider}` \| `[A-Z_]+` \| ([\d,]+) requests, (\d+) (MB|GB|MiB) \|"
+    ((requests, size, unit),) = re.findall(row, text_of(PROVIDERS), re.MULTILINE)
+    limits = catalog.PROVIDERS[provider].limits
+    assert (limits.max_requests, limits.max_bytes) == (int(requests.replace(",", "")), int(size) * UNITS[unit])
 
 
 @pytest.mark.parametrize("provider", documented_keys())
