@@ -128,3 +128,28 @@ def test_a_list_is_joined_up_to_the_longest_text(share: float, *, is_rendered: b
         tracemalloc.stop()
     assert (rendered == separator.join("x" * 1_000)) is is_rendered
     assert (peak < LONGEST_TEXT / 2) is not is_rendered
+
+
+@pytest.mark.parametrize(
+    "growing",
+    [
+        "{{ ('x' * 4000)|replace('x', 'y' * 4000) }}",
+        "{{ ('x' * 4000).replace('x', 'y' * 4000) }}",
+        "{{ ('\n' * 20000)|indent(999, true, true) }}",
+        "{{ ('%(a)9999d' * 2000) % {'a': 1} }}",
+        "{{ ('{a:9999}' * 2000).format(a=1) }}",
+        "{{ ('x ' * 4000)|wordwrap(1, wrapstring='y' * 4000) }}",
+        "{{ ('y' * 4000).join(['x'] * 4000) }}",
+    ],
+)
+def test_what_grows_out_of_many_places_is_refused_before_it_is_made(growing: str) -> None:
+    """None of its parts is long: what it takes shows that they were counted."""
+    prompt = Prompt("{{ a }}" + growing, ["a"])
+    tracemalloc.start()
+    try:
+        (rendered,) = prompt.render([["x"]])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert isinstance(rendered, Unrenderable)
+    assert peak < LONGEST_TEXT / 2

@@ -11,10 +11,11 @@ from blocks.errors import StateError
 from flows.domain.actions import Submit, next_actions
 from flows.domain.agenda import Agenda
 from flows.domain.batches import Batch, State
-from flows.domain.events import EVENTS, Event, Slice
-from flows.domain.ledger import Ledger, replay
+from flows.domain.events import EVENTS, Event, Refused, Slice
+from flows.domain.ledger import MOST_REPEATS, Ledger, replay
 from flows.domain.ranges import Ranges
 from tests.flows.domain.histories import (
+    AT,
     collected,
     compacted,
     ended,
@@ -271,3 +272,17 @@ def test_a_batch_that_has_ended_has_not_been_collected_at_any_time() -> None:
     assert not ledger.batches[1].collected_at
     ledger.apply(collected(1, ok=5))
     assert ledger.batches[1].collected_at
+
+
+def test_what_was_lost_twice_in_a_run_is_not_sent_a_third_time() -> None:
+    """Request by request: a batch that has one of them is enough. What an earlier run lost does not count."""
+    events: list[Event] = []
+    for batch in range(1, MOST_REPEATS + 1):
+        lost = Refused(at=AT, batch=batch, reason="no", unsure=True)
+        events += [submitting(batch, Slice(7, 9, attempt=batch)), lost]
+    ledger = replay([frozen(20), *events])
+    began = AT.timestamp()
+    assert not ledger.may_be_repeated([Slice(8, 20)], began)
+    assert ledger.may_be_repeated([Slice(9, 20)], began)
+    assert ledger.may_be_repeated([Slice(8, 20)], began + 1)
+    assert replay([frozen(20), *events[:-2]]).may_be_repeated([Slice(8, 20)], began)
