@@ -67,14 +67,13 @@ class Reading:
 
     def _row(self, row: Any, read: ReadRow) -> Answer:
         self._objects += isinstance(row, dict)
+        named = self._name_of(row)  # which is counted: the answer may say that it is another one's
         try:
-            answer = read(row)
+            answer = read(row) or Answer(named, None, None, UNREADABLE)
         except Exception as error:  # noqa: BLE001  # no answer may keep others from being read, however strange it is
             log.warning("%s: a line of %s can't be read (%s)", self._provider, self._where, type(error).__name__)
-            answer = None
-        if answer is None:
-            answer = Answer(self._name_of(row), None, None, UNREADABLE)
-        return self._counted(answer.custom_id or self._name_of(row), answer)
+            answer = Answer(named, None, None, UNREADABLE)
+        return self._counted(named or answer.custom_id, answer)
 
     def _name_of(self, row: Any) -> str:
         members = mapping(row)

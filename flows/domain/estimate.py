@@ -1,15 +1,28 @@
-"""The cost of a run before it starts; more accurate once the provider has reported the usage of some answers."""
+"""What requests will cost, before they are sent and while they are: corrected by the usage that came back.
+
+A ratio estimator: tokens that were planned are scaled by what the provider counted of the same requests, and answers
+that are still to come are as long as those that came on average. It tells what chance does, not that later rows are of
+another kind.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, sqrt
 
 from blocks.batch import Usage
-from flows.domain.batches import Batch
+from flows.domain.batches import IN_FLIGHT, Batch, State
 from flows.domain.ledger import Ledger
+from flows.domain.money import add
 from flows.domain.prices import DayPrice, Rates, Service
+
+FEWEST_ANSWERS = 30  # from which a range is told
+DEVIATIONS = 2.0  # that a range has to both sides: it holds in 95 of 100 cases
+INPUT_VARIES = 0.15  # how far one request's tokens are off, where they are estimated (docs/wire-protocols.md §9)
+SENT = IN_FLIGHT - {State.RESERVED}  # under way, or perhaps
+USUAL_REPEATS = (1, 50)  # of how many requests how many are sent again: what a few answers say is not worth more
+MOST_REPEATED = 0.9  # of requests: with more of them nothing can be foretold
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,34 +67,95 @@ def estimate(unsent: Unsent, price: DayPrice, ledger: Ledger, *, emulated: bool 
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What an output has cost and will have cost, in pico-dollars; None is unknown."""
+
+    spent: int | None  # exact
+    under_way: int | None  # about what batches will be billed that are sent and not collected yet
+    total: int | None  # expected when all is answered
+    lowest: int | None = None  # of `total`; None until enough has come back
+    highest: int | None = None
+
+
+def outlook(unsent: Unsent, price: DayPrice, ledger: Ledger, *, emulated: bool = False) -> Outlook:
+    """What came back corrects what is to come: batches that are under way, and requests that are still to be sent."""
+    mine = [batch for batch in ledger.batches.values() if batch.emulated is emulated]
+    out = [batch for batch in mine if batch.state in SENT]
+    waiting = Unsent(sum(b.requests for b in out), sum(b.tokens for b in out), unsent.output_tokens)
+    spent = ledger.spent(emulated=emulated)
+    under_way = estimate(waiting, price, ledger, emulated=emulated).cost
+    once = add(under_way, estimate(unsent, price, ledger, emulated=emulated).cost)
+    if spent is None or once is None:
+        return Outlook(spent, under_way, None)
+    seen, repeats = _observed(mine), _repeats(mine)
+    rest = round(once * repeats)
+    if seen is None or seen.answers < FEWEST_ANSWERS or not waiting.requests + unsent.requests:
+        known = not waiting.requests + unsent.requests
+        return Outlook(spent, under_way, spent + rest, *((spent, spent) if known else (None, None)))
+    varies = round(_varies(seen, waiting, unsent, price) * repeats)
+    return Outlook(spent, under_way, spent + rest, spent + max(0, rest - varies), spent + rest + varies)
+
+
+def _varies(seen: Observed, waiting: Unsent, unsent: Unsent, price: DayPrice) -> float:
+    """Pico-dollars by which chance may change the cost of what is to come: its mean is known from a sample only."""
+    requests = waiting.requests + unsent.requests
+    tokens_in = (waiting.input_tokens + unsent.input_tokens) * seen.input_factor
+    rates = price.rates(int(tokens_in) // requests)
+    if rates is None:
+        return 0.0
+    chance = sqrt(1 / seen.answers + 1 / requests)  # of the sample, and of what it is a sample for
+    by_input = tokens_in * INPUT_VARIES * rates.input
+    by_output = requests * seen.output_deviation * rates.output
+    return DEVIATIONS * chance * sqrt(by_input**2 + by_output**2)
+
+
+def _repeats(batches: Iterable[Batch]) -> float:
+    """How often a request will be sent until it is answered or given up, from what share came back to be sent again."""
+    again, answered = USUAL_REPEATS
+    for batch in batches:
+        if batch.result is not None:
+            again += sum(piece.requests for piece in batch.result.retry)
+            answered += batch.requests
+    return 1 / (1 - min(MOST_REPEATED, again / answered))
+
+
 def _cost(rates: Rates | None, tokens_in: int, tokens_out: int) -> int | None:
     return None if rates is None else rates.cost(Usage(tokens_in, tokens_out))
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What the provider counted in batches in which every request was answered."""
+    """What the provider counted of answers so far."""
 
+    answers: int
     input_factor: float  # input tokens, as a multiple of what was planned
     input_per_byte: float
-    output_tokens: float  # of one answer
+    output_tokens: float  # of one answer, on average
+    output_deviation: float  # of one answer's output tokens from that
 
 
 def input_rate(ledger: Ledger) -> float | None:
-    """Input tokens per byte, as observed so far; None without complete batches."""
+    """Input tokens per byte, as observed so far; None without answers."""
     seen = _observed(ledger.batches.values())
     return None if seen is None else seen.input_per_byte
 
 
 def _observed(batches: Iterable[Batch]) -> Observed | None:
-    planned = size = answers = tokens_in = tokens_out = 0
+    """Requests that failed have bytes and no usage: of a batch counts what its answers are of it."""
+    planned = size = 0.0
+    answers = tokens_in = tokens_out = squares = 0
     for batch in batches:
-        if batch.result is not None and batch.result.ok == batch.requests and batch.bytes:
-            planned += batch.tokens
-            size += batch.bytes
-            answers += batch.result.ok
+        if batch.result is not None and batch.result.metered and batch.bytes:
+            share = batch.result.metered / batch.requests
+            planned += batch.tokens * share
+            size += batch.bytes * share
+            answers += batch.result.metered
             tokens_in += batch.result.input_tokens
             tokens_out += batch.result.output_tokens
+            squares += batch.result.output_squares
     if not answers:
         return None
-    return Observed(tokens_in / planned if planned else 1.0, tokens_in / size, tokens_out / answers)
+    mean = tokens_out / answers
+    deviation = sqrt(max(0.0, squares / answers - mean**2))
+    return Observed(answers, tokens_in / planned if planned else 1.0, tokens_in / size, mean, deviation)

@@ -43,6 +43,7 @@ class BatchResult(BaseModel):
     copies_cost: int | None  # part of `cost` that accidental copies of the batch took
     cache_saved: int | None  # what a cache of the prompt took off the cost; below zero if writing it cost more
     longest_output: int = 0  # output tokens of the longest answer
+    output_squares: int = 0  # the sum of the squares of their output tokens: how much answers differ
     metered: int  # answers with usage, those of copies included
     unmetered: int  # answers without usage, whose cost is unknown and not included in the sums
     strays: int  # answers to no request of the batch, or repeated ones

@@ -210,6 +210,7 @@ class BatchAnswers:
             copies_cost=None if cost is None else sum(copied),
             cache_saved=None if cost is None else self._judge.cache_saved(usages),
             longest_output=max((usage[1] for usage in usages), default=0),
+            output_squares=sum(usage[1] * usage[1] for usage in usages),
             metered=len(usages),
             unmetered=unseen + sum(verdict.usage is None and verdict.is_billed for verdict in verdicts),
             strays=self._strays,

@@ -33,19 +33,8 @@ class Clients:
         """The spec that a batch was, or will be, sent under."""
         with self._lock:
             if batch.spec not in self._specs:
-                self._specs[batch.spec] = self._read_spec(batch.spec)
+                self._specs[batch.spec] = read_spec(self._state, batch.spec)
             return self._specs[batch.spec]
-
-    def _read_spec(self, fingerprint: str) -> Spec:
-        path = self._state.spec(fingerprint)
-        content = read_json(path)
-        try:
-            spec = Spec.from_content(content)
-        except (KeyError, TypeError, ValueError) as error:
-            raise StateError(f"{path} is damaged: {error!r}", next_step=RESTORE) from error
-        if spec.fingerprint != fingerprint:
-            raise StateError(f"{path} is not the file that batches were sent under", next_step=RESTORE)
-        return spec
 
     def is_elsewhere(self, batch: Batch) -> bool:
         """Whether another service, or another saved key, has the batch than this run sends to."""
@@ -88,3 +77,16 @@ def open_clients(state: StateDirectory, spec: Spec | None, typed_url: str | None
     """
     with ExitStack() as stack:
         yield Clients(stack, state, spec, typed_url)
+
+
+def read_spec(state: StateDirectory, fingerprint: str) -> Spec:
+    """What batches were sent under, from its file. Raises StateError."""
+    path = state.spec(fingerprint)
+    content = read_json(path)
+    try:
+        spec = Spec.from_content(content)
+    except (KeyError, TypeError, ValueError) as error:
+        raise StateError(f"{path} is damaged: {error!r}", next_step=RESTORE) from error
+    if spec.fingerprint != fingerprint:
+        raise StateError(f"{path} is not the file that batches were sent under", next_step=RESTORE)
+    return spec

@@ -29,7 +29,7 @@ def live_display() -> Iterator[Watcher]:
 
         def show(progress: Progress) -> None:
             left = "" if progress.seconds_left is None else f"  {clock(progress.seconds_left)} left"
-            rest = f"{progress.activity()}  {progress.cost} so far{left}"
+            rest = f"{progress.activity()}  {progress.cost}{left}"
             bar.update(task, total=progress.rows, completed=progress.rows_done, rest=rest)
 
         handler = RichHandler(logging.WARNING, bar.console, show_path=False)

@@ -13,10 +13,12 @@ from typing import NamedTuple
 
 from blocks.printable import counted
 from flows.domain.batches import State
+from flows.domain.estimate import Outlook
 from flows.domain.ledger import Ledger
-from flows.domain.money import show_cost
+from flows.domain.money import show_cost, show_usd
 from flows.engine.run import Run
 from flows.report.figures import Figures
+from flows.report.forecast import outlook_of
 from flows.report.thinning import Thinning
 from flows.report.waits import Waiting, Waits
 from flows.storage.output import PENDING
@@ -25,6 +27,7 @@ log = logging.getLogger("batchwerk")
 
 LOG_EVERY = 10.0  # seconds
 PLANNING = "planning"
+NOTHING = Outlook(0, 0, None)
 
 # What is said of batches in a state. Only what a provider has accepted is "with the provider".
 WORDS = {
@@ -45,15 +48,15 @@ class Progress:
     phase: str = ""  # planning, publishing, or how it ended; empty while batches are worked on
     batches: Mapping[State, int] = field(default_factory=dict)  # that are under way, by state
     requests: int = 0  # of the batches with the provider
-    spent: int | None = 0  # pico-dollars, this output
+    outlook: Outlook = NOTHING  # of this output; the total is None where nothing is foretold
     seconds_left: float | None = None
     waits: tuple[Waiting, ...] = ()
-    emulated: bool = False  # whether `spent` is what the emulator's answers would have cost
+    emulated: bool = False  # whether the emulator answers, so that nothing is billed
 
     @property
     def cost(self) -> str:
-        """What was spent, in words."""
-        return show_cost(self.spent, emulated=self.emulated)
+        """What was spent and what is expected, in words."""
+        return money_words(self.outlook, emulated=self.emulated)
 
     def activity(self) -> str:
         """What is being done, and what is waited for."""
@@ -64,7 +67,7 @@ class Progress:
         if self.phase == PLANNING:
             return f"planning {counted(self.rows, 'row')}"
         left = "" if self.seconds_left is None or timeless else f", about {clock(self.seconds_left)} left"
-        return f"{self.rows_done:,} of {counted(self.rows, 'row')}; {self.activity()}; {self.cost} so far{left}"
+        return f"{self.rows_done:,} of {counted(self.rows, 'row')}; {self.activity()}; {self.cost}{left}"
 
     def _activities(self) -> Iterator[str]:
         if self.phase:
@@ -212,12 +215,32 @@ def _measured(run: Run, ledger: Ledger) -> tuple[Progress, int, int]:
             rows_done=plan.rows if done == tally.wanted else plan.rows * done // tally.wanted,
             batches=Counter(batch.state for batch in under_way),
             requests=sum(batch.requests for batch in under_way if batch.state is State.SUBMITTED),
-            spent=ledger.spent(emulated=emulated),
+            outlook=outlook_of(run.config.spec, ledger, run.wanted, run.requests),
             emulated=emulated,
         ),
         done,
         tally.wanted - done,
     )
+
+
+def money_words(outlook: Outlook, *, emulated: bool) -> str:
+    """What was billed, what batches that are under way will add, and the total with its range."""
+    if outlook.spent is None:
+        return "unpriced"
+    words = [f"{show_cost(outlook.spent, emulated=emulated)} so far"]
+    if outlook.under_way is None:
+        words.append("more under way at an unknown price")
+    elif outlook.under_way:
+        words.append(f"about {show_usd(outlook.under_way)} under way")
+    if outlook.total is not None and outlook.total != outlook.spent:
+        words.append(f"{show_usd(outlook.total)} expected in all{_range(outlook)}")
+    return ", ".join(words)
+
+
+def _range(outlook: Outlook) -> str:
+    if outlook.lowest is None or outlook.highest is None:
+        return ""
+    return f" ({show_usd(outlook.lowest)} to {show_usd(outlook.highest)})"
 
 
 def clock(seconds: float) -> str:

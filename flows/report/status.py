@@ -5,16 +5,27 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from blocks.errors import UsageError
-from blocks.printable import printable
+import pyarrow as pa
+
+from blocks.errors import BatchwerkError, UsageError
+from blocks.printable import counted, printable
 from flows.domain.batches import State
+from flows.domain.estimate import Outlook
 from flows.domain.ledger import Ledger, replay
 from flows.domain.money import show_usd
+from flows.engine.clients import read_spec
 from flows.report.figures import usd
+from flows.report.forecast import outlook_of
+from flows.report.progress import money_words
 from flows.storage.journal import read_events
+from flows.storage.plan import checked_generations, wanted_requests
+from flows.storage.requests import FrozenRequests
 from flows.storage.state import StateDirectory, read_json
+
+MEMORY = "100MB"  # for joining what the rows ask for
 
 
 @dataclass(frozen=True)
@@ -25,6 +36,8 @@ class Status:
     run: dict[str, Any]
     ledger: Ledger
     published: dict[str, Any]
+    outlook: Outlook | None = None  # while batches are under way, as far as it can be told
+    emulated: bool = False  # whose answers that is about
 
     def summary(self) -> dict[str, Any]:
         """For `--json`."""
@@ -40,6 +53,10 @@ class Status:
             "final_failures": sum(piece.requests for piece in self.ledger.final),
             "total_cost_usd": usd(self.ledger.spent()),
             "emulated_usd": usd(self.ledger.spent(emulated=True)),
+            "under_way": sum(batch.requests for batch in self.ledger.in_flight()),
+            "under_way_usd": usd(self.outlook.under_way) if self.outlook else None if self.ledger.in_flight() else 0,
+            "expected_usd": usd(self.outlook.total) if self.outlook else None,
+            "expected_range_usd": [usd(self.outlook.lowest), usd(self.outlook.highest)] if self.outlook else None,
             "exit": 0,
         }
 
@@ -57,10 +74,19 @@ class Status:
                 f"rows       {rows}",
                 f"requests   {found['requests']:,} in total, {found['with_provider']:,} with the provider now",
                 f"batches    {batches}",
-                f"cost       {show_usd(self.ledger.spent())} so far",
+                f"cost       {self._cost()}",
                 *trial,
             ]
         )
+
+    def _cost(self) -> str:
+        """What batches that are under way will add is never left out."""
+        if not self.ledger.in_flight():
+            return f"{show_usd(self.ledger.spent())} so far"
+        if self.outlook is None:
+            requests = counted(sum(batch.requests for batch in self.ledger.in_flight()), "request")
+            return f"{show_usd(self.ledger.spent())} so far, {requests} under way at an unknown price"
+        return money_words(self.outlook, emulated=self.emulated)
 
 
 def read_status(output: Path) -> Status:
@@ -70,4 +96,19 @@ def read_status(output: Path) -> Status:
     if run is None:
         raise UsageError(f"{output} was not written by Batchwerk", next_step="pass the OUTPUT that was given to `run`")
     published = read_json(state.published) if state.published.exists() else {}
-    return Status(output, run, replay(read_events(state.journal)), published)
+    ledger = replay(read_events(state.journal))
+    open_batches = ledger.in_flight()
+    emulated = bool(open_batches) and all(batch.emulated for batch in open_batches)
+    return Status(output, run, ledger, published, _outlook(state, ledger) if open_batches else None, emulated)
+
+
+def _outlook(state: StateDirectory, ledger: Ledger) -> Outlook | None:
+    """None if the files that it takes are missing or damaged: a run says so, this only looks."""
+    try:
+        spec = read_spec(state, ledger.in_flight()[-1].spec)
+        requests = FrozenRequests(checked_generations(state.requests, ledger.generations))
+        with TemporaryDirectory(prefix="batchwerk-status-") as scratch:
+            wanted = wanted_requests(state.rows, MEMORY, Path(scratch))
+        return outlook_of(spec, ledger, wanted, requests)
+    except (BatchwerkError, OSError, pa.ArrowInvalid):
+        return None

@@ -225,7 +225,7 @@ def ledger_of(*batches: tuple[int, float, int], tokens: tuple[int, int] = (0, 0)
         )
         batch.submitted_at, batch.ended_at = 1000.0, 1000.0 + seconds
         batch.result = histories.collected(
-            number, ok=ok, input_tokens=requests * tokens[0], output_tokens=ok * tokens[1]
+            number, ok=ok, metered=ok, input_tokens=ok * tokens[0], output_tokens=ok * tokens[1]
         ).result
         ledger.batches[number] = batch
     return ledger

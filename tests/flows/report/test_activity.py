@@ -7,6 +7,8 @@ import time
 import pytest
 
 from flows.domain.batches import State
+from flows.domain.estimate import Outlook
+from flows.domain.money import PICO
 from flows.report.progress import PLANNING, Progress
 from flows.report.waits import SHORT, Waits
 
@@ -49,3 +51,22 @@ def test_what_is_waited_for_is_told_with_its_reason(monkeypatch: pytest.MonkeyPa
         assert waiting.sentence() == f"waiting for a slot of X since {at} (4 of 4 taken)"
         assert waiting.sentence() in Progress(1, waits=(waiting,)).sentence()
     assert waits.long() == ()
+
+
+@pytest.mark.parametrize(
+    ("outlook", "words"),
+    [
+        (Outlook(0, 0, 0), "$0.00 so far"),
+        (Outlook(0, 2 * PICO, 5 * PICO), "$0.00 so far, about $2.00 under way, $5.00 expected in all"),
+        (
+            Outlook(PICO, 2 * PICO, 5 * PICO, 4 * PICO, 6 * PICO),
+            "$1.00 so far, about $2.00 under way, $5.00 expected in all ($4.00 to $6.00)",
+        ),
+        (Outlook(None, None, None), "unpriced"),
+        (Outlook(PICO, None, None), "$1.00 so far, more under way at an unknown price"),
+        (Outlook(3 * PICO, 0, 3 * PICO, 3 * PICO, 3 * PICO), "$3.00 so far"),
+    ],
+)
+def test_what_will_still_be_billed_is_told_beside_what_was(outlook: Outlook, words: str) -> None:
+    """Zero is never the whole truth while batches are out."""
+    assert Progress(10, outlook=outlook).cost == words

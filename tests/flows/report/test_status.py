@@ -65,6 +65,21 @@ def test_what_is_with_the_provider_is_counted(tmp_path: Path) -> None:
     assert found["statuses"]["pending"] == 65
     assert "(not complete)" in status.text().splitlines()[0]
     assert "60 with the provider now" in status.text()
+    expected = json.loads(orjson.dumps(found), parse_float=Decimal)
+    assert (found["under_way"], found["expected_range_usd"]) == (60, [None, None])
+    assert expected["expected_usd"] > expected["under_way_usd"] > 0
+    cost = next(line for line in status.text().splitlines() if line.startswith("cost"))
+    under_way, total = (show_usd(int(expected[name] * PICO)) for name in ("under_way_usd", "expected_usd"))
+    assert cost == f"cost       $0.00 (emulated) so far, about {under_way} under way, {total} expected in all"
+
+
+def test_batches_whose_cost_nobody_can_tell_are_not_left_out(tmp_path: Path) -> None:
+    """Without the plan's files the number of requests is told, and that their price is unknown."""
+    reported = run_reported(tmp_path, wait=0, options={"latency": "600"})
+    StateDirectory(reported.output).rows.unlink()
+    status = read_status(reported.output)
+    assert "$0.00 so far, 60 requests under way at an unknown price" in status.text()
+    assert (status.summary()["under_way"], status.summary()["under_way_usd"]) == (60, None)
 
 
 def test_a_complete_output_is_called_so(tmp_path: Path) -> None:
