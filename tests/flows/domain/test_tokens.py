@@ -72,7 +72,11 @@ def test_long_lines_take_no_longer_than_others(text: str) -> None:
     [
         (None, None, 100, 100),
         (None, 300, 150, 150),
-        ({"type": "object", "properties": {"a": {"type": "boolean"}}}, None, 3, 20),
+        ({"type": "boolean"}, None, 2, 2),
+        ({"enum": ["a", "b"]}, None, 3, 3),
+        ({"type": "string"}, None, 8, 8),
+        ({"type": "array", "items": {"type": "integer"}}, None, 11, 11),
+        ({"type": "object", "properties": {"a": {"type": "boolean"}}}, None, 9, 9),
         ({"type": "object", "properties": {"a": {"type": "array", "items": {"type": "string"}}}}, None, 20, 60),
         ({"type": "object", "properties": {name: {"type": "string"} for name in "abcdefghij"}}, 30, 30, 30),
         ({"type": "object", "properties": {}}, 1, 1, 1),

@@ -98,7 +98,31 @@ def test_members_that_are_not_known_are_passed_over(tmp_path: Path) -> None:
     assert pages.pages_of(path, Chunk) == [pages.Page(7, 100, 0)]
 
 
-@pytest.mark.parametrize("content", [b"", b"\x15", b"\xff" * 2_000, b"\x19\x2c\x00\x00", b"\x15\x00\x15\x02\x15"])
+NEGATIVE = b"\x15\x00\x15\x01\x15\x50\x2c\x15\x0e\x15\x00\x00\x00"  # a page of -1 bytes
+PLAIN, PREFIXES, FROM_DICTIONARY = 0, 7, 8  # numbers of encodings in the format
+
+
+@pytest.mark.parametrize(
+    ("found", "rows"),
+    [
+        ([pages.Page(500, 1_000, PREFIXES)], 10),
+        ([pages.Page(500, 20_000, PREFIXES), pages.Page(5, 10, PREFIXES)], 1),
+        ([pages.Page(100, 20_000, PLAIN)], 1),
+        ([pages.Page(100, 8_000, PLAIN), pages.Page(500, 8_000, PLAIN)], 62),
+        ([pages.Page(100, 5_000, PLAIN), pages.Page(100, 5_000, PLAIN)], None),
+        ([pages.Page(100, 5_000, PLAIN), pages.Page(100, 2_000, PREFIXES)], 5),
+        ([pages.Page(100, 90_000, FROM_DICTIONARY)], None),
+        ([pages.Page(0, 90_000, PLAIN)], None),
+    ],
+)
+def test_so_many_rows_are_within_ten_kilobytes(found: list[pages.Page], rows: int | None) -> None:
+    """By what a page of so many values can have in one of them, wherever the rows begin."""
+    assert pages.rows_within(found, 10_000) == rows
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x15", b"\xff" * 2_000, b"\x19\x2c\x00\x00", b"\x15\x00\x15\x02\x15", NEGATIVE]
+)
 def test_no_header_is_believed_blindly(tmp_path: Path, content: bytes) -> None:
     """Bytes that are no page header are said to be none."""
     path = tmp_path / "odd"
