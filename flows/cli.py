@@ -43,11 +43,18 @@ app = typer.Typer(
 
 Output = Annotated[str, typer.Argument(metavar="OUTPUT", help="The OUTPUT that was given to `run`.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
+Compare = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PROVIDER:MODEL", help="Show what another model would take and cost beside it; may be repeated."
+    ),
+]
+OWN_OPTIONS = {"compare", "json"}  # that a command has beside the settings
 Command = Callable[..., int]
 
 
 def takes_settings(command: Command) -> Command:
-    """Give a command an argument or option for each field of `Settings`, and `--json`.
+    """Give a command an argument or option for each field of `Settings`, before its own.
 
     All values but flags arrive as text: `Settings` is the one place that checks them.
     """
@@ -56,8 +63,8 @@ def takes_settings(command: Command) -> Command:
         inspect.Parameter(name, keyword, default=_cli_default(field), annotation=_cli_annotation(name, field))
         for name, field in Settings.model_fields.items()
     ]
-    json = inspect.Parameter("json", keyword, default=False, annotation=Json)
-    command.__signature__ = inspect.Signature([*parameters, json])  # type: ignore[attr-defined]  # typer reads it
+    own = [each for each in inspect.signature(command, eval_str=True).parameters.values() if each.name in OWN_OPTIONS]
+    command.__signature__ = inspect.Signature([*parameters, *own])  # type: ignore[attr-defined]  # typer reads it
     return command
 
 
@@ -100,7 +107,7 @@ def _pairs(option: str, given: list[str]) -> dict[str, str]:
 
 @app.command()
 @takes_settings
-def run(*, json: bool, **given: Any) -> int:
+def run(*, json: Json = False, **given: Any) -> int:
     """Enrich INPUT into OUTPUT. Run the same command again to continue after an interruption."""
     from flows.preflight import check  # noqa: PLC0415  # heavy imports only when a command needs them
 
@@ -110,14 +117,20 @@ def run(*, json: bool, **given: Any) -> int:
 
 @app.command()
 @takes_settings
-def plan(*, json: bool, **given: Any) -> int:
+def plan(*, compare: Compare = None, json: Json = False, **given: Any) -> int:
     """Show what `run` would send and what it would cost. Sends nothing, writes nothing."""
     from flows.preflight import check  # noqa: PLC0415
+    from flows.report import comparison  # noqa: PLC0415
     from flows.report.preview import preview  # noqa: PLC0415
 
     settings = _read_options(given)
     found = preview(check(settings, typed_url=settings.base_url))
-    _echo(orjson.dumps(found.summary()).decode() if json else found.text())
+    others = comparison.compare(settings, compare, found) if compare else []
+    if json:
+        compared = {"compared": [each.summary() for each in others]} if others else {}
+        _echo(orjson.dumps({**found.summary(), **compared}).decode())
+    else:
+        _echo("\n\n".join([found.text(), *([comparison.comparison_text(others)] if others else [])]))
     return 0
 
 

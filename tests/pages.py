@@ -15,8 +15,10 @@ HEAD = """\
 # Options of run
 
 `plan` accepts the same options as `run`, so that the same command line shows what would happen. It prints the number of
-requests and batches, the estimated cost and the first rendered prompt, and sends nothing. The form in the Prefect UI
-and the parameters of a deployment are these too, with underscores: `batch_size`.
+requests and batches, the estimated cost and the first rendered prompt, and sends nothing. `--compare PROVIDER:MODEL`,
+which may be repeated, shows what other models would take and cost for the same rows, cheapest first; it takes no key
+and counts as if nothing had been asked before. The form in the Prefect UI and the parameters of a deployment are these
+too, with underscores: `batch_size`.
 
 | option | values | default | meaning |
 | --- | --- | --- | --- |

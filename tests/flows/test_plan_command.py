@@ -231,3 +231,27 @@ def test_a_plan_needs_no_prefect(case: Case) -> None:
     called = batchwerk(*case.arguments)
     assert (called.status, called.started_prefect) == (0, False)
     assert called.out == case.plan()
+
+
+def test_models_are_compared_without_a_key(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cheapest first, each with what `plan` alone says of it; one without a price comes last and is not free."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    others = ["claude-sonnet-4.5", "openai:gpt-4.1", "mistral:unheard-of"]
+    options = [word for other in others for word in ("--compare", other)]
+    before = case.files()
+    compared = case.planned(*options)["compared"]
+    names = [f"{each['provider']}:{each['model']}" for each in compared]
+    assert {*names[:-1]} == {"local:gpt-4.1", "local:claude-sonnet-4.5", "openai:gpt-4.1"}
+    assert names[-1] == "mistral:unheard-of"
+    costs = [each["estimate_usd"] for each in compared]
+    assert costs[-1] is None
+    assert costs[:-1] == sorted(costs[:-1])
+    alone = case.planned("--option", "dialect=openai")
+    (theirs,) = (each for each in compared if each["provider"] == "openai")
+    shared = theirs.keys() & alone.keys()
+    assert len(shared) > 5
+    assert {name: theirs[name] for name in shared} == {name: alone[name] for name in shared}
+    table = case.plan(*options).splitlines()[-5:]
+    assert [line.split()[0] for line in table[1:]] == names
+    assert table[-1].split()[4:] == ["no", "price"] * 3
+    assert case.files() == before
