@@ -124,8 +124,9 @@ def plan(*, compare: Compare = None, json: Json = False, **given: Any) -> int:
     from flows.report.preview import preview  # noqa: PLC0415
 
     settings = _read_options(given)
-    found = preview(check(settings, typed_url=settings.base_url))
-    others = comparison.compare(settings, compare, found) if compare else []
+    config = check(settings, typed_url=settings.base_url)
+    found = preview(config)
+    others = comparison.compare(config, compare, found) if compare else []
     if json:
         compared = {"compared": [each.summary() for each in others]} if others else {}
         _echo(orjson.dumps({**found.summary(), **compared}).decode())

@@ -9,9 +9,8 @@ from typing import Any
 from blocks.catalog import LOCAL, PROVIDERS
 from blocks.printable import printable
 from flows.domain.money import show_usd
-from flows.preflight import check
+from flows.preflight import RunConfig, check
 from flows.report.preview import Preview, preview
-from flows.settings import Settings
 
 HEADINGS = ("", "requests", "tokens in", "tokens out", "batch", "single", "at most")
 NO_PRICE = "no price"
@@ -43,30 +42,32 @@ class Alternative:
         ]  # fmt: skip
 
 
-def compare(settings: Settings, others: Sequence[str], own: Preview) -> list[Alternative]:
+def compare(config: RunConfig, others: Sequence[str], own: Preview) -> list[Alternative]:
     """The run's own plan and the others', cheapest first, those without a price last.
 
     `others`: `PROVIDER:MODEL`, or a model of the run's own provider. Raises UsageError as a run with them would.
     """
-    found = [Alternative(f"{settings.provider}:{own.model}", own)]
+    mine = config.settings.provider
+    found = [Alternative(f"{mine}:{own.model}", own)]
     for other in others:
-        provider, _, model = other.partition(":") if other.partition(":")[0] in PROVIDERS else ("", "", other)
-        config = check(_asking(settings, provider or settings.provider, model))
-        found.append(Alternative(f"{provider or settings.provider}:{config.spec.model}", preview(config)))
+        provider, _, model = other.partition(":") if other.partition(":")[0] in PROVIDERS else (mine, "", other)
+        asked = _asked_of(config, provider, model)
+        found.append(Alternative(f"{provider}:{asked.spec.model}", preview(asked)))
     return sorted(found, key=lambda each: (each.preview.estimate.cost is None, each.preview.estimate.cost or 0))
 
 
-def _asking(settings: Settings, provider: str, model: str) -> Settings:
+def _asked_of(config: RunConfig, provider: str, model: str) -> RunConfig:
     """The same rows asked of another model, as if nothing had been asked before: what was, was another question.
 
     A provider is asked for by its dialect, which takes no key.
     """
+    settings = config.settings
     options = settings.options if provider == settings.provider else {}
     if provider in PROVIDERS:
         provider, options = LOCAL, {**options, "dialect": provider}
     nowhere = settings.output.with_stem(f"{settings.output.stem}-compared")
     changes = {"provider": provider, "options": options, "model": model or None, "output": nowhere, "base_url": None}
-    return settings.model_copy(update={**changes, "budget": None})
+    return check(settings.model_copy(update={**changes, "budget": None}))
 
 
 def comparison_text(found: Sequence[Alternative]) -> str:
