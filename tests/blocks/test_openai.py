@@ -904,6 +904,14 @@ def test_what_a_proxy_answers_is_no_result(content: Say) -> None:
     assert caught.value.fewer == 0 or not content.body
 
 
+def test_a_page_in_the_place_of_results_is_asked_for_again_at_once() -> None:
+    """Also one in whole lines that says of itself that it is data."""
+    whole = Say(body=BODY)
+    with connected(done(errors=None), Say(body=HTML + b"\n"), whole) as (provider, server):
+        assert len(list(provider.results("batch_1", FORM))) == len(LINES)
+    assert len(server.asked) == 3
+
+
 @pytest.mark.parametrize("kept", [1, 150, 299])
 @pytest.mark.parametrize("torn", [0, 5])
 @pytest.mark.parametrize("packed", [False, True])
