@@ -51,6 +51,7 @@ BOMBS = [
 USEFUL = [
     ("{% for each in a.split(',') %}{{ loop.index }}. {{ each|trim|upper }};{% endfor %}", "1. X;2. Y;"),
     ("{% for i in range(3) %}{% for j in range(2) %}{{ i * j + 1 }}{% endfor %}{% endfor %}", "111213"),
+    ("{{ '-'.join(a.split(',')) }} {{ '-'.join(('p', 'q')) }} {{ '-'.join({'r': 1, 's': 2}) }}", "x-y p-q r-s"),
     ("{% macro m(x) %}<{{ x }}>{% endmacro %}{{ m(a) ~ m(1) }}", "<x,y><1>"),
     ("{{ '%.2f' % 1.5 }} {{ '%5.1f'|format(2) }} {{ '{:>4}'.format('z') }}", "1.50   2.0    z"),
     ("{{ a.split(',')|join(' and ') }} {{ a|replace(',', ';') }} {{ a.replace(',', '!') }}", "x and y x;y x!y"),

@@ -109,6 +109,7 @@ PLAIN, PREFIXES, FROM_DICTIONARY = 0, 7, 8  # numbers of encodings in the format
         ([pages.Page(500, 20_000, PREFIXES), pages.Page(5, 10, PREFIXES)], 1),
         ([pages.Page(100, 20_000, PLAIN)], 1),
         ([pages.Page(100, 8_000, PLAIN), pages.Page(500, 8_000, PLAIN)], 62),
+        ([pages.Page(1, 8_000, PLAIN), pages.Page(1, 8_000, PLAIN)], 1),
         ([pages.Page(100, 5_000, PLAIN), pages.Page(100, 5_000, PLAIN)], None),
         ([pages.Page(100, 5_000, PLAIN), pages.Page(100, 2_000, PREFIXES)], 5),
         ([pages.Page(100, 90_000, FROM_DICTIONARY)], None),
