@@ -118,13 +118,15 @@ def run(*, json: Json = False, **given: Any) -> int:
 @app.command()
 @takes_settings
 def plan(*, compare: Compare = None, json: Json = False, **given: Any) -> int:
-    """Show what `run` would send and what it would cost. Sends nothing, writes nothing."""
+    """Show what `run` would send and what it would cost. Sends nothing, writes nothing, except with --sample."""
     from flows.preflight import check  # noqa: PLC0415
     from flows.report import comparison  # noqa: PLC0415
     from flows.report.preview import preview  # noqa: PLC0415
 
     settings = _read_options(given)
     config = check(settings, typed_url=settings.base_url)
+    if settings.sample is not None:
+        return _show_sample(config, as_json=json)
     found = preview(config)
     others = comparison.compare(config, compare, found) if compare else []
     if json:
@@ -331,6 +333,19 @@ def _show(figures: Figures, *, as_json: bool) -> int:
         _echo(figures.message, err=True)
     output = printable(figures.output, LONGEST_PATH)
     _echo(f"output: {output}\nreport: batchwerk report {output}", err=as_json)
+    if as_json:
+        _echo(orjson.dumps(figures.summary()).decode())
+    return int(figures.exit)
+
+
+def _show_sample(config: RunConfig, *, as_json: bool) -> int:
+    """Send a sample, and say what it says of all rows."""
+    from flows.report.sample import sample_text  # noqa: PLC0415
+
+    figures = _run_flow(config)
+    _echo(sample_text(figures, config.command(sample=None)), err=as_json)
+    if figures.exit:
+        _echo(figures.message, err=True)
     if as_json:
         _echo(orjson.dumps(figures.summary()).decode())
     return int(figures.exit)

@@ -85,7 +85,8 @@ def publish_and_report(
     that of the plan, so that the output stays as it is.
     """
     published = publish(run, removes=removes) if publishes else published_before(run.config.state)
-    status, message = verdict(published, ending, run.config.settings.max_failed)
+    settings = run.config.settings
+    status, message = verdict(published, ending, settings.max_failed, sampled=settings.sample is not None)
     if not publishes and status is not Exit.ERROR:
         status, message = Exit.WAITING, INPUT_CHANGED
     figures = figures_of(

@@ -106,7 +106,8 @@ def last_config(output: Path, **changes: Any) -> RunConfig:
 
 def harvest_config(output: Path, wait: float) -> RunConfig:
     """The output's last settings, without what the user said for one run alone: to retry all, perhaps to pay twice."""
-    return last_config(output, wait=wait, retry_failed=False, on_unknown="fail", abandon_after=None)
+    once = {"retry_failed": False, "on_unknown": "fail", "abandon_after": None, "sample": None}
+    return last_config(output, wait=wait, **once)
 
 
 def _checked(settings: Settings, job: Job, negotiated: tuple[PriceRow, ...], typed_url: str | None = None) -> RunConfig:

@@ -133,6 +133,11 @@ class Settings(BaseModel):
     where: Annotated[Text | None, Cli("SQL")] = Field(
         default=None, description="Process only rows that satisfy this SQL condition. Default: all rows."
     )
+    sample: Annotated[Count | None, Cli("N")] = Field(
+        default=None,
+        description="Send only N requests, chosen by chance, to see answers and costs; a later run sends the rest. "
+        "Default: all requests.",
+    )
     gold: Annotated[dict[str, Text], Cli("COLUMN=FIELD", option="--gold", values="COLUMN=FIELD")] = Field(
         default_factory=dict,
         description="Column that people filled, and the field of the answer that the report compares with it; "

@@ -17,8 +17,9 @@ HEAD = """\
 `plan` accepts the same options as `run`, so that the same command line shows what would happen. It prints the number of
 requests and batches, the estimated cost and the first rendered prompt, and sends nothing. `--compare PROVIDER:MODEL`,
 which may be repeated, shows what other models would take and cost for the same rows, cheapest first; it takes no key
-and counts as if nothing had been asked before. The form in the Prefect UI and the parameters of a deployment are these
-too, with underscores: `batch_size`.
+and counts as if nothing had been asked before. With `--sample N` it sends N requests, chosen by chance, waits for them
+and tells what all rows will cost, and with `--gold` how often the answers agree with people's. The form in the Prefect
+UI and the parameters of a deployment are these too, with underscores: `batch_size`.
 
 | option | values | default | meaning |
 | --- | --- | --- | --- |

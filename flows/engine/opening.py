@@ -15,6 +15,7 @@ from flows.domain.budget import Budget, Ceiling
 from flows.domain.events import Frozen
 from flows.domain.money import from_usd
 from flows.domain.ranges import Ranges
+from flows.domain.sampling import sample_of
 from flows.engine.clients import open_clients
 from flows.engine.recorder import Recorder, now
 from flows.engine.run import Run
@@ -76,7 +77,8 @@ def make_new_plan(config: RunConfig, recorder: Recorder) -> Plan:
 def open_run(config: RunConfig, recorder: Recorder, plan: Plan) -> Iterator[Run]:
     """A run that works on the plan until the end, an error or a signal."""
     state, settings, spec = config.state, config.settings, config.spec
-    wanted = wanted_requests(state.rows, settings.memory_limit) if plan.requests else Ranges()
+    whole = wanted_requests(state.rows, settings.memory_limit) if plan.requests else Ranges()
+    wanted = whole if settings.sample is None else sample_of(whole, settings.sample, config.question.digest.hex())
     switch = StopSwitch()
     requests = FrozenRequests(frozen_files(config, recorder))
     with open_clients(state, spec, config.typed_url) as clients, catching_signals(switch), resting(switch.rest):
@@ -91,6 +93,7 @@ def open_run(config: RunConfig, recorder: Recorder, plan: Plan) -> Iterator[Run]
             abandon_after=settings.abandon_after,
             plan=plan,
             wanted=wanted,
+            whole=whole,
             requests=requests,
             budget=_budget(config, requests),
             answered_before=recorder.query(lambda ledger: ledger.tally(wanted).answered),

@@ -80,7 +80,8 @@ class Run(Session):
 
     config: RunConfig
     plan: Plan
-    wanted: Ranges  # the requests that the plan's rows ask for
+    wanted: Ranges  # the requests that this run works on
+    whole: Ranges  # all that the plan's rows ask for; a sample is a part of them
     budget: Budget | None = None
     requests: FrozenRequests
     answered_before: int  # requests of this plan that needed nothing when this process began

@@ -12,12 +12,14 @@ import orjson
 
 from flows.domain.advice import Advice
 from flows.domain.batches import Batch
-from flows.domain.estimate import Estimate
+from flows.domain.estimate import Estimate, Outlook
 from flows.domain.events import BatchResult
+from flows.domain.ledger import Tally
 from flows.domain.money import PICO, total
 from flows.domain.spending import spending, wasted
 from flows.engine.run import Run
 from flows.report.contents import Contents
+from flows.report.forecast import outlook_of
 from flows.report.insight import advice_for
 from flows.report.verdict import Exit
 from flows.storage.output import FAILED, OK, PENDING, SKIPPED, OutputSummary
@@ -103,6 +105,8 @@ class Figures:
     nameless: int = 0  # answers that name no request
     ended_at: float = 0.0  # seconds since the epoch
     foretold: Foretold = field(default_factory=lambda: Foretold(Estimate(0, 0, 0, 0, 0)))
+    outlook: Outlook = field(default_factory=lambda: Outlook(0, 0, None))  # of all rows, also after a sample
+    tally: Tally = field(default_factory=lambda: Tally(0, 0, 0, 0))  # of the requests that the run worked on
     advice: list[Advice] = field(default_factory=list)
     contents: Contents = field(default_factory=Contents)
     gold: list[dict[str, Any]] = field(default_factory=list)  # answers against what people filled, by field
@@ -130,6 +134,8 @@ class Figures:
             "emulated_usd": usd(self.money.total if self.emulated else self.money.other_total),
             "single_cost_usd": usd(self.money.single),
             "estimate_usd": usd(self.money.estimate),
+            "expected_usd": usd(self.outlook.total),
+            "expected_range_usd": range_usd(self.outlook),
             **({"gold": [_headline(each) for each in self.gold]} if self.gold else {}),
             "seconds": round(self.seconds, 3),
             "exit": int(self.exit),
@@ -182,6 +188,11 @@ def _each_usd(amounts: Mapping[str, int]) -> dict[str, Any]:
     return {name: usd(amount) for name, amount in amounts.items()}
 
 
+def range_usd(outlook: Outlook) -> list[orjson.Fragment | None] | None:
+    """The lowest and the highest total that is expected; None until that can be told."""
+    return None if outlook.lowest is None else [usd(outlook.lowest), usd(outlook.highest)]
+
+
 def less(first: int | None, second: int | None) -> int | None:
     """The difference; None if either amount is unknown."""
     return None if first is None or second is None else first - second
@@ -218,6 +229,7 @@ def figures_of(
         alike = [batch for batch in ledger.batches.values() if batch.emulated is emulated]
         spent = spending(alike, published.good_cost, published.repeated_cost)
         hints = advice_for(run, alike)
+        outlook = outlook_of(config.spec, ledger, run.whole, run.requests)
     return Figures(
         job=config.spec.job.name,
         model=config.layout.model,
@@ -254,6 +266,8 @@ def figures_of(
         notes=published.notes,
         ended_at=time.time(),
         foretold=_foretold(forecast, [batch.result for batch in sent if batch.result is not None]),
+        outlook=outlook,
+        tally=run.tally(),
         advice=hints,
         contents=contents,
         commands={"continue": config.command(), "retry": config.command(retry_failed=True)},

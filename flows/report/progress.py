@@ -209,10 +209,11 @@ def _measured(run: Run, ledger: Ledger) -> tuple[Progress, int, int]:
     plan, tally, under_way = run.plan, ledger.tally(run.wanted), ledger.in_flight()
     emulated = run.config.spec.connection.emulated
     done = tally.answered + tally.failed
+    rows = plan.rows if run.config.settings.sample is None else tally.wanted
     return (
         Progress(
-            rows=plan.rows,
-            rows_done=plan.rows if done == tally.wanted else plan.rows * done // tally.wanted,
+            rows=rows,
+            rows_done=rows if done == tally.wanted else rows * done // tally.wanted,
             batches=Counter(batch.state for batch in under_way),
             requests=sum(batch.requests for batch in under_way if batch.state is State.SUBMITTED),
             outlook=outlook_of(run.config.spec, ledger, run.wanted, run.requests),

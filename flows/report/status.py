@@ -17,7 +17,7 @@ from flows.domain.estimate import Outlook
 from flows.domain.ledger import Ledger, replay
 from flows.domain.money import show_usd
 from flows.engine.clients import read_spec
-from flows.report.figures import usd
+from flows.report.figures import range_usd, usd
 from flows.report.forecast import outlook_of
 from flows.report.progress import money_words
 from flows.storage.journal import read_events
@@ -56,7 +56,7 @@ class Status:
             "under_way": sum(batch.requests for batch in self.ledger.in_flight()),
             "under_way_usd": usd(self.outlook.under_way) if self.outlook else None if self.ledger.in_flight() else 0,
             "expected_usd": usd(self.outlook.total) if self.outlook else None,
-            "expected_range_usd": [usd(self.outlook.lowest), usd(self.outlook.highest)] if self.outlook else None,
+            "expected_range_usd": range_usd(self.outlook) if self.outlook else None,
             "exit": 0,
         }
 

@@ -23,6 +23,7 @@ class Exit(IntEnum):
 
 
 OVER_BUDGET = "run the same command again to spend as much once more, or with a larger budget"
+SAMPLED = "only a sample was to be sent; the same command without --sample sends the rest"
 ENDS = {Exit.DONE, Exit.ROWS_FAILED, Exit.BUDGET}  # nothing is still to come of this run
 
 
@@ -37,17 +38,17 @@ class Ending:
     next_step: str = "run the same command again to continue"
 
 
-def verdict(published: OutputSummary, ending: Ending, max_failed: float) -> tuple[Exit, str]:
-    """Exit status and message; `max_failed` is the share of rows that may fail."""
+def verdict(published: OutputSummary, ending: Ending, max_failed: float, *, sampled: bool = False) -> tuple[Exit, str]:
+    """Exit status and message; `max_failed` is the share of rows that may fail. `sampled`: not all was to be sent."""
     if ending.error is not None:
         return Exit.ERROR, str(ending.error)
     if ending.unresolved:
         return Exit.ERROR, "; ".join(why for _, why in sorted(ending.unresolved.items()))
     if published.statuses[PENDING] and ending.is_over_budget:
         return Exit.BUDGET, f"{ending.reason}; {OVER_BUDGET}"
-    if published.statuses[PENDING]:
+    if published.statuses[PENDING] and not (sampled and not ending.reason):
         return Exit.WAITING, f"{ending.reason}; {ending.next_step}"
     failed, rows = published.statuses[FAILED], published.rows
     if failed > max_failed * rows:
         return Exit.ROWS_FAILED, f"{failed:,} of {counted(rows, 'row')} failed; the column _error says why"
-    return Exit.DONE, ""
+    return Exit.DONE, SAMPLED if published.statuses[PENDING] else ""

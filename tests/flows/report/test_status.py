@@ -66,7 +66,7 @@ def test_what_is_with_the_provider_is_counted(tmp_path: Path) -> None:
     assert "(not complete)" in status.text().splitlines()[0]
     assert "60 with the provider now" in status.text()
     expected = json.loads(orjson.dumps(found), parse_float=Decimal)
-    assert (found["under_way"], found["expected_range_usd"]) == (60, [None, None])
+    assert (found["under_way"], found["expected_range_usd"]) == (60, None)
     assert expected["expected_usd"] > expected["under_way_usd"] > 0
     cost = next(line for line in status.text().splitlines() if line.startswith("cost"))
     under_way, total = (show_usd(int(expected[name] * PICO)) for name in ("under_way_usd", "expected_usd"))
