@@ -21,8 +21,8 @@ FEWEST_ANSWERS = 30  # from which a range is told
 DEVIATIONS = 2.0  # that a range has to both sides: it holds in 95 of 100 cases
 INPUT_VARIES = 0.15  # how far one request's tokens are off, where they are estimated (docs/wire-protocols.md §9)
 SENT = IN_FLIGHT - {State.RESERVED}  # under way, or perhaps
-USUAL_REPEATS = (1, 50)  # of how many requests how many are sent again: what a few answers say is not worth more
-MOST_REPEATED = 0.9  # of requests: with more of them nothing can be foretold
+USUAL = (201, 200)  # answers that are billed, for requests that come to their end: a few of either say little
+MOST_ANSWERS = 10.0  # of one request: with more of them nothing can be foretold
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +88,12 @@ def outlook(unsent: Unsent, price: DayPrice, ledger: Ledger, *, emulated: bool =
     once = add(under_way, estimate(unsent, price, ledger, emulated=emulated).cost)
     if spent is None or once is None:
         return Outlook(spent, under_way, None)
-    seen, repeats = _observed(mine), _repeats(mine)
-    rest = round(once * repeats)
+    seen, answers = _observed(mine), _answers_each(mine)
+    rest = round(once * answers)
     if seen is None or seen.answers < FEWEST_ANSWERS or not waiting.requests + unsent.requests:
         known = not waiting.requests + unsent.requests
         return Outlook(spent, under_way, spent + rest, *((spent, spent) if known else (None, None)))
-    varies = round(_varies(seen, waiting, unsent, price) * repeats)
+    varies = round(_varies(seen, waiting, unsent, price) * answers)
     return Outlook(spent, under_way, spent + rest, spent + max(0, rest - varies), spent + rest + varies)
 
 
@@ -110,14 +110,17 @@ def _varies(seen: Observed, waiting: Unsent, unsent: Unsent, price: DayPrice) ->
     return DEVIATIONS * chance * sqrt(by_input**2 + by_output**2)
 
 
-def _repeats(batches: Iterable[Batch]) -> float:
-    """How often a request will be sent until it is answered or given up, from what share came back to be sent again."""
-    again, answered = USUAL_REPEATS
+def _answers_each(batches: Iterable[Batch]) -> float:
+    """How many answers will be billed for a request until it is answered well or given up, from what came back so far.
+
+    A failure that is not billed costs nothing, however often it is repeated.
+    """
+    billed, ended = USUAL
     for batch in batches:
         if batch.result is not None:
-            again += sum(piece.requests for piece in batch.result.retry)
-            answered += batch.requests
-    return 1 / (1 - min(MOST_REPEATED, again / answered))
+            billed += batch.result.metered
+            ended += batch.requests - sum(piece.requests for piece in batch.result.retry)
+    return min(billed / ended, MOST_ANSWERS)
 
 
 def _cost(rates: Rates | None, tokens_in: int, tokens_out: int) -> int | None:

@@ -20,6 +20,7 @@ from flows.engine.clients import read_spec
 from flows.report.figures import range_usd, usd
 from flows.report.forecast import outlook_of
 from flows.report.progress import money_words
+from flows.spec import Spec
 from flows.storage.journal import read_events
 from flows.storage.plan import checked_generations, wanted_requests
 from flows.storage.requests import FrozenRequests
@@ -36,7 +37,7 @@ class Status:
     run: dict[str, Any]
     ledger: Ledger
     published: dict[str, Any]
-    outlook: Outlook | None = None  # while batches are under way, as far as it can be told
+    outlook: Outlook | None = None  # while something is still to come, as far as it can be told
     emulated: bool = False  # whose answers that is about
 
     def summary(self) -> dict[str, Any]:
@@ -81,12 +82,12 @@ class Status:
 
     def _cost(self) -> str:
         """What batches that are under way will add is never left out."""
+        if self.outlook is not None:
+            return money_words(self.outlook, emulated=self.emulated)
         if not self.ledger.in_flight():
             return f"{show_usd(self.ledger.spent())} so far"
-        if self.outlook is None:
-            requests = counted(sum(batch.requests for batch in self.ledger.in_flight()), "request")
-            return f"{show_usd(self.ledger.spent())} so far, {requests} under way at an unknown price"
-        return money_words(self.outlook, emulated=self.emulated)
+        requests = counted(sum(batch.requests for batch in self.ledger.in_flight()), "request")
+        return f"{show_usd(self.ledger.spent())} so far, {requests} under way at an unknown price"
 
 
 def read_status(output: Path) -> Status:
@@ -97,18 +98,27 @@ def read_status(output: Path) -> Status:
         raise UsageError(f"{output} was not written by Batchwerk", next_step="pass the OUTPUT that was given to `run`")
     published = read_json(state.published) if state.published.exists() else {}
     ledger = replay(read_events(state.journal))
-    open_batches = ledger.in_flight()
-    emulated = bool(open_batches) and all(batch.emulated for batch in open_batches)
-    return Status(output, run, ledger, published, _outlook(state, ledger) if open_batches else None, emulated)
+    if published.get("complete") and not ledger.in_flight():
+        return Status(output, run, ledger, published)
+    return Status(output, run, ledger, published, *_outlook(state, ledger))
 
 
-def _outlook(state: StateDirectory, ledger: Ledger) -> Outlook | None:
-    """None if the files that it takes are missing or damaged: a run says so, this only looks."""
+def _outlook(state: StateDirectory, ledger: Ledger) -> tuple[Outlook | None, bool]:
+    """And whether it is about the emulator's answers.
+
+    None if the files that it takes are missing or damaged: a run says so, this only looks.
+    """
     try:
-        spec = read_spec(state, ledger.in_flight()[-1].spec)
+        spec = _spec(state, ledger)
         requests = FrozenRequests(checked_generations(state.requests, ledger.generations))
         with TemporaryDirectory(prefix="batchwerk-status-") as scratch:
             wanted = wanted_requests(state.rows, MEMORY, Path(scratch))
-        return outlook_of(spec, ledger, wanted, requests)
-    except (BatchwerkError, OSError, pa.ArrowInvalid):
-        return None
+        return outlook_of(spec, ledger, wanted, requests), spec.connection.emulated
+    except (BatchwerkError, OSError, pa.ArrowInvalid, LookupError, TypeError, ValueError):
+        return None, False
+
+
+def _spec(state: StateDirectory, ledger: Ledger) -> Spec:
+    """What the batches that are under way were sent under, else what the last run was to send."""
+    under_way = ledger.in_flight()
+    return read_spec(state, under_way[-1].spec) if under_way else Spec.from_content(state.last_spec())

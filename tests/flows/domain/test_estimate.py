@@ -18,7 +18,7 @@ PRICE = day_price(
     (100, Rates(20, 40, 20, 20, 20), Rates(40, 80, 40, 40, 40)),
 )
 
-USUAL = 50 / 49  # how often a request is sent, before anything is known
+USUAL = 201 / 200  # answers of a request, before anything is known
 
 
 def test_an_estimate_without_a_price_has_no_cost() -> None:
@@ -88,18 +88,21 @@ def test_before_anything_came_back_the_guess_is_told() -> None:
     assert found.total == pytest.approx((250 * 10 + 200 * 40) * USUAL, rel=0.01)
 
 
-def test_what_comes_back_to_be_sent_again_costs_again() -> None:
-    """Half of many requests fail: each is sent twice, on average; one failure of two says little."""
-    unsent = Unsent(10, 250, 20)
-    for requests, times in ((100_000, 2.0), (2, 1.04)):
-        ledger = ledger_of((requests, 1.0, 0), tokens=(50, 7))
-        ledger.batches[1].result = histories.collected(
-            1, ok=1, metered=requests, input_tokens=50 * requests, output_tokens=7 * requests,
-            retry=[Slice(0, requests // 2)],
-        ).result  # fmt: skip
-        once = estimate(unsent, PRICE, ledger).cost
-        assert once is not None
-        assert outlook(unsent, PRICE, ledger).total == pytest.approx(times * once, rel=0.01)
+@pytest.mark.parametrize(("requests", "billed", "times"), [(100_000, True, 2), (2, True, 1), (100_000, False, 1)])
+def test_answers_that_are_billed_and_asked_for_again_cost_again(requests: int, billed: bool, times: int) -> None:
+    """Half of many requests have to be sent again: twice the price if the first answer was billed, else once.
+
+    One of two says little.
+    """
+    unsent, half = Unsent(10, 250, 20), requests // 2
+    ledger = ledger_of((requests, 1.0, 0), tokens=(50, 7))
+    metered = requests if billed else half
+    ledger.batches[1].result = histories.collected(
+        1, ok=half, metered=metered, input_tokens=50 * metered, output_tokens=7 * metered, retry=[Slice(0, half)]
+    ).result
+    once = estimate(unsent, PRICE, ledger).cost
+    assert once is not None
+    assert outlook(unsent, PRICE, ledger).total == pytest.approx(times * once, rel=0.02)
 
 
 def test_when_all_is_answered_nothing_is_left_to_chance() -> None:
