@@ -30,6 +30,7 @@ def submit_batch(run: Run, number: int) -> None:
             return
         batch, started = run.recorder.batch(number), time.monotonic()
         if batch.state is not State.UNKNOWN:
+            batch.sending_from = time.time()
             with encoded(run, batch) as body, checking_creates(run.recorder.check_held):
                 accepted = _send(run, batch, body)
         elif run.clients.client_of(batch).replays:
@@ -72,6 +73,8 @@ def _send(run: Run, batch: Batch, body: EncodedBatch) -> Found | None:
             spec=spec.fingerprint,
             key=run.clients.access_of(batch).key_id,
             emulated=spec.connection.emulated,
+            waiting_from=batch.waiting_from,
+            sending_from=batch.sending_from,
         )
     )
     try:

@@ -49,6 +49,8 @@ class Batch:
     tokens: int = 0  # input tokens, as they were planned
     emulated: bool = False  # whether the embedded emulator has it: its costs are never summed with money
     id: str | None = None
+    waiting_from: float = 0.0  # for a slot and a permit
+    sending_from: float = 0.0  # with both
     intended_at: float = 0.0
     submitted_at: float = 0.0
     ended_at: float = 0.0

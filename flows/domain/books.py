@@ -144,6 +144,7 @@ class Books:
         batch.state, batch.intended_at = State.SUBMITTING, at
         batch.tag, batch.sha256, batch.spec, batch.emulated = event.tag, event.sha256, event.spec, event.emulated
         batch.key = event.key
+        batch.waiting_from, batch.sending_from = event.waiting_from or at, event.sending_from or at
         batch.bytes, batch.tokens = event.bytes, event.tokens
 
     def _refused(self, batch: Batch, event: Refused, at: float) -> None:

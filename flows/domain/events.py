@@ -94,6 +94,8 @@ class Submitting(_Event):
     spec: str
     key: str = ""  # tells which batches were sent under the same key; empty: unknown
     emulated: bool = False  # whether the embedded emulator answers, whose costs are no money
+    waiting_from: float = 0.0  # when it was decided; then it waited for a slot and a permit
+    sending_from: float = 0.0  # when it had both; then it was rendered, and this recorded
 
 
 class Submitted(_Event):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -71,7 +72,9 @@ class Recorder:
     def reserve(self, slices: list[Slice]) -> Batch:
         """Number a batch and take its requests; in memory only, until its intent is recorded."""
         with self._lock:
-            return self._ledger.reserve(slices)
+            batch = self._ledger.reserve(slices)
+            batch.waiting_from = time.time()
+            return batch
 
     def batch(self, number: int) -> Batch:
         """A batch by its number."""

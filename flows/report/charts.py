@@ -9,7 +9,7 @@ from typing import Any
 BINS = 120  # of time
 FEW = 40  # batches that have a bar each; of more, their number over time is shown
 STATES = {"submitting", "unknown", "submitted", "ended", "collected"}  # of batches that the provider has, or may have
-PHASES = ("being sent", "with the provider", "being collected")
+PHASES = ("waiting for limits", "being sent", "with the provider", "being collected")
 
 
 def share(part: Any, whole: Any) -> float:
@@ -26,7 +26,7 @@ def columns(values: Sequence[Any]) -> list[tuple[float, float, float]]:
 
 
 def batches_over_time(report: Mapping[str, Any]) -> dict[str, Any] | None:
-    """When the batches that this run sent or collected were being sent, with the provider, and collected."""
+    """When the batches that this run sent or collected waited, were being sent, with the provider, and collected."""
     end = float(report["ended_at"])
     begin = end - float(report["seconds"])
     mine = []
@@ -99,8 +99,8 @@ def _outline(top: Sequence[float], bottom: Sequence[float]) -> str:
 
 
 def _idle(batches: Iterable[Sequence[tuple[float, float]]]) -> float:
-    """Seconds in which no batch was under way."""
-    spans = sorted((phases[0][0], phases[-1][1]) for phases in batches)
+    """Seconds in which no batch was under way: one that waits for a limit is not."""
+    spans = sorted((phases[1][0], phases[-1][1]) for phases in batches)
     idle, until = 0.0, spans[0][0]
     for start, stop in spans:
         idle += max(0.0, start - until)

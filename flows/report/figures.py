@@ -317,12 +317,18 @@ def _line(batch: Batch) -> dict[str, Any]:
         "input_tokens": result.input_tokens if result else 0,
         "output_tokens": result.output_tokens if result else 0,
         "cost_usd": result.cost if result and not batch.gone else None,
-        "times": [round(at, 3) for at in (batch.intended_at, batch.submitted_at, batch.ended_at, batch.collected_at)],
-        "sending_seconds": _between(batch.intended_at, batch.submitted_at),
+        "times": [round(at, 3) for at in _times(batch)],
+        "waiting_seconds": _between(batch.waiting_from, batch.sending_from),
+        "sending_seconds": _between(batch.sending_from, batch.submitted_at),
         "provider_seconds": _between(batch.submitted_at, batch.ended_at),
         "collecting_seconds": _between(batch.ended_at, batch.collected_at),
         "note": batch.failed or batch.reason,
     }
+
+
+def _times(batch: Batch) -> tuple[float, ...]:
+    """When it was decided, had a slot and a permit, was accepted, had ended, and was collected; 0: not yet."""
+    return batch.waiting_from, batch.sending_from, batch.submitted_at, batch.ended_at, batch.collected_at
 
 
 def _between(first: float, last: float) -> float | None:

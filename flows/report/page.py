@@ -24,11 +24,12 @@ from markupsafe import Markup, escape
 
 from blocks.printable import LONGEST_LINE, counted, printable, printable_lines
 from flows.domain.money import show_usd
-from flows.report.charts import batches_over_time, columns, share
+from flows.report.charts import PHASES, batches_over_time, columns, share
 from flows.report.progress import clock
 
 NOTHING = "\u2013"  # where there is no figure
 MOST_BATCHES, MOST_RUNS = 200, 60  # lines of their tables; report.json has all
+PHASE_COLOURS = (3, 2, 4, 0)  # of the palette, by phase of a batch
 SPENDING = {  # what report.json calls it → what a reader does
     "good_rows": "answers that the rows show",
     "rejected_answers": "answers that break the schema",
@@ -72,6 +73,7 @@ def page(report: bytes) -> str:
         shown=shown,
         SPENDING=SPENDING,
         SAVINGS=SAVINGS,
+        PHASES=[*zip(PHASE_COLOURS, PHASES, strict=True)],
         counted=counted,
         noun=noun,
         lasting=lasting,

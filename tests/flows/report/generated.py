@@ -62,7 +62,7 @@ def a_batch(number: int, requests: int) -> dict[str, Any]:
         requests=requests,
         ok=requests - 1 if bad else requests,
         cost_usd=PICO + number * 7919 % 10_007 * 10**7,
-        times=[began, began + 1, began + 900 + number % 1000, began + 1950],
+        times=[began - number % 50, began, began + 1, began + 900 + number % 1000, began + 1950],
         note="it expired " + "x" * 200 if bad else "",
         provider_seconds=899.0 + number % 1000,
     )
