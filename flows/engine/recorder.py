@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from blocks.errors import UsageError
-from flows.domain.batches import Batch
+from flows.domain.batches import Batch, State
 from flows.domain.events import Event, Slice
 from flows.domain.ledger import Ledger, replay
 from flows.domain.ranges import Ranges
@@ -94,6 +94,10 @@ class Recorder:
         """Batches that this process sent, in the order of their numbers."""
         since = self.began.timestamp()
         return self.query(lambda ledger: [b for _, b in sorted(ledger.batches.items()) if b.intended_at >= since])
+
+    def accepted_here(self) -> list[Batch]:
+        """Those that the provider ran, or may have run: one that it refused or that failed as a whole asked nothing."""
+        return [b for b in self.sent_here() if b.failed is None and (b.state is not State.REFUSED or b.unsure)]
 
 
 @contextmanager

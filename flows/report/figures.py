@@ -245,7 +245,7 @@ def figures_of(
         deduplicated=run.plan.duplicates,
         reused=run.answered_before,
         batches=len(sent),
-        attempts=sum(batch.requests for batch in sent),
+        attempts=sum(batch.requests for batch in run.recorder.accepted_here()),
         input_tokens=sum(result.input_tokens for result in here),
         output_tokens=sum(result.output_tokens for result in here),
         cached_tokens=sum(result.cached_tokens for result in here),

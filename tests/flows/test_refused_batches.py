@@ -45,6 +45,7 @@ def test_a_batch_that_is_refused_beside_others_that_run_goes_again(tmp_path: Pat
         options={"dialect": dialect, "fail_batch_every": "3"},
     )
     assert (figures.exit, figures.rows) == (Exit.DONE, {"ok": 20})
+    assert figures.attempts == 20, "a batch that was refused asked nothing"
 
 
 def test_batches_that_expire_are_no_refusal(tmp_path: Path) -> None:
