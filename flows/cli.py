@@ -126,6 +126,8 @@ def plan(*, compare: Compare = None, json: Json = False, **given: Any) -> int:
     settings = _read_options(given)
     config = check(settings, typed_url=settings.base_url)
     if settings.sample is not None:
+        if compare:
+            raise UsageError("a sample asks one model alone", next_step="give --compare without --sample")
         return _show_sample(config, as_json=json)
     found = preview(config)
     others = comparison.compare(config, compare, found) if compare else []
@@ -343,7 +345,8 @@ def _show_sample(config: RunConfig, *, as_json: bool) -> int:
     from flows.report.sample import sample_text  # noqa: PLC0415
 
     figures = _run_flow(config)
-    _echo(sample_text(figures, config.command(sample=None)), err=as_json)
+    if figures.sample is not None:
+        _echo(sample_text(figures, figures.sample), err=as_json)
     if figures.exit:
         _echo(figures.message, err=True)
     if as_json:

@@ -26,6 +26,7 @@ from flows.report.forecast import estimate_run
 from flows.report.gold import gold_of
 from flows.report.insight import contents_of
 from flows.report.progress import PLANNING, Progress, ended, publishing, show_last, show_phase
+from flows.report.sample import sampled, with_sample
 from flows.report.verdict import ENDS, Ending, Exit, verdict
 from flows.storage.plan import Plan
 
@@ -93,6 +94,8 @@ def publish_and_report(
         run, published, forecast, time.monotonic() - started, status, message, contents_of(run, published)
     )
     figures = replace(figures, gold=gold_of(run))
+    if settings.sample is not None:
+        figures = with_sample(figures, sampled(run))
     write_report(run.config.state, figures)
     if status in ENDS:
         run.config.state.remember_ended()

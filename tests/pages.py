@@ -17,9 +17,8 @@ HEAD = """\
 `plan` accepts the same options as `run`, so that the same command line shows what would happen. It prints the number of
 requests and batches, the estimated cost and the first rendered prompt, and sends nothing. `--compare PROVIDER:MODEL`,
 which may be repeated, shows what other models would take and cost for the same rows, cheapest first; it takes no key
-and counts as if nothing had been asked before. With `--sample N` it sends N requests, chosen by chance, waits for them
-and tells what all rows will cost, and with `--gold` how often the answers agree with people's. The form in the Prefect
-UI and the parameters of a deployment are these too, with underscores: `batch_size`.
+and counts as if nothing had been asked before. `--sample N` [sends a sample first](#what-a-run-will-cost). The form in
+the Prefect UI and the parameters of a deployment are these too, with underscores: `batch_size`.
 
 | option | values | default | meaning |
 | --- | --- | --- | --- |
@@ -27,6 +26,29 @@ UI and the parameters of a deployment are these too, with underscores: `batch_si
 
 TAIL = """
 `--json` prints one JSON object as the last line, `--help` prints all of this.
+
+## What a run will cost
+
+Before anything is sent, `plan` counts the tokens of each request, or [estimates them](wire-protocols.md), and guesses
+answers from their schema. From then on, what comes back corrects that, in progress lines, in Prefect and in `status`:
+tokens in by the ratio of what was counted to what was planned of the same requests, answers by their average, failures
+by what was billed for them.
+
+`plan --sample N` makes the guess small before the money is spent. It sends N requests that are drawn at random from all
+distinct ones, waits for them, and tells what all rows will take by the size of each request, with a range that chance
+alone explains: of such ranges about 19 in 20 hold the cost. With `--gold` it also tells how often the answers agree
+with people's, and `--budget` holds. The answers are published and paid for once: the same command again sends no
+others, a larger N adds to them, and `run` sends the rest.
+
+On three data sets (product reviews, German tweets, speeches; answers of a sentiment and topics, four times as dear as
+input) the expected total was off by this much, first where tokens are counted, then by the shape of texts alone, that
+is without the extra `tokens`:
+
+| after | 1,000 reviews | 8,541 tweets | 120 speeches |
+| --- | --- | --- | --- |
+| the first hundredth of the rows | 0.6 %, 0.9 % | 0.3 %, 1.7 % | 0.1 %, 3.5 % |
+| a sample of 30, half of the time below | 0.6 %, 0.7 % | 1.2 %, 1.4 % | 0.1 %, 0.6 % |
+| a sample of 100, half of the time below | 0.3 %, 0.3 % | 0.6 %, 0.7 % | 0.1 %, 0.1 % |
 
 The other commands: `status` shows where an output stands, `report` prints the report of its last run and
 with `--open` [shows it as a page](when-things-break.md#the-report), `history` lists its runs, `harvest`

@@ -78,7 +78,7 @@ def open_run(config: RunConfig, recorder: Recorder, plan: Plan) -> Iterator[Run]
     """A run that works on the plan until the end, an error or a signal."""
     state, settings, spec = config.state, config.settings, config.spec
     whole = wanted_requests(state.rows, settings.memory_limit) if plan.requests else Ranges()
-    wanted = whole if settings.sample is None else sample_of(whole, settings.sample, config.question.digest.hex())
+    wanted = whole if settings.sample is None else sample_of(whole, settings.sample)
     switch = StopSwitch()
     requests = FrozenRequests(frozen_files(config, recorder))
     with open_clients(state, spec, config.typed_url) as clients, catching_signals(switch), resting(switch.rest):

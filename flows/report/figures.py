@@ -14,8 +14,8 @@ from flows.domain.advice import Advice
 from flows.domain.batches import Batch
 from flows.domain.estimate import Estimate, Outlook
 from flows.domain.events import BatchResult
-from flows.domain.ledger import Tally
 from flows.domain.money import PICO, total
+from flows.domain.sampling import Sampled
 from flows.domain.spending import spending, wasted
 from flows.engine.run import Run
 from flows.report.contents import Contents
@@ -106,7 +106,7 @@ class Figures:
     ended_at: float = 0.0  # seconds since the epoch
     foretold: Foretold = field(default_factory=lambda: Foretold(Estimate(0, 0, 0, 0, 0)))
     outlook: Outlook = field(default_factory=lambda: Outlook(0, 0, None))  # of all rows, also after a sample
-    tally: Tally = field(default_factory=lambda: Tally(0, 0, 0, 0))  # of the requests that the run worked on
+    sample: Sampled | None = None  # of a run that sent some requests to judge all by
     advice: list[Advice] = field(default_factory=list)
     contents: Contents = field(default_factory=Contents)
     gold: list[dict[str, Any]] = field(default_factory=list)  # answers against what people filled, by field
@@ -136,6 +136,7 @@ class Figures:
             "estimate_usd": usd(self.money.estimate),
             "expected_usd": usd(self.outlook.total),
             "expected_range_usd": range_usd(self.outlook),
+            **({"sample": _sample(self.sample)} if self.sample else {}),
             **({"gold": [_headline(each) for each in self.gold]} if self.gold else {}),
             "seconds": round(self.seconds, 3),
             "exit": int(self.exit),
@@ -182,6 +183,24 @@ class Figures:
 
 def _headline(gold: Mapping[str, Any]) -> dict[str, Any]:
     return {name: gold[name] for name in ("field", "column", "compared", "correct", "accuracy")}
+
+
+def _sample(sample: Sampled) -> dict[str, Any]:
+    everything = sample.all
+    return {
+        "requests": sample.requests,
+        "of": sample.of,
+        "answered": sample.answered,
+        "failed": sample.failed,
+        "measured": sample.measured,
+        "estimated_input_tokens": sample.estimated_input,
+        "input_tokens": sample.input,
+        "estimated_output_tokens": sample.estimated_output,
+        "output_tokens": sample.output,
+        "cost_usd": usd(sample.cost),
+        "all_input_tokens": everything and asdict(everything.input_tokens),
+        "all_output_tokens": everything and asdict(everything.output_tokens),
+    }
 
 
 def _each_usd(amounts: Mapping[str, int]) -> dict[str, Any]:
@@ -267,10 +286,9 @@ def figures_of(
         ended_at=time.time(),
         foretold=_foretold(forecast, [batch.result for batch in sent if batch.result is not None]),
         outlook=outlook,
-        tally=run.tally(),
         advice=hints,
         contents=contents,
-        commands={"continue": config.command(), "retry": config.command(retry_failed=True)},
+        commands={"continue": config.command(sample=None), "retry": config.command(retry_failed=True)},
     )
 
 

@@ -48,7 +48,7 @@ def verdict(published: OutputSummary, ending: Ending, max_failed: float, *, samp
         return Exit.BUDGET, f"{ending.reason}; {OVER_BUDGET}"
     if published.statuses[PENDING] and not (sampled and not ending.reason):
         return Exit.WAITING, f"{ending.reason}; {ending.next_step}"
-    failed, rows = published.statuses[FAILED], published.rows
+    failed, rows = published.statuses[FAILED], published.rows - published.statuses[PENDING]
     if failed > max_failed * rows:
         return Exit.ROWS_FAILED, f"{failed:,} of {counted(rows, 'row')} failed; the column _error says why"
     return Exit.DONE, SAMPLED if published.statuses[PENDING] else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from random import Random
 
 import orjson
 import pyarrow.parquet as pq
@@ -17,6 +18,7 @@ from flows.domain.estimate import Outlook, Unsent, outlook
 from flows.domain.events import Slice
 from flows.domain.ledger import Ledger
 from flows.domain.prices import Rates
+from flows.domain.sampling import Measured, extrapolate
 from flows.domain.tokens import TokenCounter
 from flows.domain.tokens import Vocabulary as Counts
 from tests.flows.domain import histories
@@ -107,3 +109,23 @@ def test_the_range_holds_the_cost_at_every_stage(data: str, by: str) -> None:
         assert found.lowest is not None
         assert found.highest is not None
         assert found.lowest <= cost <= found.highest
+
+
+@pytest.mark.parametrize("by", ALLOWED)
+@pytest.mark.parametrize(("data", "within"), [("reviews", 0.011), ("tweets", 0.021), ("speeches", 0.006)])
+def test_samples_of_a_hundred_foretell_the_cost(data: str, within: float, by: str) -> None:
+    """With ranges of which about 19 in 20 hold it, seven in eight at least; nearly all are within a bound."""
+    _, counted, answers, _ = requests_of(data)
+    tokens = planned(data, by)
+    every = [Measured(*each, 20 * each[1] + 80 * each[2]) for each in zip(tokens, counted, answers, strict=True)]
+    dice, cost, held, near = Random(5), sum(each.cost or 0 for each in every), 0, 0  # noqa: S311  # a test's dice
+    for _ in range(200):
+        found = extrapolate(dice.sample(every, 100), len(every), sum(tokens))
+        assert found is not None
+        assert found.cost is not None
+        assert found.cost.lowest is not None
+        assert found.cost.highest is not None
+        held += found.cost.lowest <= cost <= found.cost.highest
+        near += abs(found.cost.expected / cost - 1) <= within
+    assert held >= 175
+    assert near >= 188
