@@ -72,8 +72,16 @@ class Vocabulary:
 
     def tokens_of(self, prompts: Sequence[str]) -> list[int]:
         """Input tokens of a request with each prompt."""
+        return self.framed(self.count(prompts))
+
+    def count(self, prompts: Sequence[str]) -> list[int]:
+        """Tokens of the prompts alone, which are the same for all forms that share the vocabulary."""
+        return self._count(prompts)
+
+    def framed(self, counts: Sequence[int]) -> list[int]:
+        """Input tokens of requests whose prompts have these counts."""
         factor = self._framing.factor or 1
-        return [ceil((tokens + self.shared) * factor) for tokens in self._count(prompts)]
+        return [ceil((tokens + self.shared) * factor) for tokens in counts]
 
     @cached_property
     def shared(self) -> int:

@@ -121,7 +121,7 @@ def plan(*, compare: Compare = None, json: Json = False, **given: Any) -> int:
     """Show what `run` would send and what it would cost. Sends nothing, writes nothing, except with --sample."""
     from flows.preflight import check  # noqa: PLC0415
     from flows.report import comparison  # noqa: PLC0415
-    from flows.report.preview import preview  # noqa: PLC0415
+    from flows.report.preview import planning, preview_of  # noqa: PLC0415
 
     settings = _read_options(given)
     config = check(settings, typed_url=settings.base_url)
@@ -129,8 +129,9 @@ def plan(*, compare: Compare = None, json: Json = False, **given: Any) -> int:
         if compare:
             raise UsageError("a sample asks one model alone", next_step="give --compare without --sample")
         return _show_sample(config, as_json=json)
-    found = preview(config)
-    others = comparison.compare(config, compare, found) if compare else []
+    with planning(config) as planned:
+        found = preview_of(planned)
+        others = comparison.compare(planned, found, compare) if compare else []
     if json:
         compared = {"compared": [each.summary() for each in others]} if others else {}
         _echo(orjson.dumps({**found.summary(), **compared}).decode())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,7 +11,7 @@ from typing import Any
 
 from blocks.printable import counted, printable, printable_lines
 from flows.domain.estimate import Estimate
-from flows.domain.ledger import replay
+from flows.domain.ledger import Ledger, replay
 from flows.domain.money import show_usd
 from flows.domain.ranges import Ranges
 from flows.domain.sizing import batch_limit, cut_batches
@@ -93,25 +95,51 @@ class Preview:
         return f"{tokens.input_tokens:,} in by {counted}, about {tokens.output_tokens:,} out"
 
 
-def preview(config: RunConfig) -> Preview:
+@dataclass(frozen=True)
+class Planned:
+    """A plan whose requests can be read, as long as its folder is there."""
+
+    config: RunConfig
+    plan: Plan
+    ledger: Ledger
+    wanted: Ranges
+    requests: FrozenRequests
+
+
+@contextmanager
+def planning(config: RunConfig) -> Iterator[Planned]:
     """Plan in a temporary folder, not in the state directory. Nothing is sent, nothing is kept."""
     state, memory = config.state, config.settings.memory_limit
     ledger = replay(read_events(state.journal))
-    with rare_garbage_collection(), TemporaryDirectory(prefix="batchwerk-plan-") as scratch:
-        plan, rows = read_plan(state.rows, config.question, ledger.plan), state.rows
-        frozen = checked_generations(state.requests, ledger.generations)
-        new = Path(scratch) / "requests"
-        new.mkdir()
-        if plan is None:
-            rows = Path(scratch) / "rows.pq"
-            plan = make_plan(config.question, frozen, new, rows, memory)
-        wanted = wanted_requests(rows, memory, Path(scratch)) if plan.requests else Ranges()
-        requests = FrozenRequests([*frozen, *new.iterdir()])
-        limit = batch_limit(config.settings.batch_size, config.spec.limits, ledger, plan.tokens_per_byte)
-        return Preview(
-            plan=plan,
-            estimate=estimate_unsent(config.spec, ledger, wanted, requests),
-            batches=sum(1 for _ in cut_batches(ledger, wanted, requests, limit)),
-            model=config.spec.model,
-            emulated=config.spec.connection.emulated,
-        )
+    with TemporaryDirectory(prefix="batchwerk-plan-") as scratch:
+        with rare_garbage_collection():
+            plan, rows = read_plan(state.rows, config.question, ledger.plan), state.rows
+            frozen = checked_generations(state.requests, ledger.generations)
+            new = Path(scratch) / "requests"
+            new.mkdir()
+            if plan is None:
+                rows = Path(scratch) / "rows.pq"
+                plan = make_plan(config.question, frozen, new, rows, memory)
+            wanted = wanted_requests(rows, memory, Path(scratch)) if plan.requests else Ranges()
+            requests = FrozenRequests([*frozen, *new.iterdir()])
+        yield Planned(config, plan, ledger, wanted, requests)
+
+
+def preview_of(planned: Planned) -> Preview:
+    """What a run would send of a plan."""
+    config, plan, ledger = planned.config, planned.plan, planned.ledger
+    wanted, requests = planned.wanted, planned.requests
+    limit = batch_limit(config.settings.batch_size, config.spec.limits, ledger, plan.tokens_per_byte)
+    return Preview(
+        plan=plan,
+        estimate=estimate_unsent(config.spec, ledger, wanted, requests),
+        batches=sum(1 for _ in cut_batches(ledger, wanted, requests, limit)),
+        model=config.spec.model,
+        emulated=config.spec.connection.emulated,
+    )
+
+
+def preview(config: RunConfig) -> Preview:
+    """What a run would send. Nothing is sent, nothing is kept."""
+    with planning(config) as planned:
+        return preview_of(planned)

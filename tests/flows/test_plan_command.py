@@ -19,6 +19,8 @@ from flows.domain.events import Submitting
 from flows.domain.money import PICO, show_usd
 from flows.report.figures import Figures
 from flows.storage.journal import read_events
+from flows.storage.plan import Plan
+from flows.storage.planner import make_plan
 from flows.storage.state import StateDirectory
 from tests.flows.command import batchwerk
 from tests.flows.undecorated import JOB, emulator_ledger, enrich, reviews, write_job, write_texts
@@ -251,7 +253,65 @@ def test_models_are_compared_without_a_key(case: Case, monkeypatch: pytest.Monke
     shared = theirs.keys() & alone.keys()
     assert len(shared) > 5
     assert {name: theirs[name] for name in shared} == {name: alone[name] for name in shared}
-    table = case.plan(*options).splitlines()[-5:]
-    assert [line.split()[0] for line in table[1:]] == names
-    assert table[-1].split()[4:] == ["no", "price"] * 3
+    *_, table, notes = case.plan(*options).split("\n\n")
+    lines = table.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == names
+    assert lines[-1].split()[4:] == ["no", "price"] * 3
+    assert [note.split()[0] for note in notes.splitlines()] == ["~", "range:", "no"]
     assert case.files() == before
+
+
+def each_alone(case: Case, *models: str) -> list[tuple[Any, ...]]:
+    shown = ("to_send", "batches", "input_tokens", "output_tokens", "estimate_usd", "counted_with", "unsendable")
+    compared = case.planned(*(word for model in models for word in ("--compare", model)))["compared"]
+    found = {each["model"]: tuple(each[name] for name in shown) for each in compared}
+    for model in models:
+        alone = case.planned("--model", model)
+        assert found[model] == tuple(alone[name] for name in shown)
+    return list(found.values())
+
+
+MODELS = ("gpt-4.1-mini", "claude-sonnet-4.5", "deepseek-v3.2")  # an own vocabulary, a stand-in, another own one
+
+
+def test_the_input_is_read_once_for_all_models(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is told what its own plan tells, from requests that were planned for one of them."""
+    assert len({found[2] for found in each_alone(case, *MODELS)}) > 2, "they count differently"
+    plans = []
+
+    def noted(*arguments: Any) -> Plan:
+        plans.append(arguments)
+        return make_plan(*arguments)
+
+    monkeypatch.setattr("flows.report.preview.make_plan", noted)
+    case.planned(*(word for model in MODELS for word in ("--compare", model)))
+    assert len(plans) == 1
+
+
+def test_rows_that_one_provider_refuses_are_planned_for_each(tmp_path: Path) -> None:
+    """What is too large for one may be sent to another."""
+    case = case_in(tmp_path)
+    write_texts(tmp_path, [*TEXTS, "x" * 5_000_000])
+    found = each_alone(case, MODELS[0])
+    assert found[0][-1] == 1
+    (openai,) = (e for e in case.planned("--compare", "openai:gpt-4.1")["compared"] if e["provider"] == "openai")
+    assert (openai["unsendable"], openai["to_send"]) == (0, 21)
+
+
+def test_what_was_answered_is_no_part_of_the_own_line(case: Case) -> None:
+    """Others begin anew: the table says how much is reused."""
+    enrich(**case.parameters, limit=9)
+    compared = case.planned("--compare", "gpt-4.1-mini")["compared"]
+    assert {(each["model"], each["to_send"], each["reused"]) for each in compared} == {
+        ("gpt-4.1", 11, 9),
+        ("gpt-4.1-mini", 20, 0),
+    }
+
+
+def test_what_tokens_may_be_off_is_a_range_of_the_cost(case: Case) -> None:
+    """Around the estimate where a vocabulary stands in, and nothing where it is the model's own."""
+    compared = case.planned("--compare", "claude-sonnet-4.5")["compared"]
+    found = {each["model"]: (each["estimate_range_usd"], each["estimate_usd"]) for each in compared}
+    (least, most), estimate = found["claude-sonnet-4.5"]
+    assert least < estimate < most
+    assert found["gpt-4.1"][0] == [found["gpt-4.1"][1]] * 2
