@@ -173,7 +173,11 @@ def _check_gold(gold: Mapping[str, str], schema: OutputSchema, source: Source) -
 
 def _check_budget(settings: Settings, spec: Spec) -> None:
     """A budget holds only if the most that a request can cost is known."""
-    if settings.budget is None:
+    if settings.budget_name is not None and settings.monthly_budget is None:
+        raise UsageError(
+            "a name for a budget needs the budget", next_step="add --monthly-budget USD, or leave --budget-name out"
+        )
+    if settings.budget is None and settings.monthly_budget is None:
         return
     if spec.price_on(datetime.now(UTC).date()).rates(0) is None:
         raise UsageError(

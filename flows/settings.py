@@ -104,6 +104,19 @@ class Settings(BaseModel):
         description="Stop sending before this run could cost more than this many dollars: exit status 5, state "
         "BudgetReached. Needs a model with a price and a job with max_output_tokens. Default: no limit.",
     )
+    monthly_budget: Annotated[Annotated[float, Field(gt=0, allow_inf_nan=False)] | None, Cli("USD")] = Field(
+        default=None,
+        description="The same for all runs of this output in a calendar month (UTC), or of all outputs with the same "
+        "--budget-name. Default: no limit.",
+    )
+    budget_name: Annotated[
+        Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")] | None,
+        Cli("NAME", values="letters, digits, dots, dashes"),
+    ] = Field(
+        default=None,
+        description="Name under which outputs share a monthly budget; their sums are kept in the folder "
+        "BATCHWERK_BUDGETS, by default ~/.batchwerk/budgets.",
+    )
     wait: Annotated[Seconds | None, Cli("SECONDS")] = Field(
         default=None,
         description="Seconds to wait for batches, which stay with the provider; 0: do not wait. Default: wait for all.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -20,6 +21,7 @@ from flows.batches.poll import poll_batch
 from flows.batches.submit import submit_batch
 from flows.domain.actions import Action, Collect, Finish, Poll, Reconcile, Rules, Submit, Wait, next_actions
 from flows.domain.agenda import Agenda
+from flows.domain.budget import Budget
 from flows.domain.ledger import Ledger
 from flows.engine.run import Run
 from flows.report.progress import ProgressReporter
@@ -145,15 +147,17 @@ class Loop:
     def _decide(self) -> list[Action]:
         run = self._run
         self._agenda.breaker = run.switch.breaker
-        with run.recorder.reading() as ledger:
-            rules, self._agenda.accepted = self._rules(ledger), len(ledger.ids())
+        with run.recorder.reading() as ledger, run.limits.deciding() as budgets:
+            rules, self._agenda.accepted = self._rules(ledger, budgets), len(ledger.ids())
             actions = next_actions(ledger, run.wanted, run.requests, rules, self._agenda, time.time())
+            new = [action.slices for action in actions if isinstance(action, Submit)]
+            run.limits.keep(budgets, ledger.batches.values(), new)
             unsent = sum(piece.requests for piece in ledger.unsent(run.wanted))
         submitting = sum(isinstance(action, Submit) for action in actions)
         self._outbox.expect(max(0, rules.limit.batches_of(unsent) - submitting))
         return actions
 
-    def _rules(self, ledger: Ledger) -> Rules:
+    def _rules(self, ledger: Ledger, budgets: Sequence[Budget]) -> Rules:
         settings, limits = self._run.config.settings, self._run.config.spec.limits
         max_in_flight = min(settings.max_in_flight, limits.max_in_flight or settings.max_in_flight)
         return Rules(
@@ -164,7 +168,7 @@ class Loop:
             queue_pause=self._agenda.polling.longest,
             stop_waiting_at=None if settings.wait is None else self._began + settings.wait,
             give_up_after=settings.give_up_after,
-            budget=self._run.budget,
+            budgets=budgets,
         )
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 from flows.domain.agenda import Agenda
 from flows.domain.batches import Batch, State
-from flows.domain.budget import Budget, Spending
+from flows.domain.budget import Budget, Spending, scarcest
 from flows.domain.events import Slice
 from flows.domain.ledger import Ledger
 from flows.domain.ranges import Ranges
@@ -73,7 +73,7 @@ class Rules:
     stop_waiting_at: float | None = None  # when to stop waiting; whatever can be done at once is done first
     give_up_after: float | None = None  # seconds that the provider may keep failing
     max_pause: float = 30.0  # seconds between two looks at the ledger
-    budget: Budget | None = None
+    budgets: Sequence[Budget] = ()  # all of which hold
 
 
 def next_actions(
@@ -139,7 +139,8 @@ def _submissions(ledger: Ledger, wanted: Ranges, sizes: Sizes, rules: Rules, now
     more_may_come = any(True for _ in ledger.in_state(*_MAY_BRING_RETRIES))
     waited = now - ledger.retries_since >= rules.retry_linger
     queue = _queue_at_provider(ledger, sizes, rules)
-    spending = None if rules.budget is None else Spending(rules.budget, ledger.batches.values(), sizes)
+    budget = scarcest(rules.budgets, ledger.batches.values(), sizes)
+    spending = None if budget is None else Spending(budget, ledger.batches.values(), sizes)
     for slices, full in islice(cut_batches(ledger, wanted, sizes, rules.limit), max(room, 0)):
         only_retries = all(piece.attempt > 1 for piece in slices)
         if full or not only_retries or waited or not more_may_come:
@@ -178,8 +179,8 @@ def _pause(
             return Finish()
         if open_batches:
             return Finish("the provider is taking longer than expected")
-        if rules.budget is not None:
-            return Finish(rules.budget.sentence(ledger.batches.values(), sizes), is_over_budget=True)
+        if (budget := scarcest(rules.budgets, ledger.batches.values(), sizes)) is not None:
+            return Finish(budget.sentence(ledger.batches.values(), sizes), is_over_budget=True)
         return Finish("nothing more can be sent")
     if not agenda.busy and rules.stop_waiting_at is not None and now >= rules.stop_waiting_at:
         return Finish("stopped waiting while batches are still with the provider")

@@ -1,4 +1,4 @@
-"""What a run may spend: what it did spend, and the most that its open batches can cost, never exceed its budget.
+"""What may be spent, by a run or in a month: what was spent, and the most that open batches can cost, never exceed it.
 
 A batch reserves the most that it can cost before it is sent: a token for each byte of its requests, as no tokenizer
 makes more, and answers as long as the job allows. What it was billed takes the place of that once its answers have
@@ -82,18 +82,24 @@ class Budget:
     since: float  # seconds since the epoch
     ceiling: Ceiling
     emulated: bool = False  # whose batches count: what the emulator's answers would have cost is no money
+    elsewhere: int = 0  # what other outputs that share it have spent, or may still be billed
+    name: str = "the budget"
+    next_step: str = "run the same command again to spend as much once more, or with a larger budget"
 
     def left(self, batches: Iterable[Batch], sizes: Sizes) -> int:
         """What new batches may cost; negative if the provider billed more than it can have answered."""
-        counted = (batch for batch in batches if self._counts(batch))
-        return self.limit - sum(self._committed(batch, sizes) for batch in counted)
+        return self.limit - self.elsewhere - self.committed(batches, sizes)
+
+    def committed(self, batches: Iterable[Batch], sizes: Sizes) -> int:
+        """What was billed of these batches, and the most that may still be."""
+        return sum(self._committed(batch, sizes) for batch in batches if self._counts(batch))
 
     def sentence(self, batches: Iterable[Batch], sizes: Sizes) -> str:
-        """Why nothing more is sent."""
+        """Why nothing more is sent, and what now."""
         taken = self.limit - self.left(batches, sizes)
         return (
-            f"the budget of {show_usd(self.limit)} is reached: {show_usd(taken)} was spent or may still be billed, and "
-            "another request could cost more than what is left"
+            f"{self.name} of {show_usd(self.limit)} is reached: {show_usd(taken)} was spent or may still be billed, "
+            f"and another request could cost more than what is left; {self.next_step}"
         )
 
     def _counts(self, batch: Batch) -> bool:
@@ -108,6 +114,11 @@ class Budget:
             unknown = self.ceiling.of_some(batch.result.unmetered, batch.slices, sizes)
             return (batch.result.cost or 0) + unknown
         return self.ceiling.of(batch.slices, sizes) * (1 + len(batch.copies))
+
+
+def scarcest(budgets: Sequence[Budget], batches: Collection[Batch], sizes: Sizes) -> Budget | None:
+    """The one of which the least is left."""
+    return min(budgets, key=lambda budget: budget.left(batches, sizes), default=None)
 
 
 class Spending:

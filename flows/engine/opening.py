@@ -11,12 +11,11 @@ from pathlib import Path
 from blocks.printable import counted
 from blocks.retries import resting
 from blocks.vocabularies import forget_vocabularies
-from flows.domain.budget import Budget, Ceiling
 from flows.domain.events import Frozen
-from flows.domain.money import from_usd
 from flows.domain.ranges import Ranges
 from flows.domain.sampling import sample_of
 from flows.engine.clients import open_clients
+from flows.engine.limits import spending_limits
 from flows.engine.recorder import Recorder, now
 from flows.engine.run import Run
 from flows.engine.stopping import StopSwitch, catching_signals
@@ -95,17 +94,6 @@ def open_run(config: RunConfig, recorder: Recorder, plan: Plan) -> Iterator[Run]
             wanted=wanted,
             whole=whole,
             requests=requests,
-            budget=_budget(config, requests),
+            limits=spending_limits(config, requests),
             answered_before=recorder.query(lambda ledger: ledger.tally(wanted).answered),
         )
-
-
-def _budget(config: RunConfig, requests: FrozenRequests) -> Budget | None:
-    """What the run may spend since it began, in whatever process; what it needs was checked before."""
-    spec, limit = config.spec, config.settings.budget
-    longest = spec.form.max_output_tokens
-    if limit is None or spec.price is None or longest is None:
-        return None
-    rates = spec.price.rates_from(now().date(), requests.largest)
-    ceiling = Ceiling(rates, longest, requests.largest)
-    return Budget(from_usd(limit), config.state.began(), ceiling, emulated=spec.connection.emulated)

@@ -22,7 +22,6 @@ class Exit(IntEnum):
     BUDGET = 5
 
 
-OVER_BUDGET = "run the same command again to spend as much once more, or with a larger budget"
 SAMPLED = "only a sample was to be sent; the same command without --sample sends the rest"
 ENDS = {Exit.DONE, Exit.ROWS_FAILED, Exit.BUDGET}  # nothing is still to come of this run
 
@@ -45,7 +44,7 @@ def verdict(published: OutputSummary, ending: Ending, max_failed: float, *, samp
     if ending.unresolved:
         return Exit.ERROR, "; ".join(why for _, why in sorted(ending.unresolved.items()))
     if published.statuses[PENDING] and ending.is_over_budget:
-        return Exit.BUDGET, f"{ending.reason}; {OVER_BUDGET}"
+        return Exit.BUDGET, ending.reason
     if published.statuses[PENDING] and not (sampled and not ending.reason):
         return Exit.WAITING, f"{ending.reason}; {ending.next_step}"
     failed, rows = published.statuses[FAILED], published.rows - published.statuses[PENDING]

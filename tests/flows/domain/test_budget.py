@@ -103,7 +103,7 @@ def check_history(seed: int) -> bool:
     chance = Random(seed)  # noqa: S311  # a test's dice
     requests, trouble = chance.randint(1, 60), chance.choice([0.0, 0.1, 0.3, 0.5])
     kept = budget(chance.uniform(0, 3) * requests)
-    made = rules(chance.randint(1, 12), chance.randint(1, 5), budget=kept)
+    made = rules(chance.randint(1, 12), chance.randint(1, 5), budgets=(kept,))
     return Billed(requests, made, seed, trouble).spent_within(kept.limit)
 
 

@@ -98,7 +98,7 @@ def test_runs_that_wait_fail_or_only_collect_have_their_row(tmp_path: Path) -> N
     run_reported(tmp_path, reviews(20), wait=0, options={"latency": "1"})
     runs = run_reported(tmp_path, reviews(20), options={"latency": "1"}).json["history"]
     assert [run["exit"] for run in runs] == [1, 4, 0]
-    assert [run["requests"] for run in runs] == [20, 20, 0]  # the first offered a batch
+    assert [run["requests"] for run in runs] == [0, 20, 0]  # of the first the provider took none
     assert [run["pending"] for run in runs] == [0, 20, 0]  # of the output, which the first one never wrote
     assert runs[1]["cost_usd"] == 0 < runs[2]["cost_usd"]
 
