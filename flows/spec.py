@@ -67,9 +67,13 @@ class Spec:
     @cached_property
     def price(self) -> ModelPrice | None:
         """What the model costs; None if neither the table nor the negotiated prices have it."""
-        listed = price_of(table_prices(), self.connection.provider, self.model)
         agreed = price_of(prices_of(self.negotiated), self.connection.provider, self.model)
-        return listed if agreed is None else agreed.over(listed or ModelPrice({}))
+        return self.listed if agreed is None else agreed.over(self.listed or ModelPrice({}))
+
+    @cached_property
+    def listed(self) -> ModelPrice | None:
+        """What the model costs by the table, whatever was agreed; None if it is not there."""
+        return price_of(table_prices(), self.connection.provider, self.model)
 
     def price_on(self, day: date) -> DayPrice:
         """What the model costs on a day: a request is priced as on the day on which its batch was sent."""
@@ -98,4 +102,5 @@ class Spec:
 
     def judge(self, max_attempts: int, day: date) -> Judge:
         """Decides whether an answer is good, and what it costs if its batch was sent on this day."""
-        return Judge(self.schema, self.price_on(day), max_attempts)
+        listed = None if not self.negotiated else UNPRICED if self.listed is None else self.listed.on(day)
+        return Judge(self.schema, self.price_on(day), max_attempts, listed)

@@ -38,6 +38,7 @@ class BatchResult(BaseModel):
     output_tokens: int
     cached_tokens: int  # input tokens read from a cache
     cost: int | None  # None: unpriced
+    list_cost: int | None = None  # cost by the price list, whatever was agreed
     single_cost: int | None  # cost of the same requests sent singly
     costs: dict[str, int] | None  # `cost` by outcome, without that of copies
     copies_cost: int | None  # part of `cost` that accidental copies of the batch took

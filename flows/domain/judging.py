@@ -59,6 +59,7 @@ class Judge:
     schema: OutputSchema
     price: DayPrice
     max_attempts: int
+    listed: DayPrice | None = None  # the price list, where others were agreed
 
     def verdict(self, answer: Answer) -> Verdict:
         """Whether the answer is good; only its typed values are kept then."""
@@ -205,6 +206,7 @@ class BatchAnswers:
             output_tokens=sum(usage[1] for usage in usages),
             cached_tokens=sum(usage[2] for usage in usages),
             cost=cost,
+            list_cost=cost if self._judge.listed is None else self._judge.listed.total(usages),
             single_cost=self._judge.price.total(usages, Service.STANDARD),
             costs=None if cost is None else _costs_by_outcome(verdicts, costs, copied),
             copies_cost=None if cost is None else sum(copied),

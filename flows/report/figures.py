@@ -43,6 +43,7 @@ class Money:
     other_total: int | None = 0
     spending: dict[str, int] | None = None  # the total by reason
     cached: int | None = 0  # what the prompt cache took off the total
+    listed: int | None = 0  # the total by the price list, whatever was agreed
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,7 @@ class Figures:
             "total_cost_usd": usd(self.money.total),
             "billed_usd": usd(self.money.other_total if self.emulated else self.money.total),
             "emulated_usd": usd(self.money.total if self.emulated else self.money.other_total),
+            "list_cost_usd": usd(self.money.listed),
             "single_cost_usd": usd(self.money.single),
             "estimate_usd": usd(self.money.estimate),
             "expected_usd": usd(self.outlook.total),
@@ -304,6 +306,7 @@ def _money(every: list[BatchResult], here: list[BatchResult], published: OutputS
         reused=None if paid is None or this_call is None else paid - this_call,
         elsewhere=None if paid is None else paid - published.rows_cost,
         cached=total(r.cache_saved for r in every),
+        listed=total(r.list_cost for r in every),
     )
 
 

@@ -42,6 +42,11 @@ def cost_table(figures: Figures) -> list[dict[str, str]]:
         ("this run", money.this_call, "answers collected by this run"),
         ("estimated for this run", money.estimate, "before anything was sent"),
         ("this output in total", money.total, "all runs, all attempts"),
+        *(
+            []
+            if money.listed == money.total
+            else [("the same by the price list", money.listed, "without what was agreed")]
+        ),
         ("the same as single requests", money.single, "at the provider's standard price"),
         ("saved by the batch price", less(money.single, money.total), ""),
         ("saved by de-duplication", money.shared, f"{_sharing(figures)} request"),

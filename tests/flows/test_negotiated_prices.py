@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.domain.money import PICO
+from flows.report.markdown import cost_table
 from flows.report.verdict import Exit
 from flows.storage.state import StateDirectory
 from tests.flows.command import batchwerk
@@ -53,6 +54,10 @@ def test_rows_and_report_have_the_negotiated_price(call: dict[str, Any]) -> None
     assert sum(pq.read_table(call["output"]).column("_cost_usd").to_pylist()) * PICO == figures.money.total
     listed = row_of("holysheep", "gpt-4.1", "standard")
     assert figures.money.single == cost_of(call["output"], Decimal(listed["input"]), Decimal(listed["output"]))
+    in_batches = row_of("holysheep", "gpt-4.1", "batch")
+    by_list = cost_of(call["output"], Decimal(in_batches["input"]), Decimal(in_batches["output"]))
+    assert figures.money.listed == by_list != figures.money.total
+    assert any(row["what"] == "the same by the price list" for row in cost_table(figures))
 
 
 def as_usd(prices: dict[str, int]) -> dict[str, int]:
