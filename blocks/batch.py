@@ -119,6 +119,7 @@ class Usage(NamedTuple):
     cached_input_tokens: int = 0  # read from a cache
     cache_write_5m_tokens: int = 0  # written to a cache that lasts five minutes, or as long as the provider says
     cache_write_1h_tokens: int = 0
+    stated_cost: int = 0  # pico-dollars, as the provider says itself; 0: it does not
 
 
 class FailureKind(StrEnum):

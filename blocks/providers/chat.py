@@ -12,11 +12,12 @@ from typing import Any
 import orjson
 
 from blocks.batch import LONGER, Failure, FailureKind, RequestForm, Usage
-from blocks.providers.lenient import array, is_count, mapping, string
+from blocks.providers.lenient import array, is_count, is_number, mapping, string
 
 Outcome = tuple[str | None, Usage | None, Failure | None]
 
 TRANSIENT_STATUSES = {408, 409, 425, 429}  # beside those from 500 (§3.6)
+MOST_STATED = 10_000  # dollars of one answer; more is no price
 TOKEN_LIMITS = {"max_completion_tokens", "max_output_tokens", "max_tokens"}
 
 # --- requests -------------------------------------------------------------------------------------------------------
@@ -152,4 +153,10 @@ def usage_of(usage: Any) -> Usage | None:
     if not (is_count(tokens_in) and is_count(tokens_out)):
         return None
     cached = mapping(usage.get("prompt_tokens_details" if chat else "input_tokens_details")).get("cached_tokens")
-    return Usage(tokens_in, tokens_out, min(cached, tokens_in) if is_count(cached) else 0)
+    read = min(cached, tokens_in) if is_count(cached) else 0
+    return Usage(tokens_in, tokens_out, read, stated_cost=_stated(usage["cost"]) if "cost" in usage else 0)
+
+
+def _stated(cost: Any) -> int:
+    """Pico-dollars of a sum in dollars, as OpenRouter and other gateways give it; 0 for what is none."""
+    return round(cost * 1e12) if is_number(cost) and 0 < cost < MOST_STATED else 0

@@ -39,6 +39,8 @@ class BatchResult(BaseModel):
     cached_tokens: int  # input tokens read from a cache
     cost: int | None  # None: unpriced
     list_cost: int | None = None  # cost by the price list, whatever was agreed
+    stated_cost: int = 0  # what the provider itself says that answers cost, where it does
+    cost_of_stated: int | None = 0  # part of `cost` for the answers that it says it of
     single_cost: int | None  # cost of the same requests sent singly
     costs: dict[str, int] | None  # `cost` by outcome, without that of copies
     copies_cost: int | None  # part of `cost` that accidental copies of the batch took

@@ -90,7 +90,7 @@ class Judge:
 
     def cache_saved(self, usages: Iterable[Usage]) -> int | None:
         """Pico-dollars less than the same answers would have cost without a cache of the prompt; None: unpriced."""
-        cached = [usage for usage in usages if any(usage[2:])]
+        cached = [usage for usage in usages if any(usage[2:5])]
         paid = self.price.total(cached)
         full = self.price.total(Usage(usage[0], usage[1]) for usage in cached)
         return None if paid is None or full is None else full - paid
@@ -195,6 +195,7 @@ class BatchAnswers:
         """`unseen`: answers that were billed at an unknown price and are no request's verdict."""
         retry, final = self._failures(requests, verdicts)
         usages = [usage for verdict in verdicts for usage in verdict.usages]
+        stated = [usage for usage in usages if usage[5]]
         cost = self._judge.price.total(usages)
         return BatchResult(
             schema_id=self._judge.schema.id,
@@ -206,6 +207,8 @@ class BatchAnswers:
             output_tokens=sum(usage[1] for usage in usages),
             cached_tokens=sum(usage[2] for usage in usages),
             cost=cost,
+            stated_cost=sum(usage[5] for usage in stated),
+            cost_of_stated=self._judge.price.total(stated) if stated else 0,
             list_cost=cost if self._judge.listed is None else self._judge.listed.total(usages),
             single_cost=self._judge.price.total(usages, Service.STANDARD),
             costs=None if cost is None else _costs_by_outcome(verdicts, costs, copied),

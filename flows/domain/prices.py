@@ -40,7 +40,7 @@ class Rates:
 
     def cost(self, usage: Usage) -> int:
         """Pico-dollars of a request with this usage."""
-        read, write_5m, write_1h = usage[2:]
+        read, write_5m, write_1h = usage[2:5]
         if not (read or write_5m or write_1h):  # the usual case: no cache
             return usage[0] * self.input + usage[1] * self.output
         return (

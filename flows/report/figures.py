@@ -14,7 +14,7 @@ from flows.domain.advice import Advice
 from flows.domain.batches import Batch
 from flows.domain.estimate import Estimate, Outlook
 from flows.domain.events import BatchResult
-from flows.domain.money import PICO, total
+from flows.domain.money import PICO, show_usd, total
 from flows.domain.sampling import Sampled
 from flows.domain.spending import spending, wasted
 from flows.engine.run import Run
@@ -43,7 +43,9 @@ class Money:
     other_total: int | None = 0
     spending: dict[str, int] | None = None  # the total by reason
     cached: int | None = 0  # what the prompt cache took off the total
-    listed: int | None = 0  # the total by the price list, whatever was agreed
+    listed: int | None = None  # the total by the price list, whatever was agreed
+    stated: int = 0  # what the provider itself says that answers cost, where it does
+    cost_of_stated: int | None = 0  # what we count for the same answers
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,8 @@ class Figures:
             "billed_usd": usd(self.money.other_total if self.emulated else self.money.total),
             "emulated_usd": usd(self.money.total if self.emulated else self.money.other_total),
             "list_cost_usd": usd(self.money.listed),
+            "stated_by_provider_usd": usd(self.money.stated) if self.money.stated else None,
+            "cost_of_stated_usd": usd(self.money.cost_of_stated) if self.money.stated else None,
             "single_cost_usd": usd(self.money.single),
             "estimate_usd": usd(self.money.estimate),
             "expected_usd": usd(self.outlook.total),
@@ -209,6 +213,20 @@ def _each_usd(amounts: Mapping[str, int]) -> dict[str, Any]:
     return {name: usd(amount) for name, amount in amounts.items()}
 
 
+APART = 100  # a hundredth of a sum: from there on a difference is told
+
+
+def disagreement(money: Money) -> str | None:
+    """What is said where the provider's own sum is more than one per cent from ours, or ours is unknown."""
+    stated, ours = money.stated, money.cost_of_stated
+    if not stated or (ours is not None and abs(stated - ours) * APART <= max(stated, ours)):
+        return None
+    return (
+        f"the provider says that answers cost {show_usd(stated)} for which {show_usd(ours)} is counted here: compare "
+        "the price table with its price list, and `batchwerk reconcile` with its bill"
+    )
+
+
 def range_usd(outlook: Outlook) -> list[orjson.Fragment | None] | None:
     """The lowest and the highest total that is expected; None until that can be told."""
     return None if outlook.lowest is None else [usd(outlook.lowest), usd(outlook.highest)]
@@ -251,6 +269,7 @@ def figures_of(
         spent = spending(alike, published.good_cost, published.repeated_cost)
         hints = advice_for(run, alike)
         outlook = outlook_of(config.spec, ledger, run.whole, run.requests)
+    money = _money(every, here, published, forecast)
     return Figures(
         job=config.spec.job.name,
         model=config.layout.model,
@@ -274,7 +293,7 @@ def figures_of(
         lost=sum(result.lost for result in every),
         nameless=sum(result.nameless for result in every),
         money=replace(
-            _money(every, here, published, forecast),
+            money,
             spending=spent,
             other_call=total(result.cost for result in others_here),
             other_total=total(result.cost for result in others),
@@ -284,7 +303,7 @@ def figures_of(
         seconds=seconds,
         exit=exit_status,
         message=message,
-        notes=published.notes,
+        notes=[*published.notes, *([said] if (said := disagreement(money)) else [])],
         ended_at=time.time(),
         foretold=_foretold(forecast, [batch.result for batch in sent if batch.result is not None]),
         outlook=outlook,
@@ -307,6 +326,8 @@ def _money(every: list[BatchResult], here: list[BatchResult], published: OutputS
         elsewhere=None if paid is None else paid - published.rows_cost,
         cached=total(r.cache_saved for r in every),
         listed=total(r.list_cost for r in every),
+        stated=sum(r.stated_cost for r in every),
+        cost_of_stated=total(r.cost_of_stated for r in every),
     )
 
 

@@ -47,6 +47,7 @@ def cost_table(figures: Figures) -> list[dict[str, str]]:
             if money.listed == money.total
             else [("the same by the price list", money.listed, "without what was agreed")]
         ),
+        *([("the provider's own sum", money.stated, f"{show_usd(money.cost_of_stated)} here")] if money.stated else []),
         ("the same as single requests", money.single, "at the provider's standard price"),
         ("saved by the batch price", less(money.single, money.total), ""),
         ("saved by de-duplication", money.shared, f"{_sharing(figures)} request"),

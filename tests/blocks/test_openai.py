@@ -1194,3 +1194,16 @@ def test_nothing_there_is_a_providers_error(batch: EncodedBatch) -> None:
                 call()
             assert caught.value.provider == "openai"
             assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("cost", "pico"),
+    [(0.000123, 123_000_000), (0, 0), (-1, 0), ("0.1", 0), (None, 0), (True, 0), (1e9, 0), (1, 10**12)],
+    ids=str,
+)
+def test_what_a_gateway_says_an_answer_costs_is_read(cost: Any, pico: int) -> None:
+    """In dollars, beside the tokens; what is no sum says nothing."""
+    usage = {"prompt_tokens": 5, "completion_tokens": 3, "cost": cost}
+    answer = read_row(row(1, {**chat(), "usage": usage}), FORM)
+    assert answer is not None
+    assert answer.usage == Usage(5, 3, stated_cost=pico)

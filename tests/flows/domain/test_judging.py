@@ -283,3 +283,13 @@ def test_what_copies_and_caches_did_to_the_cost_is_told_apart() -> None:
     assert result.cost == sum(result.costs.values()) + result.copies_cost
     assert result.cache_saved == 50 * 9
     assert result.longest_output == 30
+
+
+def test_what_a_provider_says_an_answer_costs_is_kept_beside_our_sum() -> None:
+    """Only of answers that say it; our price stays the one that counts."""
+    says, silent = Usage(100, 10, stated_cost=2_000), Usage(100, 10)
+    _, result = judge([Slice(0, 2)], [answer(0, GOOD, usage=says), answer(1, GOOD, usage=silent)])
+    each = 100 * 10 + 10 * 40
+    assert (result.cost, result.stated_cost, result.cost_of_stated) == (2 * each, 2_000, each)
+    _, nothing = judge([Slice(0, 1)], [answer(0, GOOD, usage=silent)])
+    assert (nothing.stated_cost, nothing.cost_of_stated) == (0, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -11,8 +12,8 @@ import orjson
 import pyarrow.parquet as pq
 import pytest
 
-from flows.domain.money import PICO
-from flows.report.figures import usd
+from flows.domain.money import PICO, show_usd
+from flows.report.figures import disagreement, usd
 from flows.report.verdict import Exit
 from tests.flows.report.reports import PRICE, Reported, figures_with, line, run_reported
 
@@ -162,3 +163,24 @@ def test_the_summary_names_statuses_that_do_not_occur() -> None:
     """Programs find 0 under each name, not a missing key."""
     summary = figures_with(rows={"ok": 3}, table=[line(1)]).summary()
     assert (summary["succeeded"], summary["failed"], summary["skipped"], summary["pending"]) == (3, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("stated", "ours", "is_told"),
+    [
+        (0, 10_000, False),  # it says nothing
+        (10_000, 10_000, False),
+        (10_100, 10_000, False),  # within one per cent of the larger
+        (10_102, 10_000, True),
+        (9_800, 10_000, True),
+        (10_000, None, True),  # we know no price
+    ],
+)
+def test_a_provider_that_counts_another_sum_is_told(stated: int, ours: int | None, *, is_told: bool) -> None:
+    """From one per cent on, with both sums and what to compare."""
+    money = replace(figures_with().money, stated=stated * 10**9, cost_of_stated=None if ours is None else ours * 10**9)
+    said = disagreement(money)
+    assert (said is not None) is is_told
+    if said is not None:
+        assert show_usd(stated * 10**9) in said
+        assert "reconcile" in said
