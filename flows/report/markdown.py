@@ -44,7 +44,7 @@ def cost_table(figures: Figures) -> list[dict[str, str]]:
         ("this output in total", money.total, "all runs, all attempts"),
         *(
             []
-            if money.listed == money.total
+            if money.listed in {None, money.total}
             else [("the same by the price list", money.listed, "without what was agreed")]
         ),
         *([("the provider's own sum", money.stated, f"{show_usd(money.cost_of_stated)} here")] if money.stated else []),
