@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from functools import cache
 
 import pytest
-from httpx._transports import default
 from hypothesis import settings
 
 from blocks.emulator import launch
+from tests import kept  # noqa: F401  # first: modules import what it replaces
 from tests.flows.command import CONNECTED, servers
 from tests.flows.server import prefect, prefect_server
 from tests.forking import ADDRESS, PREFECT_RUNS, ForkServer, fork_servers, start_emulator
 
 # Once a test has imported Prefect, its handler would complain about each line that is logged outside of a flow.
 os.environ["PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW"] = "ignore"
-
-# Certificates are read once: each client of an emulator, which has none, would read them for longer than a test takes.
-default.create_ssl_context = cache(default.create_ssl_context)  # type: ignore[attr-defined]  # httpx's own
 
 # The same examples in every run: CI must not depend on luck. `--hypothesis-profile=default` looks for new ones.
 settings.register_profile("steady", derandomize=True, deadline=None)

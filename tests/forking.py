@@ -30,8 +30,9 @@ from blocks.emulator.dialects import DIALECTS
 ROOT = Path(__file__).resolve().parents[1]
 ADDRESS = "BATCHWERK_TESTS_EMULATORS"  # where a forked run finds the process that emulators are forked from
 EMULATORS = ["blocks.emulator.server", *(f"blocks.emulator.dialects.{name}.dialect" for name in DIALECTS)]
-RUNS = ["tests.flows.killed", "tests.attacks.attacked", "tests.flows.command", "flows.cancel", "flows.cli"]
-PREFECT_RUNS = ["flows.enrich", *RUNS]  # the first names the socket
+KEPT = "tests.kept"  # first: modules import what it replaces
+RUNS = [KEPT, "tests.flows.killed", "tests.attacks.attacked", "tests.flows.command", "flows.cancel", "flows.cli"]
+PREFECT_RUNS = [KEPT, "flows.enrich", *RUNS]
 
 
 class Forked:
@@ -110,7 +111,7 @@ class ForkServer:
     """A process with the modules imported, started when the first process is asked of it."""
 
     def __init__(self, folder: Path, modules: Sequence[str], env: Mapping[str, str] | None = None) -> None:
-        self.address = str(folder / f"{modules[0]}.socket")
+        self.address = str(folder / f"{modules[-1]}.socket")  # two lists in one folder end differently
         self._modules = modules
         self._env = env or {}  # what the modules read while they are imported
         self._process: subprocess.Popen[bytes] | None = None
@@ -183,7 +184,9 @@ def emulator(*arguments: str) -> None:
 def serve(address: str, *modules: str) -> None:
     """Import, then fork for whoever connects, until standard input closes."""
     for module in modules:
-        importlib.import_module(module)
+        read_ahead = getattr(importlib.import_module(module), "read_ahead", None)
+        if read_ahead is not None:
+            read_ahead()
     threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
     ours = [name for name in threads if name != "jemalloc_bg_thd"]  # jemalloc looks after its own at a fork
     assert len(ours) == 1, f"a fork would lose a thread: {threads}"
