@@ -7,6 +7,7 @@ second of imports a process, which is most of the time that a test of a killed r
 from __future__ import annotations
 
 import atexit
+import gc
 import importlib
 import io
 import os
@@ -25,11 +26,9 @@ from typing import IO, Any
 
 import orjson
 
-from blocks.emulator.dialects import DIALECTS
-
 ROOT = Path(__file__).resolve().parents[1]
 ADDRESS = "BATCHWERK_TESTS_EMULATORS"  # where a forked run finds the process that emulators are forked from
-EMULATORS = ["blocks.emulator.server", *(f"blocks.emulator.dialects.{name}.dialect" for name in DIALECTS)]
+EMULATORS = ["tests.blocks.emulator.warm", "blocks.emulator.server"]
 KEPT = "tests.kept"  # first: modules import what it replaces
 RUNS = [KEPT, "tests.flows.killed", "tests.attacks.attacked", "tests.flows.command", "flows.cancel", "flows.cli"]
 PREFECT_RUNS = [KEPT, "flows.enrich", *RUNS]
@@ -187,6 +186,7 @@ def serve(address: str, *modules: str) -> None:
         read_ahead = getattr(importlib.import_module(module), "read_ahead", None)
         if read_ahead is not None:
             read_ahead()
+    gc.freeze()  # forked processes share the pages that the garbage collector would write to
     threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
     ours = [name for name in threads if name != "jemalloc_bg_thd"]  # jemalloc looks after its own at a fork
     assert len(ours) == 1, f"a fork would lose a thread: {threads}"
