@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,9 +13,13 @@ from blocks.emulator.dialects import DIALECTS
 from blocks.emulator.dialects.dialect import open_dialect
 from blocks.emulator.server import open_service, server_config
 
+LATE = ("anyio._backends._asyncio", "uvicorn.loops.asyncio")  # imported by the first call: a third of what a test takes
+
 
 def read_ahead() -> None:
     """Options, applications and the server's own modules. Starts no thread."""
+    for module in LATE:
+        import_module(module)
     options.argument_parser = cache(options.argument_parser)
     options.parse_args([])
     with TemporaryDirectory() as folder:
