@@ -18,10 +18,12 @@ WORD = (1 << 64) - 1
 
 
 def sample_of(wanted: Ranges, count: int) -> Ranges:
-    """So many of the requests, drawn at random and the same ones each time; a larger sample holds the smaller one.
+    """So many of the requests or all, drawn at random, the same ones each time; a larger sample holds the smaller one.
 
     The lot of a request is made of its number alone: when rows are added, most of the sample stays.
     """
+    if count >= len(wanted):
+        return wanted
     numbers = (number for start, stop in wanted for number in range(start, stop))
     return Ranges((number, number + 1) for number in sorted(nsmallest(count, numbers, key=_lot)))
 
@@ -77,6 +79,11 @@ class Sampled:
     output: int
     cost: int | None  # pico-dollars; None: unpriced
     all: Extrapolation | None  # None if nothing was measured
+
+    @property
+    def waiting(self) -> int:
+        """Requests that have no answer yet, and have not failed for good."""
+        return self.requests - self.answered - self.failed
 
 
 def extrapolate(sample: Sequence[Measured], requests: int, planned: int) -> Extrapolation | None:

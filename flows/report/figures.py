@@ -142,7 +142,7 @@ class Figures:
             "estimate_usd": usd(self.money.estimate),
             "expected_usd": usd(self.outlook.total),
             "expected_range_usd": range_usd(self.outlook),
-            **({"sample": _sample(self.sample)} if self.sample else {}),
+            **({"sample": {**_sample(self.sample), "next": self.commands.get("continue")}} if self.sample else {}),
             **({"gold": [_headline(each) for each in self.gold]} if self.gold else {}),
             "seconds": round(self.seconds, 3),
             "exit": int(self.exit),

@@ -8,6 +8,7 @@ from blocks.printable import LONGEST_LINE, SHOWN, counted, printable
 from flows.domain.money import show_cost, show_usd
 from flows.domain.outcomes import Outcome
 from flows.report.figures import Figures, less
+from flows.report.sample import sample_lines
 from flows.storage.output import FAILED, OK, PENDING, SKIPPED
 
 SHOWN_PAIRS = 20  # of a label and an answer; report.json has more
@@ -90,6 +91,7 @@ def _lines(figures: Figures) -> Iterator[str]:
         yield "The embedded emulator answered: it is not a model, its answers mean nothing, and nothing was billed."
         yield f"The costs are what the price table says for this model at {figures.dialect}."
     yield from _rows(figures)
+    yield from _sample(figures)
     yield from _gold(figures)
     yield from _costs(figures)
     yield from _batches(figures)
@@ -116,6 +118,16 @@ def _rows(figures: Figures) -> Iterator[str]:
 
 def _sharing(figures: Figures) -> str:
     return f"{counted(figures.deduplicated, 'row shares', 'rows share')} another row's"
+
+
+def _sample(figures: Figures) -> Iterator[str]:
+    if figures.sample is None:
+        return
+    yield ""
+    yield "## The sample"
+    yield ""
+    for name, text in sample_lines(figures, figures.sample):
+        yield f"* {name}: {code(text, LONGEST_LINE)}"
 
 
 def _gold(figures: Figures) -> Iterator[str]:

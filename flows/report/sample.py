@@ -72,13 +72,14 @@ def with_sample(figures: Figures, sample: Sampled) -> Figures:
 
 def sample_text(figures: Figures, sample: Sampled) -> str:
     """A few lines for people."""
-    return "\n".join(f"{name:11}{text}" for name, text in _lines(figures, sample))
+    lines = [*sample_lines(figures, sample), *_judged(figures), ("next", _next(figures, sample))]
+    return "\n".join(f"{name:11}{text}" for name, text in lines)
 
 
-def _lines(figures: Figures, sample: Sampled) -> Iterator[tuple[str, str]]:
+def sample_lines(figures: Figures, sample: Sampled) -> Iterator[tuple[str, str]]:
+    """What was drawn, what it took and what all will take, each with its name."""
     failed = f", {sample.failed:,} failed" if sample.failed else ""
-    waiting = sample.requests - sample.answered - sample.failed
-    out = f", {waiting:,} without an answer yet" if waiting else ""
+    out = f", {sample.waiting:,} without an answer yet" if sample.waiting else ""
     drawn = f"{sample.requests:,} of {counted(sample.of, 'request')}, drawn at random"
     yield "sampled", f"{drawn}: {sample.answered:,} answered{failed}{out}"
     if sample.measured:
@@ -88,11 +89,17 @@ def _lines(figures: Figures, sample: Sampled) -> Iterator[tuple[str, str]]:
         yield "tokens", f"{given}; {sample.output:,} out, estimated {sample.estimated_output:,}{without}"
     yield "cost", f"{show_cost(figures.outlook.spent, emulated=figures.emulated)} so far"
     yield "all rows", _all_rows(figures.outlook, sample.all)
+
+
+def _judged(figures: Figures) -> Iterator[tuple[str, str]]:
     for each in figures.gold:
         if each["compared"]:
             share = f"{each['correct']:,} of {counted(each['compared'], 'row')} as in the column {each['column']}"
             yield "gold", printable(f"{each['field']}: {share} ({each['accuracy']:.1%})")
-    yield "next", "the same command again, which waits for the sample" if waiting else figures.commands["continue"]
+
+
+def _next(figures: Figures, sample: Sampled) -> str:
+    return "the same command again, which waits for the sample" if sample.waiting else figures.commands["continue"]
 
 
 def _all_rows(outlook: Outlook, everything: Extrapolation | None) -> str:

@@ -16,11 +16,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows import cli
+from flows.domain.money import PICO, show_usd
 from flows.preflight import RunConfig
 from flows.report.figures import Figures
+from flows.report.sample import sample_text
 from flows.report.status import read_status
 from flows.report.verdict import SAMPLED, Exit
+from flows.storage.state import StateDirectory
 from tests.flows.killing import RunUntil, check_paid_once, parameters_for
+from tests.flows.test_budget import LIMITED
 from tests.flows.undecorated import emulator_ledger, enrich, reviews, write_job
 
 ROWS = 200
@@ -101,6 +105,62 @@ def test_plan_says_what_a_sample_found(tmp_path: Path, monkeypatch: pytest.Monke
     assert (sample["input_tokens"], sample["output_tokens"]) == (tokens_in, tokens_out)
     assert sample["cost_usd"] == found["total_cost_usd"]
     assert sample["all_output_tokens"]["expected"] == pytest.approx(5 * tokens_out, rel=0.05)
+
+
+def test_a_larger_sample_asks_only_for_what_is_missing(tmp_path: Path) -> None:
+    """It holds the smaller one, whose answers are paid for; more than there are is everything."""
+    call = {**parameters_for(tmp_path, ROWS), "options": {}}
+    first, second, everything = (enrich(**call, sample=count) for count in (20, 50, 1_000))
+    assert (first.attempts, second.attempts, everything.attempts) == (20, 30, ROWS + 1 - 50)
+    assert second.sample is not None
+    assert (second.sample.answered, second.sample.measured) == (50, 50)
+    assert (everything.message, everything.outlook.total) == ("", everything.money.total)
+    check_paid_once(Path(call["output"]), ROWS + 1)
+
+
+def test_a_sample_keeps_to_a_budget(tmp_path: Path) -> None:
+    """It ends before it could cost more, and says what was answered by then; with more it goes on."""
+    call = {**parameters_for(tmp_path, ROWS), "options": {}, "job": str(write_job(tmp_path, LIMITED)), "batch_size": 5}
+    stopped = enrich(**call, sample=50, budget=0.02)
+    assert stopped.exit is Exit.BUDGET
+    assert stopped.sample is not None
+    assert 0 < stopped.sample.answered < 50
+    assert stopped.money.total is not None
+    assert 0 < stopped.money.total <= 0.02 * PICO
+    again = enrich(**call, sample=50, budget=2.0)
+    assert again.exit is Exit.DONE
+    assert (again.attempts, billed(Path(call["output"]))) == (50 - stopped.sample.answered, 50)
+
+
+def test_the_report_tells_what_a_sample_found(tmp_path: Path) -> None:
+    """In words, as Prefect shows it too."""
+    call = {**parameters_for(tmp_path, ROWS), "options": {}}
+    found = enrich(**call, sample=20)
+    text = StateDirectory(Path(call["output"])).report("md").read_text()
+    assert f"* sampled: `20 of {ROWS + 1} requests, drawn at random: 20 answered`" in text
+    assert f"* all rows: `about {show_usd(found.outlook.total)}, " in text
+
+
+def test_a_sample_that_is_not_waited_for_tells_what_it_has(tmp_path: Path) -> None:
+    """Nothing yet, which is not that it costs nothing; the same command waits for it."""
+    call = {**parameters_for(tmp_path, ROWS), "options": {"latency": "1"}}
+    found = enrich(**call, sample=20, wait=0)
+    assert found.exit is Exit.WAITING
+    assert found.sample is not None
+    words = sample_text(found, found.sample)
+    assert "0 answered, 20 without an answer yet" in words
+    assert "all rows   nothing was measured, so nothing can be told" in words
+    assert "next       the same command again" in words
+    assert enrich(**call, sample=20).exit is Exit.DONE
+    assert billed(Path(call["output"])) == 20
+
+
+def test_an_unpriced_sample_tells_tokens(tmp_path: Path) -> None:
+    """And that there is no price."""
+    found = enrich(**{**parameters_for(tmp_path, ROWS), "options": {}}, sample=20, model="gpt-unheard-of")
+    assert found.sample is not None
+    assert "all rows   no price: this model is not in the price table; about " in sample_text(found, found.sample)
+    assert found.summary()["expected_usd"] is None
 
 
 def test_a_sample_asks_one_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
