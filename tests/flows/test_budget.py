@@ -12,9 +12,9 @@ import orjson
 import pytest
 
 from blocks.errors import UsageError
+from flows import cli
 from flows.report.figures import Figures
 from flows.report.verdict import Exit
-from tests.flows.command import batchwerk
 from tests.flows.undecorated import JOB, emulator_ledger, enrich, reviews, write_job, write_texts
 from tests.forking import ForkServer
 
@@ -130,12 +130,17 @@ def test_a_run_that_is_killed_again_and_again_has_one_budget(
     assert billed(tmp_path) <= budget or figures.exit is not Exit.BUDGET
 
 
-def test_the_command_says_that_the_budget_is_reached(tmp_path: Path, full_cost: float) -> None:
+def test_the_command_says_that_the_budget_is_reached(
+    tmp_path: Path, full_cost: float, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Exit status 5 and the sentence, with the next step."""
     parameters = parameters_for(tmp_path, None)
     places = [parameters["input"], parameters["output"], "--job", parameters["job"], "--provider", "local"]
     limits = ["--batch-size", "10", "--poll-interval", "0.1", "--budget", f"{full_cost / 2:.6f}"]
-    called = batchwerk("run", *places, *limits)
-    assert called.status == 5
-    assert "the budget of $" in called.out + called.err
-    assert "run the same command again to spend as much once more, or with a larger budget" in called.out + called.err
+    monkeypatch.setattr(
+        cli, "_run_flow", lambda config: enrich(**{**parameters, "budget": config.settings.budget, "options": {}})
+    )
+    assert cli.call(["run", *places, *limits]) == 5
+    said = "".join(capsys.readouterr())
+    assert "the budget of $" in said
+    assert "run the same command again to spend as much once more, or with a larger budget" in said

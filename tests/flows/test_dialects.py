@@ -51,7 +51,16 @@ KEY = "a-key-for-tests"
 PAID_AGAIN = """SELECT count(*) FROM billed AS later JOIN billed AS earlier
     USING (prompt_hash, model) WHERE earlier.valid AND earlier.number < later.number"""
 
-every_dialect = pytest.mark.parametrize("dialect", DIALECTS)
+QUICK = {"holysheep", "anthropic", "gemini"}  # the others' ways are like these; the slow tests take them all
+
+
+def each_of(dialects: list[str], quick: set[str] = QUICK) -> pytest.MarkDecorator:
+    """A case for each dialect, those that tell least new among the slow tests."""
+    cases = [pytest.param(each, marks=[] if each in quick else [pytest.mark.slow]) for each in dialects]
+    return pytest.mark.parametrize("dialect", cases)
+
+
+every_dialect = each_of(DIALECTS)
 
 
 @pytest.fixture(autouse=True)
@@ -148,7 +157,7 @@ def test_a_refusal_is_final_and_says_so(tmp_path: Path, dialect: str) -> None:
     assert figures.attempts == (24 if dialect == "mistral" else 8)
 
 
-@pytest.mark.parametrize("dialect", LIMITED)
+@each_of(LIMITED)
 def test_an_answer_that_was_cut_off_goes_again_with_a_larger_limit(tmp_path: Path, dialect: str) -> None:
     """The provider's books show what was asked for: four times the tokens, once."""
     figures = enrich(**call(tmp_path, dialect, 6, job=LIMITED_JOB, length_rate=1))
@@ -160,7 +169,7 @@ def test_an_answer_that_was_cut_off_goes_again_with_a_larger_limit(tmp_path: Pat
     assert figures.money.rejected
 
 
-@pytest.mark.parametrize("dialect", LIMITED)
+@each_of(LIMITED)
 def test_an_answer_that_was_cut_off_twice_is_final(tmp_path: Path, dialect: str) -> None:
     """A still larger limit would only cost more."""
     figures = enrich(**call(tmp_path, dialect, 4, job=LIMITED_JOB, length_rate=1, fault_attempts=9, max_attempts=5))
@@ -267,14 +276,14 @@ def check_copies_are_paid(folder: Path, dialect: str, figures: Figures) -> None:
 
 
 @pytest.mark.usefixtures("sent_twice")
-@pytest.mark.parametrize("dialect", LIMITED)
+@each_of(LIMITED)
 def test_a_copy_that_was_made_by_accident_is_counted_as_money(tmp_path: Path, dialect: str) -> None:
     """Both batches are billed, and both are counted."""
     check_copies_are_paid(tmp_path, dialect, enrich(**call(tmp_path, dialect, 5)))
 
 
 @pytest.mark.usefixtures("sent_twice")
-@pytest.mark.parametrize("dialect", LIMITED)
+@each_of(LIMITED)
 def test_a_copy_that_runs_longer_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dialect: str) -> None:
     """Else what it cost would never be known."""
     looks: dict[str, int] = {}
@@ -291,7 +300,7 @@ def test_a_copy_that_runs_longer_is_waited_for(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.usefixtures("sent_twice")
-@pytest.mark.parametrize("dialect", LIMITED)
+@each_of(LIMITED)
 def test_a_copy_that_is_not_found_says_nothing_of_the_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dialect: str
 ) -> None:
@@ -313,7 +322,7 @@ def test_a_copy_that_is_not_found_says_nothing_of_the_batch(
 
 
 @pytest.mark.usefixtures("sent_twice")
-@pytest.mark.parametrize("dialect", LIMITED)
+@each_of(LIMITED)
 def test_a_copy_of_a_batch_that_failed_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dialect: str) -> None:
     """It was billed, and it has all the answers: nothing is sent again."""
     looks: list[str] = []
@@ -356,7 +365,7 @@ def service_books(folder: Path, sql: str) -> list[tuple[Any, ...]]:
         return db.execute(sql).fetchall()
 
 
-@pytest.mark.parametrize("dialect", SAYING_TOO_LARGE)
+@each_of(SAYING_TOO_LARGE)
 def test_a_batch_that_the_provider_calls_too_large_is_halved_until_it_fits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dialect: str
 ) -> None:
@@ -393,7 +402,7 @@ def test_a_refusal_that_says_no_more_stops_the_run_and_keeps_its_requests(
     assert service_books(tmp_path, "SELECT count(*), count(DISTINCT prompt_hash) FROM billed") == [(10, 10)]
 
 
-@pytest.mark.parametrize("dialect", SAYING_TOO_LARGE)
+@each_of(SAYING_TOO_LARGE)
 def test_a_single_request_that_is_too_large_fails_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dialect: str
 ) -> None:

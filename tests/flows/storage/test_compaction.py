@@ -43,7 +43,7 @@ def collect_at_random(job: Work, rows: int, dice: Random) -> Collecting:
     return collecting
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(st.integers(0, 2**32), st.integers(1, 60))
 def test_the_output_is_the_same_before_and_after(
     tmp_path_factory: pytest.TempPathFactory, seed: int, rows: int
