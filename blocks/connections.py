@@ -18,12 +18,13 @@ FOR_THE_COMMAND = ("host", "key", "state")  # switches of the emulator that are 
 
 
 def connection_for(
-    provider: str, base_url: str | None, options: Options, *, typed_url: str | None = None
+    provider: str, base_url: str | None, options: Options, *, typed_url: str | None = None, needs_key: bool = True
 ) -> Connection:
     """How to reach a provider by its name.
 
     Raises UsageError for an unknown name, a missing key, a wrong option, an address that may not have the key. A saved
-    Prefect block is named as Prefect names it, `type/name`. `typed_url`: as for `check_address`.
+    Prefect block is named as Prefect names it, `type/name`. `typed_url`: as for `check_address`. `needs_key`: false if
+    nothing will be sent.
     """
     if provider == LOCAL:
         return _emulated_connection(base_url, options)
@@ -36,14 +37,20 @@ def connection_for(
             next_step=f"use {LOCAL}, {', '.join(PROVIDERS)}, or a saved block such as holysheep-credentials/NAME",
         )
     _check_options(entry, options)
-    if not os.environ.get(entry.key_variable, "").strip():
+    if needs_key and (missing := missing_key(provider)):
         raise UsageError(
-            f"there is no key for {provider}: {entry.key_variable} is not set",
-            next_step=f"export {entry.key_variable}=…, or try it without a key: --provider {LOCAL}",
+            f"there is no key for {provider}: {missing} is not set",
+            next_step=f"export {missing}=…, or try it without a key: --provider {LOCAL}",
         )
     url = _web_address(base_url or entry.base_url, entry)
     check_address(url, entry.base_url, typed_url=typed_url)
     return Connection(provider, url, f"{provider} {url}", options=dict(options))
+
+
+def missing_key(provider: str) -> str | None:
+    """The variable that has to hold the provider's key and does not; None if nothing is missing."""
+    entry = PROVIDERS.get(provider)
+    return None if entry is None or os.environ.get(entry.key_variable, "").strip() else entry.key_variable
 
 
 def _emulated_connection(base_url: str | None, options: Options) -> Connection:

@@ -124,7 +124,7 @@ def plan(*, compare: Compare = None, json: Json = False, **given: Any) -> int:
     from flows.report.preview import planning, preview_of  # noqa: PLC0415
 
     settings = _read_options(given)
-    config = check(settings, typed_url=settings.base_url)
+    config = check(settings, typed_url=settings.base_url, needs_key=settings.sample is not None)
     if settings.sample is not None:
         if compare:
             raise UsageError("a sample asks one model alone", next_step="give --compare without --sample")

@@ -79,14 +79,15 @@ class RunConfig:
         return self.question.source
 
 
-def check(settings: Settings, *, typed_url: str | None = None) -> RunConfig:
+def check(settings: Settings, *, typed_url: str | None = None, needs_key: bool = True) -> RunConfig:
     """Check input, job, columns, provider, key and paths. Raises UsageError for the first problem.
 
+    `needs_key`: false if nothing will be sent.
     `typed_url`: an address that a person typed on a shell, beside the key: it needs no other permission to have that.
     """
     check_inside(path for path in (settings.job, settings.input, settings.output, settings.prices) if path is not None)
     negotiated = () if settings.prices is None else tuple(read_price_file(settings.prices))
-    return _checked(settings, _read_job(settings.job), negotiated, typed_url)
+    return _checked(settings, _read_job(settings.job), negotiated, typed_url, needs_key=needs_key)
 
 
 def last_config(output: Path, **changes: Any) -> RunConfig:
@@ -110,14 +111,23 @@ def harvest_config(output: Path, wait: float) -> RunConfig:
     return last_config(output, wait=wait, **once)
 
 
-def _checked(settings: Settings, job: Job, negotiated: tuple[PriceRow, ...], typed_url: str | None = None) -> RunConfig:
+def _checked(
+    settings: Settings,
+    job: Job,
+    negotiated: tuple[PriceRow, ...],
+    typed_url: str | None = None,
+    *,
+    needs_key: bool = True,
+) -> RunConfig:
     schema = OutputSchema(job.output)
     source = Source.open(settings.input)
     check_inside(file.path for file in source.files)
     prompt = Prompt(job.prompt, source.schema.names)
     _check_columns(job, schema, source)
     source.check_columns([*prompt.columns, *job.skip_empty])
-    connection = connection_for(settings.provider, settings.base_url, settings.options, typed_url=typed_url)
+    connection = connection_for(
+        settings.provider, settings.base_url, settings.options, typed_url=typed_url, needs_key=needs_key
+    )
     model = settings.model or job.model
     mine = [row for row in negotiated if row.provider == connection.provider and row.model in names_of(model)]
     spec = Spec(job, model, connection, tuple(mine))

@@ -238,7 +238,7 @@ def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[...,
 
     def message(provider: str, *options: str) -> str:
         more = [argument for option in options for argument in ("--option", option)]
-        arguments = ["plan", str(source), str(output), "--job", str(job), "--provider", provider, *more]
+        arguments = ["run", str(source), str(output), "--job", str(job), "--provider", provider, *more]
         assert call(arguments) == 2
         return capsys.readouterr().err.strip()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from blocks.connections import missing_key
 from blocks.printable import counted, printable, printable_lines
 from flows.domain.estimate import Estimate
 from flows.domain.ledger import Ledger, replay
@@ -36,6 +37,7 @@ class Preview:
     batches: int
     model: str
     emulated: bool
+    missing_key: str | None = None  # the variable that a run needs and that is not set
 
     def summary(self) -> dict[str, Any]:
         """For `--json`."""
@@ -56,6 +58,7 @@ class Preview:
             "ceiling_usd": usd(self.estimate.ceiling),
             "counted_with": self.plan.counted_with,
             "model": self.model,
+            "missing_key": self.missing_key,
             "first_prompt": self.plan.first_prompt,
             "exit": 0,
         }
@@ -80,6 +83,8 @@ class Preview:
             lines[-1] = "cost       unpriced: this model is not in the price table"
         if self.emulated:
             lines.append("           the emulator answers; nothing is billed")
+        if self.missing_key is not None:
+            lines.append(f"key        {self.missing_key} is not set: `run` needs it, a plan does not")
         if plan.first_prompt is not None:
             lines += ["", "first prompt:", printable_lines(plan.first_prompt[:SHOWN_PROMPT])]
             if len(plan.first_prompt) > SHOWN_PROMPT:
@@ -136,6 +141,7 @@ def preview_of(planned: Planned) -> Preview:
         batches=sum(1 for _ in cut_batches(ledger, wanted, requests, limit)),
         model=config.spec.model,
         emulated=config.spec.connection.emulated,
+        missing_key=missing_key(config.settings.provider),
     )
 
 

@@ -206,7 +206,7 @@ def test_the_object_has_all_that_the_words_say(planned_and_run: Planned) -> None
     assert planned.keys() == {
         "rows", "skipped", "unsendable", "first_problem", "requests", "deduplicated", "to_send", "batches",
         "input_tokens", "output_tokens", "estimate_usd", "single_estimate_usd", "ceiling_usd", "counted_with",
-        "input_tokens_spread", "model", "first_prompt", "exit",
+        "input_tokens_spread", "model", "missing_key", "first_prompt", "exit",
     }  # fmt: skip
     assert (planned["model"], planned["first_problem"], planned["exit"]) == ("gpt-4.1", None, 0)
 
@@ -233,6 +233,21 @@ def test_a_plan_needs_no_prefect(case: Case) -> None:
     called = batchwerk(*case.arguments)
     assert (called.status, called.started_prefect) == (0, False)
     assert called.out == case.plan()
+
+
+def test_a_plan_needs_no_key(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says that a run does, and which one; what is sent needs it at once."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    arguments = [*case.arguments[:5], "--provider", "openai"]
+    with redirect_stdout(StringIO()) as printed:
+        assert call(arguments) == 0
+    assert "\nkey        OPENAI_API_KEY is not set: `run` needs it, a plan does not\n" in printed.getvalue()
+    assert call([*arguments, "--sample", "2"]) == 2
+    assert call(["run", *arguments[1:]]) == 2
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-a-test")
+    with redirect_stdout(StringIO()) as printed:
+        assert call(arguments) == 0
+    assert "key  " not in printed.getvalue()
 
 
 def test_models_are_compared_without_a_key(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
