@@ -12,8 +12,11 @@ import pytest
 from blocks.emulator import EmulatorOptions, running_emulator
 from tests.blocks.emulator.client import wait_until
 from tests.blocks.emulator.dialects.anthropic_client import MODEL, Json, one, params_for, rows_for
+from tests.blocks.emulator.sdks import Sdk
 
-anthropic = pytest.importorskip("anthropic", reason="Anthropic's SDK is not installed")
+anthropic = Sdk("anthropic")
+
+pytestmark = pytest.mark.xdist_group("anthropic sdk")
 
 Start = Callable[..., Any]
 

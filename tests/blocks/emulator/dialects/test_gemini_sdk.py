@@ -15,10 +15,13 @@ from blocks.emulator import EmulatorOptions, running_emulator
 from tests.blocks.emulator.client import SCHEMA, wait_until
 from tests.blocks.emulator.dialects.gemini_client import MODEL, Json, rows_for
 from tests.blocks.emulator.dialects.openai_client import jsonl
+from tests.blocks.emulator.sdks import Sdk
 
-genai = pytest.importorskip("google.genai", reason="Google's SDK is not installed")
-types = pytest.importorskip("google.genai.types", reason="Google's SDK is not installed")
-errors = pytest.importorskip("google.genai.errors", reason="Google's SDK is not installed")
+genai = Sdk("google.genai")
+types = Sdk("google.genai.types")
+errors = Sdk("google.genai.errors")
+
+pytestmark = pytest.mark.xdist_group("gemini sdk")
 
 Start = Callable[..., Any]
 VERSIONS = ("v1", "v1beta")

@@ -14,10 +14,13 @@ from blocks.emulator import EmulatorOptions, running_emulator
 from tests.blocks.emulator.client import wait_until
 from tests.blocks.emulator.dialects.mistral_client import CHAT, MODEL, Json, rows_for
 from tests.blocks.emulator.dialects.openai_client import jsonl
+from tests.blocks.emulator.sdks import Sdk
 
-sdk_module = pytest.importorskip("mistralai.client", reason="Mistral's SDK is not installed")
-errors = pytest.importorskip("mistralai.client.errors", reason="Mistral's SDK is not installed")
-models = pytest.importorskip("mistralai.client.models", reason="Mistral's SDK is not installed")
+sdk_module = Sdk("mistralai.client")
+errors = Sdk("mistralai.client.errors")
+models = Sdk("mistralai.client.models")
+
+pytestmark = pytest.mark.xdist_group("mistral sdk")
 
 Start = Callable[..., Any]
 
@@ -158,7 +161,7 @@ def test_errors_are_those_that_the_sdk_knows(start: Start) -> None:
 
 def test_refused_create_is_repeated_by_the_sdk_if_it_is_told_so(start: Start) -> None:
     """Its own retries pass a rate limit without a second job."""
-    utils = pytest.importorskip("mistralai.client.utils", reason="Mistral's SDK is not installed")
+    utils = Sdk("mistralai.client.utils")
     sdk = start(rate_limit_every=2, retry_after=0.01, retry_header="retry-after-ms")
     retries = utils.RetryConfig("backoff", utils.BackoffStrategy(10, 100, 1.5, 5000), retry_connection_errors=False)
     for number in range(3):

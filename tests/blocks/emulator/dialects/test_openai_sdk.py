@@ -13,8 +13,11 @@ import pytest
 from blocks.emulator import EmulatorOptions, running_emulator
 from tests.blocks.emulator.client import wait_until
 from tests.blocks.emulator.dialects.openai_client import CHAT, RESPONSES, Json, jsonl, response_body, row, rows_for
+from tests.blocks.emulator.sdks import Sdk
 
-openai = pytest.importorskip("openai", reason="OpenAI's SDK is not installed")
+openai = Sdk("openai")
+
+pytestmark = pytest.mark.xdist_group("openai sdk")
 
 Start = Callable[..., Any]
 
