@@ -34,6 +34,11 @@ def pytest_collection() -> Iterator[None]:
         gc.enable()
 
 
+def pytest_sessionfinish() -> None:
+    """What stayed is let go before the interpreter ends: libraries would tell it for leaked."""
+    gc.unfreeze()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share the Prefect server run one after another: they begin first, beside all others."""
     items.sort(key=lambda item: item.get_closest_marker("prefect") is None)
