@@ -61,7 +61,7 @@ def estimate(unsent: Unsent, price: DayPrice, ledger: Ledger, *, emulated: bool 
         unsent.requests,
         tokens_in,
         tokens_out,
-        cost=_cost(rates, tokens_in, tokens_out),
+        cost=_with_cache(_cost(rates, tokens_in, tokens_out), seen),
         single_cost=_cost(price.rates(size, Service.STANDARD), tokens_in, tokens_out),
         ceiling=None if longest is None else _cost(rates, tokens_in, unsent.requests * longest),
     )
@@ -127,6 +127,11 @@ def _cost(rates: Rates | None, tokens_in: int, tokens_out: int) -> int | None:
     return None if rates is None else rates.cost(Usage(tokens_in, tokens_out))
 
 
+def _with_cache(cost: int | None, seen: Observed | None) -> int | None:
+    """Less what the prompt cache takes off, if it does as for the answers so far."""
+    return cost if cost is None or seen is None or seen.paid == 1 else round(cost * seen.paid)
+
+
 @dataclass(frozen=True, slots=True)
 class Observed:
     """What the provider counted of answers so far."""
@@ -136,6 +141,7 @@ class Observed:
     input_per_byte: float
     output_tokens: float  # of one answer, on average
     output_deviation: float  # of one answer's output tokens from that
+    paid: float = 1  # share of what the same answers would have cost without a cache of the prompt
 
 
 def input_rate(ledger: Ledger) -> float | None:
@@ -147,7 +153,7 @@ def input_rate(ledger: Ledger) -> float | None:
 def _observed(batches: Iterable[Batch]) -> Observed | None:
     """Requests that failed have bytes and no usage: of a batch counts what its answers are of it."""
     planned = size = 0.0
-    answers = tokens_in = tokens_out = squares = 0
+    answers = tokens_in = tokens_out = squares = paid = saved = 0
     for batch in batches:
         if batch.result is not None and batch.result.metered and batch.bytes:
             share = batch.result.metered / batch.requests
@@ -157,8 +163,11 @@ def _observed(batches: Iterable[Batch]) -> Observed | None:
             tokens_in += batch.result.input_tokens
             tokens_out += batch.result.output_tokens
             squares += batch.result.output_squares
+            paid += batch.result.cost or 0
+            saved += batch.result.cache_saved or 0
     if not answers:
         return None
     mean = tokens_out / answers
     deviation = sqrt(max(0.0, squares / answers - mean**2))
-    return Observed(answers, tokens_in / planned if planned else 1.0, tokens_in / size, mean, deviation)
+    share = paid / (paid + saved) if saved else 1
+    return Observed(answers, tokens_in / planned if planned else 1.0, tokens_in / size, mean, deviation, share)

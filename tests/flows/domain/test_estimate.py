@@ -58,6 +58,18 @@ def test_an_estimate_learns_from_the_answers_of_a_batch_of_which_some_failed() -
     assert estimate(Unsent(10, 250, 20), PRICE, nothing).input_tokens == 250
 
 
+def test_what_a_prompt_cache_took_off_is_expected_to_go_on() -> None:
+    """As a share of the price: a fifth was saved of these answers. The most that it may cost counts on nothing."""
+    seen = ledger_of((10, 1.0, 10), tokens=(50, 7))
+    listed = 500 * 10 + 70 * 40
+    seen.batches[1].result = histories.collected(
+        1, ok=10, metered=10, input_tokens=500, output_tokens=70, cost=listed * 4 // 5, cache_saved=listed // 5
+    ).result
+    found = estimate(Unsent(10, 250, 20, max_output_tokens=7), PRICE, seen)
+    assert (found.cost, found.ceiling) == (listed * 4 // 5, listed)
+    assert outlook(Unsent(10, 250, 20), PRICE, seen).total == pytest.approx(2 * listed * 4 // 5, rel=0.01)
+
+
 def test_the_ceiling_is_what_the_longest_answers_cost() -> None:
     """With a limit of output tokens no answer costs more; without one there is no such bound."""
     assert estimate(Unsent(10, 500, 20, max_output_tokens=100), PRICE, Ledger()).ceiling == 500 * 10 + 10 * 100 * 40
