@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -39,6 +38,8 @@ def send_and_collect(run: Run, outbox: Outbox, orchestrator: Orchestrator, *, su
     with outbox:  # lanes release their slots before the output is published
         if not run.recorder.has_work(run.wanted):
             return Ending()
+        if submit:
+            run.recorder.query(lambda ledger: run.budgets.check(ledger, run.config.spec.fingerprint))
         tally = run.tally()
         with closing(CollectorPool(collectors_for(tally.unsent + tally.in_flight))) as pool:
             return _ending_of(run, Loop(run, outbox, orchestrator, pool, submit=submit))
@@ -66,7 +67,7 @@ class Loop:
         self._orchestrator = orchestrator
         self._pool = pool
         self._submit = submit
-        self._began = time.time()
+        self._began = self._decided_at = time.time()
         self._agenda = Agenda(_poll_plan(run))
         self._collections: list[Future[Any]] = []
 
@@ -106,7 +107,7 @@ class Loop:
                     case Wait(seconds):
                         switch.changed.wait(min(seconds, MAX_NAP))
                     case Submit(slices):
-                        self._send(self._run.recorder.reserve(slices).number)
+                        self._send(self._run.recorder.reserve(slices, self._decided_at).number)
                     case Reconcile(number):
                         self._send(number)
                     case Poll(number):
@@ -147,17 +148,17 @@ class Loop:
     def _decide(self) -> list[Action]:
         run = self._run
         self._agenda.breaker = run.switch.breaker
-        with run.recorder.reading() as ledger, run.limits.deciding() as budgets:
-            rules, self._agenda.accepted = self._rules(ledger, budgets), len(ledger.ids())
-            actions = next_actions(ledger, run.wanted, run.requests, rules, self._agenda, time.time())
+        self._decided_at = time.time()
+        with run.budgets.held(self._decided_at) as held, run.recorder.reading() as ledger:
+            rules, self._agenda.accepted = self._rules(ledger, held.budgets), len(ledger.ids())
+            actions = next_actions(ledger, run.wanted, run.requests, rules, self._agenda, self._decided_at)
             new = [action.slices for action in actions if isinstance(action, Submit)]
-            run.limits.keep(budgets, ledger.batches.values(), new)
+            held.reserve(ledger.batches.values(), new, run.requests)
             unsent = sum(piece.requests for piece in ledger.unsent(run.wanted))
-        submitting = sum(isinstance(action, Submit) for action in actions)
-        self._outbox.expect(max(0, rules.limit.batches_of(unsent) - submitting))
+        self._outbox.expect(max(0, rules.limit.batches_of(unsent) - len(new)))
         return actions
 
-    def _rules(self, ledger: Ledger, budgets: Sequence[Budget]) -> Rules:
+    def _rules(self, ledger: Ledger, budgets: tuple[Budget, ...]) -> Rules:
         settings, limits = self._run.config.settings, self._run.config.spec.limits
         max_in_flight = min(settings.max_in_flight, limits.max_in_flight or settings.max_in_flight)
         return Rules(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
 from flows.domain.agenda import Agenda
 from flows.domain.batches import Batch, State
-from flows.domain.budget import Budget, Spending, scarcest
+from flows.domain.budget import Budget, Spending
 from flows.domain.events import Slice
 from flows.domain.ledger import Ledger
 from flows.domain.ranges import Ranges
@@ -73,7 +73,7 @@ class Rules:
     stop_waiting_at: float | None = None  # when to stop waiting; whatever can be done at once is done first
     give_up_after: float | None = None  # seconds that the provider may keep failing
     max_pause: float = 30.0  # seconds between two looks at the ledger
-    budgets: Sequence[Budget] = ()  # all of which hold
+    budgets: tuple[Budget, ...] = ()
 
 
 def next_actions(
@@ -139,8 +139,7 @@ def _submissions(ledger: Ledger, wanted: Ranges, sizes: Sizes, rules: Rules, now
     more_may_come = any(True for _ in ledger.in_state(*_MAY_BRING_RETRIES))
     waited = now - ledger.retries_since >= rules.retry_linger
     queue = _queue_at_provider(ledger, sizes, rules)
-    budget = scarcest(rules.budgets, ledger.batches.values(), sizes)
-    spending = None if budget is None else Spending(budget, ledger.batches.values(), sizes)
+    spending = Spending(rules.budgets, ledger.batches.values(), sizes) if rules.budgets else None
     for slices, full in islice(cut_batches(ledger, wanted, sizes, rules.limit), max(room, 0)):
         only_retries = all(piece.attempt > 1 for piece in slices)
         if full or not only_retries or waited or not more_may_come:
@@ -173,14 +172,17 @@ def _pause(
     has_unsent = next(ledger.unsent(wanted), None) is not None
     waited_for = [batch for batch in open_batches if agenda.is_waited_for(batch.number, now)]
     may_send = has_unsent and _with_provider(open_batches) < rules.max_in_flight
-    held = may_send and (ledger.queue_full_since is not None or now < agenda.send_again_at)
+    full_until = 0.0 if ledger.queue_full_since is None else ledger.queue_full_since + rules.queue_pause
+    held = may_send and now < max(full_until, agenda.send_again_at)  # what is not sent after that, nothing will send
     if not agenda.busy and not waited_for and not held:
         if not open_batches and not has_unsent:
             return Finish()
         if open_batches:
             return Finish("the provider is taking longer than expected")
-        if (budget := scarcest(rules.budgets, ledger.batches.values(), sizes)) is not None:
-            return Finish(budget.sentence(ledger.batches.values(), sizes), is_over_budget=True)
+        if rules.budgets:
+            batches = ledger.batches.values()
+            tightest = min(rules.budgets, key=lambda budget: budget.left(batches, sizes))
+            return Finish(tightest.sentence(batches, sizes), is_over_budget=True)
         return Finish("nothing more can be sent")
     if not agenda.busy and rules.stop_waiting_at is not None and now >= rules.stop_waiting_at:
         return Finish("stopped waiting while batches are still with the provider")

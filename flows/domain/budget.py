@@ -1,14 +1,16 @@
-"""What may be spent, by a run or in a month: what was spent, and the most that open batches can cost, never exceed it.
+"""What a run may spend: what it did spend, and the most that its open batches can cost, never exceed its budgets.
 
 A batch reserves the most that it can cost before it is sent: a token for each byte of its requests, as no tokenizer
 makes more, and answers as long as the job allows. What it was billed takes the place of that once its answers have
-been read. Whatever stays unknown stays reserved. All amounts are pico-dollars.
+been read. Whatever stays unknown stays reserved. A budget counts the batches that were decided on since some time: the
+beginning of a run, or of a month. All amounts are pico-dollars.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from blocks.batch import LONGER
 from flows.domain.batches import IN_FLIGHT, Batch, State
@@ -17,6 +19,7 @@ from flows.domain.money import show_usd
 from flows.domain.prices import Rates
 from flows.domain.sizing import Sizes
 
+ONCE_MORE = "run the same command again to spend as much once more, or with a larger budget"
 WORTH_SENDING = 2  # a batch that was cut down goes at once if one in so many of its requests is left
 
 
@@ -75,59 +78,90 @@ def _dearest_input(rates: Rates) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class Month:
+    """A month of the calendar, in UTC."""
+
+    year: int
+    number: int
+
+    @classmethod
+    def of(cls, at: float) -> Month:
+        """The month of a time in seconds since the epoch."""
+        day = datetime.fromtimestamp(at, UTC)
+        return cls(day.year, day.month)
+
+    @property
+    def began(self) -> float:
+        """Its first moment, in seconds since the epoch."""
+        return datetime(self.year, self.number, 1, tzinfo=UTC).timestamp()
+
+    def __str__(self) -> str:
+        return f"{self.year}-{self.number:02d}"
+
+
+@dataclass(frozen=True, slots=True)
 class Budget:
-    """How much batches may cost that were begun since some time."""
+    """How much batches may cost that were decided on since some time."""
 
     limit: int
     since: float  # seconds since the epoch
-    ceiling: Ceiling
+    ceiling: Ceiling  # of what is sent now
     emulated: bool = False  # whose batches count: what the emulator's answers would have cost is no money
-    elsewhere: int = 0  # what other outputs that share it have spent, or may still be billed
-    name: str = "the budget"
-    next_step: str = "run the same command again to spend as much once more, or with a larger budget"
+    earlier: Mapping[str, Ceiling] = field(default_factory=dict)  # of what was sent under other specs, by their names
+    elsewhere: int = 0  # what other outputs have spent or reserved of it
+    title: str = "the budget"
+    next_step: str = ONCE_MORE
+
+    def committed(self, batches: Iterable[Batch], sizes: Sizes) -> int:
+        """What this output has spent or reserved of it."""
+        return sum(self._committed(batch, sizes) for batch in batches if self._counts(batch))
 
     def left(self, batches: Iterable[Batch], sizes: Sizes) -> int:
         """What new batches may cost; negative if the provider billed more than it can have answered."""
         return self.limit - self.elsewhere - self.committed(batches, sizes)
 
-    def committed(self, batches: Iterable[Batch], sizes: Sizes) -> int:
-        """What was billed of these batches, and the most that may still be."""
-        return sum(self._committed(batch, sizes) for batch in batches if self._counts(batch))
-
     def sentence(self, batches: Iterable[Batch], sizes: Sizes) -> str:
-        """Why nothing more is sent, and what now."""
+        """Why nothing more is sent, and what to do."""
         taken = self.limit - self.left(batches, sizes)
+        others = f", {show_usd(self.elsewhere)} of it by other outputs" if self.elsewhere else ""
         return (
-            f"{self.name} of {show_usd(self.limit)} is reached: {show_usd(taken)} was spent or may still be billed, "
-            f"and another request could cost more than what is left; {self.next_step}"
+            f"{self.title} of {show_usd(self.limit)} is reached: {show_usd(taken)} was spent or may still be billed"
+            f"{others}, and another request could cost more than what is left; {self.next_step}"
         )
+
+    def boundless(self, batches: Iterable[Batch], spec: str) -> Batch | None:
+        """A batch that counts and of which nobody can tell what it may cost; `spec`: what `ceiling` is about."""
+        known = {"", spec, *self.earlier}
+        return next((b for b in batches if self._counts(b) and b.spec not in known and not _is_settled(b)), None)
 
     def _counts(self, batch: Batch) -> bool:
         """Whose a reserved batch is, and since when, is only said with its intent: it is of this run."""
-        return batch.state is State.RESERVED or (batch.emulated is self.emulated and batch.intended_at >= self.since)
+        return batch.state is State.RESERVED or (batch.emulated is self.emulated and batch.waiting_from >= self.since)
 
     def _committed(self, batch: Batch, sizes: Sizes) -> int:
         """What a batch was billed, and the most that may be billed for what is not known of it."""
+        ceiling, result = self.earlier.get(batch.spec, self.ceiling), batch.result
         if batch.state is State.REFUSED:
-            return self.ceiling.of(batch.slices, sizes) if batch.unsure else 0
-        if batch.state is State.COLLECTED and batch.result is not None:
-            unknown = self.ceiling.of_some(batch.result.unmetered, batch.slices, sizes)
-            return (batch.result.cost or 0) + unknown
-        return self.ceiling.of(batch.slices, sizes) * (1 + len(batch.copies))
+            return ceiling.of(batch.slices, sizes) if batch.unsure else 0
+        if batch.state is State.COLLECTED and result is not None and result.cost is not None:
+            return result.cost + ceiling.of_some(result.unmetered, batch.slices, sizes)
+        return ceiling.of(batch.slices, sizes) * (1 + len(batch.copies))
 
 
-def scarcest(budgets: Sequence[Budget], batches: Collection[Batch], sizes: Sizes) -> Budget | None:
-    """The one of which the least is left."""
-    return min(budgets, key=lambda budget: budget.left(batches, sizes), default=None)
+def _is_settled(batch: Batch) -> bool:
+    """Whether all is known of what it was billed."""
+    if batch.state is State.REFUSED:
+        return not batch.unsure
+    return batch.result is not None and batch.result.cost is not None and not batch.result.unmetered
 
 
 class Spending:
-    """Hands out what is left of a budget, batch by batch."""
+    """Hands out what is left of budgets, batch by batch: as much as the one with the least has."""
 
-    def __init__(self, budget: Budget, batches: Collection[Batch], sizes: Sizes) -> None:
-        self._ceiling = budget.ceiling
+    def __init__(self, budgets: Sequence[Budget], batches: Collection[Batch], sizes: Sizes) -> None:
+        self._ceiling = budgets[0].ceiling
         self._sizes = sizes
-        self._left = budget.left(batches, sizes)
+        self._left = min(budget.left(batches, sizes) for budget in budgets)
         self._waits = any(batch.state in IN_FLIGHT for batch in batches)
 
     def afford(self, slices: Sequence[Slice]) -> list[Slice]:

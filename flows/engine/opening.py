@@ -5,17 +5,18 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from blocks.errors import BatchwerkError
 from blocks.printable import counted
 from blocks.retries import resting
 from blocks.vocabularies import forget_vocabularies
 from flows.domain.events import Frozen
 from flows.domain.ranges import Ranges
 from flows.domain.sampling import sample_of
+from flows.engine.budgets import Budgets, open_budgets
 from flows.engine.clients import open_clients
-from flows.engine.limits import spending_limits
 from flows.engine.recorder import Recorder, now
 from flows.engine.run import Run
 from flows.engine.stopping import StopSwitch, catching_signals
@@ -80,7 +81,14 @@ def open_run(config: RunConfig, recorder: Recorder, plan: Plan) -> Iterator[Run]
     wanted = whole if settings.sample is None else sample_of(whole, settings.sample)
     switch = StopSwitch()
     requests = FrozenRequests(frozen_files(config, recorder))
-    with open_clients(state, spec, config.typed_url) as clients, catching_signals(switch), resting(switch.rest):
+    with recorder.reading() as ledger:
+        budgets = open_budgets(settings, spec, state, recorder.run_id, ledger, requests)
+    with (
+        open_clients(state, spec, config.typed_url) as clients,
+        catching_signals(switch),
+        resting(switch.rest),
+        _settling(budgets, recorder, requests),
+    ):
         yield Run(
             state=state,
             config=config,
@@ -94,6 +102,20 @@ def open_run(config: RunConfig, recorder: Recorder, plan: Plan) -> Iterator[Run]
             wanted=wanted,
             whole=whole,
             requests=requests,
-            limits=spending_limits(config, requests),
+            budgets=budgets,
             answered_before=recorder.query(lambda ledger: ledger.tally(wanted).answered),
         )
+
+
+@contextmanager
+def _settling(budgets: Budgets, recorder: Recorder, requests: FrozenRequests) -> Iterator[None]:
+    """Whatever ended the work, others may use what it left; where that can't be said, it stays reserved."""
+    try:
+        yield
+    finally:
+        with (
+            suppress(BatchwerkError, OSError),
+            budgets.held(time.time()) as held,
+            recorder.reading() as ledger,
+        ):
+            held.reserve(ledger.batches.values(), (), requests)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -69,11 +68,14 @@ class Recorder:
         with self._lock:
             return question(self._ledger)
 
-    def reserve(self, slices: list[Slice]) -> Batch:
-        """Number a batch and take its requests; in memory only, until its intent is recorded."""
+    def reserve(self, slices: list[Slice], at: float) -> Batch:
+        """Number a batch and take its requests; in memory only, until its intent is recorded.
+
+        `at`: when it was decided on, in seconds since the epoch. Budgets of a month count it there.
+        """
         with self._lock:
             batch = self._ledger.reserve(slices)
-            batch.waiting_from = time.time()
+            batch.waiting_from = at
             return batch
 
     def batch(self, number: int) -> Batch:

@@ -15,8 +15,8 @@ from flows.domain.batches import Batch
 from flows.domain.ledger import Ledger, Tally
 from flows.domain.ranges import Ranges
 from flows.domain.sizing import BatchLimit, batch_limit
+from flows.engine.budgets import Budgets
 from flows.engine.clients import Clients
-from flows.engine.limits import SpendingLimits
 from flows.engine.recorder import Recorder
 from flows.engine.stopping import StopSwitch
 from flows.preflight import RunConfig
@@ -82,7 +82,7 @@ class Run(Session):
     plan: Plan
     wanted: Ranges  # the requests that this run works on
     whole: Ranges  # all that the plan's rows ask for; a sample is a part of them
-    limits: SpendingLimits
+    budgets: Budgets
     requests: FrozenRequests
     answered_before: int  # requests of this plan that needed nothing when this process began
 

@@ -104,7 +104,7 @@ def _asked_of(config: RunConfig, provider: str, model: str) -> RunConfig:
         provider, options = LOCAL, {**options, "dialect": provider}
     nowhere = settings.output.with_stem(f"{settings.output.stem}-compared")
     changes = {"provider": provider, "options": options, "model": model or None, "output": nowhere, "base_url": None}
-    return check(settings.model_copy(update={**changes, "budget": None}))
+    return check(settings.model_copy(update={**changes, "budget": None, "monthly_budget": None, "budget_name": None}))
 
 
 def comparison_text(found: Sequence[Alternative]) -> str:

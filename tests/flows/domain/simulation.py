@@ -125,7 +125,7 @@ class Simulation:
         number = self.ledger.reserve(slices).number
         if self.wrong(0.2):
             return self.crash()
-        self.record(histories.submitting(number, *slices))
+        self.record(self.intent(number, slices))
         if self.wrong(0.2):
             return self.crash()
         if self.wrong(0.3):
@@ -142,6 +142,9 @@ class Simulation:
             return True
         self.record(histories.submitted(number))
         return True
+
+    def intent(self, number: int, slices: list[Slice]) -> Submitting:
+        return histories.submitting(number, *slices)
 
     def accept(self, number: int, slices: list[Slice]) -> None:
         if number in self.accepted:

@@ -16,8 +16,10 @@ from flows.domain.actions import (
 )
 from flows.domain.agenda import Agenda
 from flows.domain.breaker import Breaker
+from flows.domain.budget import Budget, Ceiling
 from flows.domain.events import Event, Slice
 from flows.domain.ledger import Ledger, replay
+from flows.domain.prices import Rates
 from flows.domain.ranges import Ranges
 from tests.flows.domain.histories import AT, collected, ended, frozen, refused, submitted, submitting, unknown
 from tests.flows.domain.simulation import Even, empty_ledger, rules
@@ -203,6 +205,19 @@ def test_what_a_full_queue_refused_waits_for_another_batch_to_end() -> None:
     assert decided == [Wait(20)], "it does not end while requests are held back"
     again = next_actions(replay(alone), Ranges([(0, 5)]), Even(), rule, Agenda(), THEN + 61)
     assert again == [Submit([Slice(0, 5)])]
+
+
+def test_a_full_queue_is_no_reason_to_wait_for_what_a_budget_forbids() -> None:
+    """After its pause nothing would ever send it: the run had waited for ever."""
+    alone: list[Event] = [frozen(5), submitting(1, Slice(0, 5)), submitted(1), refused(1, queue_full=True)]
+    broke = Budget(1, 0.0, Ceiling((Rates(3, 7, 1, 4, 6),), max_output_tokens=5, largest=10))
+    rule = rules(queue_pause=60, budgets=(broke,))(replay(alone))
+    pause, end = (
+        next_actions(replay(alone), Ranges([(0, 5)]), Even(), rule, Agenda(), THEN + later) for later in (40, 61)
+    )
+    assert pause == [Wait(20)]
+    assert isinstance(end[0], Finish)
+    assert end[0].is_over_budget
 
 
 def test_a_cancelled_run_does_not_wait_for_a_full_queue() -> None:

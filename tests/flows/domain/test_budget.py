@@ -30,7 +30,7 @@ def budget(requests: float, **changes: Any) -> Budget:
 
 
 def batch(number: int, requests: int, state: State, **fields: Any) -> Batch:
-    made = Batch(number, [Slice(0, requests)], state, intended_at=100.0)
+    made = Batch(number, [Slice(0, requests)], state, waiting_from=100.0)
     for name, value in fields.items():
         setattr(made, name, value)
     return made
@@ -132,7 +132,7 @@ def test_no_history_of_ten_thousand_costs_more_than_its_budget() -> None:
         ([batch(1, 3, State.REFUSED)], 10),
         ([batch(1, 3, State.REFUSED, unsure=True)], 7),
         ([batch(1, 3, State.SUBMITTED, emulated=True)], 10),
-        ([batch(1, 3, State.SUBMITTED, intended_at=1.0)], 10),
+        ([batch(1, 3, State.SUBMITTED, waiting_from=1.0)], 10),
     ],
     ids=[
         "nothing",
@@ -164,18 +164,18 @@ def test_what_was_billed_takes_the_place_of_what_was_reserved() -> None:
 def test_a_batch_is_cut_to_what_is_left() -> None:
     """The first requests that fit, over the bounds of slices."""
     slices = [Slice(0, 4), Slice(10, 20, longer=True)]
-    assert Spending(budget(100), [], Even()).afford(slices) == slices
+    assert Spending([budget(100)], [], Even()).afford(slices) == slices
     left = Budget(4 * EACH + 2 * DEAREST + 1, 0.0, CEILING)
-    assert Spending(left, [], Even()).afford(slices) == [Slice(0, 4), Slice(10, 12, longer=True)]
-    assert Spending(budget(2.5), [], Even()).afford(slices) == [Slice(0, 2)]
-    assert Spending(budget(0.5), [], Even()).afford(slices) == []
+    assert Spending([left], [], Even()).afford(slices) == [Slice(0, 4), Slice(10, 12, longer=True)]
+    assert Spending([budget(2.5)], [], Even()).afford(slices) == [Slice(0, 2)]
+    assert Spending([budget(0.5)], [], Even()).afford(slices) == []
 
 
 def test_small_change_waits_for_batches_that_are_out() -> None:
     """They will cost less than they could, and then a larger batch can go."""
     out = [batch(1, 8, State.SUBMITTED)]
-    assert Spending(budget(10), out, Even()).afford([Slice(10, 20)]) == []
-    assert Spending(budget(14), out, Even()).afford([Slice(10, 20)]) == [Slice(10, 16)]
+    assert Spending([budget(10)], out, Even()).afford([Slice(10, 20)]) == []
+    assert Spending([budget(14)], out, Even()).afford([Slice(10, 20)]) == [Slice(10, 16)]
 
 
 def test_the_sentence_names_the_budget_and_what_is_taken() -> None:

@@ -47,8 +47,8 @@ def test_a_batch_that_waited_for_a_permit_says_how_long(tmp_path: Path, monkeypa
     }
     decided, reserve = threading.Event(), Recorder.reserve
 
-    def reserve_and_tell(recorder: Recorder, slices: list[Slice]) -> Batch:
-        batch = reserve(recorder, slices)
+    def reserve_and_tell(recorder: Recorder, slices: list[Slice], at: float) -> Batch:
+        batch = reserve(recorder, slices, at)
         decided.set()
         return batch
 
