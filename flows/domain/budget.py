@@ -100,6 +100,21 @@ class Month:
 
 
 @dataclass(frozen=True, slots=True)
+class BudgetUse:
+    """How much of a budget is taken: spent, or reserved for what may still be billed."""
+
+    title: str
+    limit: int
+    here: int  # taken by this output
+    elsewhere: int  # by other outputs
+
+    def words(self) -> str:
+        """For people."""
+        others = f", {show_usd(self.elsewhere)} of it by other outputs" if self.elsewhere else ""
+        return f"{show_usd(self.here + self.elsewhere)} of {show_usd(self.limit)} spent or reserved{others}"
+
+
+@dataclass(frozen=True, slots=True)
 class Budget:
     """How much batches may cost that were decided on since some time."""
 
@@ -128,6 +143,10 @@ class Budget:
             f"{self.title} of {show_usd(self.limit)} is reached: {show_usd(taken)} was spent or may still be billed"
             f"{others}, and another request could cost more than what is left; {self.next_step}"
         )
+
+    def use(self, batches: Iterable[Batch], sizes: Sizes) -> BudgetUse:
+        """What became of it."""
+        return BudgetUse(self.title, self.limit, self.committed(batches, sizes), self.elsewhere)
 
     def boundless(self, batches: Iterable[Batch], spec: str) -> Batch | None:
         """A batch that counts and of which nobody can tell what it may cost; `spec`: what `ceiling` is about."""

@@ -10,15 +10,16 @@ from pathlib import Path
 
 from blocks.errors import UsageError
 from flows.domain.batches import Batch
-from flows.domain.budget import Budget, Ceiling, Month
+from flows.domain.budget import Budget, BudgetUse, Ceiling, Month
 from flows.domain.events import Slice
 from flows.domain.ledger import Ledger
 from flows.domain.money import from_usd
 from flows.domain.sizing import Sizes
 from flows.engine.clients import read_spec
 from flows.engine.recorder import now
-from flows.settings import Settings
+from flows.settings import Settings, read_settings
 from flows.spec import Spec
+from flows.storage.plan import checked_generations
 from flows.storage.requests import FrozenRequests
 from flows.storage.shared_budgets import SharedBudget
 from flows.storage.state import StateDirectory
@@ -67,6 +68,10 @@ class Budgets:
         title = f"the monthly budget{name} ({month})"
         return replace(monthly, since=month.began, elsewhere=elsewhere, title=title)
 
+    def uses(self, ledger: Ledger, sizes: Sizes) -> list[BudgetUse]:
+        """How much of them is taken now."""
+        return [budget.use(ledger.batches.values(), sizes) for budget in self.at(time.time())]
+
     def check(self, ledger: Ledger, spec: str) -> None:
         """Raises UsageError if a batch counts that may cost anything. `spec`: the name of the run's."""
         for budget in self.at(time.time()):
@@ -96,6 +101,16 @@ def open_budgets(
         if settings.budget_name is not None:
             shared = SharedBudget(settings.budget_name, run_id, Path(state.output), emulated=emulated)
     return Budgets(own, monthly, shared)
+
+
+def monthly_uses(state: StateDirectory, run_id: str, ledger: Ledger) -> list[BudgetUse]:
+    """How much is taken of the month's budget that the last run had; nothing is written."""
+    settings = read_settings({**state.last_settings(), "budget": None})
+    if settings.monthly_budget is None:
+        return []
+    spec = Spec.from_content(state.last_spec())
+    requests = FrozenRequests(checked_generations(state.requests, ledger.generations))
+    return open_budgets(settings, spec, state, run_id, ledger, requests).uses(ledger, requests)
 
 
 def _earlier(state: StateDirectory, ledger: Ledger, requests: FrozenRequests, spec: Spec) -> dict[str, Ceiling]:

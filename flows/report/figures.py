@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ import orjson
 
 from flows.domain.advice import Advice
 from flows.domain.batches import Batch
+from flows.domain.budget import BudgetUse
 from flows.domain.estimate import Estimate, Outlook
 from flows.domain.events import BatchResult
 from flows.domain.money import PICO, show_usd, total
@@ -111,6 +112,7 @@ class Figures:
     outlook: Outlook = field(default_factory=lambda: Outlook(0, 0, None))  # of all rows, also after a sample
     sample: Sampled | None = None  # of a run that sent some requests to judge all by
     advice: list[Advice] = field(default_factory=list)
+    budgets: list[BudgetUse] = field(default_factory=list)
     contents: Contents = field(default_factory=Contents)
     gold: list[dict[str, Any]] = field(default_factory=list)  # answers against what people filled, by field
     commands: dict[str, str] = field(default_factory=dict)  # to go on with, by what they do
@@ -143,6 +145,7 @@ class Figures:
             "expected_usd": usd(self.outlook.total),
             "expected_range_usd": range_usd(self.outlook),
             **({"sample": {**_sample(self.sample), "next": self.commands.get("continue")}} if self.sample else {}),
+            **({"budgets": budgets_usd(self.budgets)} if self.budgets else {}),
             **({"gold": [_headline(each) for each in self.gold]} if self.gold else {}),
             "seconds": round(self.seconds, 3),
             "exit": int(self.exit),
@@ -175,6 +178,7 @@ class Figures:
             "message": self.message,
             "notes": self.notes,
             "ended_at": round(self.ended_at, 3),
+            "budgets": budgets_usd(self.budgets),
             "advice": [{"what": each.what, "how": each.how, "saves_usd": usd(each.saves)} for each in self.advice],
             "estimate": self.foretold.details(),
             "contents": asdict(self.contents),
@@ -207,6 +211,19 @@ def _sample(sample: Sampled) -> dict[str, Any]:
         "all_input_tokens": everything and asdict(everything.input_tokens),
         "all_output_tokens": everything and asdict(everything.output_tokens),
     }
+
+
+def budgets_usd(uses: Iterable[BudgetUse]) -> list[dict[str, Any]]:
+    """For JSON."""
+    return [
+        {
+            "budget": use.title,
+            "limit_usd": usd(use.limit),
+            "taken_usd": usd(use.here + use.elsewhere),
+            "taken_by_other_outputs_usd": usd(use.elsewhere),
+        }
+        for use in uses
+    ]
 
 
 def _each_usd(amounts: Mapping[str, int]) -> dict[str, Any]:
@@ -269,6 +286,7 @@ def figures_of(
         spent = spending(alike, published.good_cost, published.repeated_cost)
         hints = advice_for(run, alike)
         outlook = outlook_of(config.spec, ledger, run.whole, run.requests)
+        budgets = run.budgets.uses(ledger, run.requests)
     money = _money(every, here, published, forecast)
     return Figures(
         job=config.spec.job.name,
@@ -308,6 +326,7 @@ def figures_of(
         foretold=_foretold(forecast, [batch.result for batch in sent if batch.result is not None]),
         outlook=outlook,
         advice=hints,
+        budgets=budgets,
         contents=contents,
         commands={"continue": config.command(sample=None), "retry": config.command(retry_failed=True)},
     )

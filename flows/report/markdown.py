@@ -169,6 +169,9 @@ def _costs(figures: Figures) -> Iterator[str]:
     yield "| --- | ---: | --- |"
     for line in cost_table(figures):
         yield f"| {line['what']} | {line['usd']} | {line['note']} |"
+    for use in figures.budgets:
+        yield ""
+        yield f"Of {use.title}: {use.words()}."
     yield ""
     cached = f" ({figures.cached_tokens:,} of them from a cache)" if figures.cached_tokens else ""
     yield f"Tokens of this run: {figures.input_tokens:,} in{cached}, {figures.output_tokens:,} out."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,11 +14,13 @@ import pyarrow as pa
 from blocks.errors import BatchwerkError, UsageError
 from blocks.printable import counted, printable
 from flows.domain.batches import State
+from flows.domain.budget import BudgetUse
 from flows.domain.estimate import Outlook
 from flows.domain.ledger import Ledger, replay
 from flows.domain.money import show_usd
+from flows.engine.budgets import monthly_uses
 from flows.engine.clients import read_spec
-from flows.report.figures import range_usd, usd
+from flows.report.figures import budgets_usd, range_usd, usd
 from flows.report.forecast import outlook_of
 from flows.report.progress import money_words
 from flows.spec import Spec
@@ -39,6 +42,7 @@ class Status:
     published: dict[str, Any]
     outlook: Outlook | None = None  # while something is still to come, as far as it can be told
     emulated: bool = False  # whose answers that is about
+    budgets: Sequence[BudgetUse] = ()  # of the month
 
     def summary(self) -> dict[str, Any]:
         """For `--json`."""
@@ -58,6 +62,7 @@ class Status:
             "under_way_usd": usd(self.outlook.under_way) if self.outlook else None if self.ledger.in_flight() else 0,
             "expected_usd": usd(self.outlook.total) if self.outlook else None,
             "expected_range_usd": range_usd(self.outlook) if self.outlook else None,
+            "budgets": budgets_usd(self.budgets),
             "exit": 0,
         }
 
@@ -77,6 +82,7 @@ class Status:
                 f"batches    {batches}",
                 f"cost       {self._cost()}",
                 *trial,
+                *(f"budget     {use.title}: {use.words()}" for use in self.budgets),
             ]
         )
 
@@ -98,9 +104,18 @@ def read_status(output: Path) -> Status:
         raise UsageError(f"{output} was not written by Batchwerk", next_step="pass the OUTPUT that was given to `run`")
     published = read_json(state.published) if state.published.exists() else {}
     ledger = replay(read_events(state.journal))
+    budgets = _budgets(state, str(run["id"]), ledger)
     if published.get("complete") and not ledger.in_flight():
-        return Status(output, run, ledger, published)
-    return Status(output, run, ledger, published, *_outlook(state, ledger))
+        return Status(output, run, ledger, published, budgets=budgets)
+    return Status(output, run, ledger, published, *_outlook(state, ledger), budgets)
+
+
+def _budgets(state: StateDirectory, run_id: str, ledger: Ledger) -> Sequence[BudgetUse]:
+    """What is taken of the month's budget; a run's own says little between two runs."""
+    try:
+        return monthly_uses(state, run_id, ledger)
+    except (BatchwerkError, OSError, LookupError, TypeError, ValueError):
+        return ()
 
 
 def _outlook(state: StateDirectory, ledger: Ledger) -> tuple[Outlook | None, bool]:

@@ -21,17 +21,15 @@ from flows.storage.files import make_folder, open_plain, replacing
 from flows.storage.state import read_json
 
 FOLDER = "BATCHWERK_BUDGETS"  # of the environment: the folder that all runs see that share budgets
+USUAL_FOLDER = "~/.batchwerk/budgets"
 PATIENCE = 60.0  # seconds for a lock that is held for milliseconds
 _NEXT_TRY = 0.02  # seconds
-_AMOUNT, _OUTPUT = "pico_usd", "output"
+_AMOUNT, _OUTPUT = "committed_pico_usd", "output"
 
 
 def budgets_folder() -> Path:
-    """Where budgets with names are kept; without a word of the environment, with the user's other states."""
-    if named := os.environ.get(FOLDER):
-        return Path(named)
-    states = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(states) / "batchwerk" / "budgets"
+    """Where budgets with names are kept."""
+    return Path(os.environ.get(FOLDER) or USUAL_FOLDER).expanduser()
 
 
 class SharedBudget:
