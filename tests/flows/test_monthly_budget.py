@@ -42,7 +42,7 @@ def test_the_runs_of_a_month_share_its_budget(
     parameters = call(tmp_path, "a", full_cost / 2)
     first, second = enrich(**parameters), enrich(**parameters)
     assert (first.exit, second.exit, second.attempts) == (Exit.BUDGET, Exit.BUDGET, 0)
-    assert "the monthly budget of $" in second.message
+    assert f"the monthly budget ({Month.of(time.time())}) of $" in second.message
     assert "next month" in second.message
     assert 0 < billed(tmp_path / "a") <= full_cost / 2
     clock = time.time
@@ -56,7 +56,7 @@ def test_outputs_that_share_a_name_share_the_budget(tmp_path: Path, full_cost: f
     enrich(**call(tmp_path, "a", full_cost / 2, **shared))
     second = enrich(**call(tmp_path, "b", full_cost * 0.7, **shared))
     assert second.exit is Exit.BUDGET
-    assert "the monthly budget reviews of $" in second.message
+    assert f"the monthly budget reviews ({Month.of(time.time())}) of $" in second.message
     assert billed(tmp_path / "a") + billed(tmp_path / "b") <= full_cost * 0.7
     assert enrich(**call(tmp_path, "c", full_cost * 2)).exit is Exit.DONE
 
