@@ -110,8 +110,8 @@ class BudgetUse:
 
     def words(self) -> str:
         """For people."""
-        others = f", {show_usd(self.elsewhere)} of it by other outputs" if self.elsewhere else ""
-        return f"{show_usd(self.here + self.elsewhere)} of {show_usd(self.limit)} spent or reserved{others}"
+        taken = f"{show_usd(self.here + self.elsewhere)} of {show_usd(self.limit)} spent or reserved"
+        return f"{taken}{_by_others(self.elsewhere)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,10 +138,9 @@ class Budget:
     def sentence(self, batches: Iterable[Batch], sizes: Sizes) -> str:
         """Why nothing more is sent, and what to do."""
         taken = self.limit - self.left(batches, sizes)
-        others = f", {show_usd(self.elsewhere)} of it by other outputs" if self.elsewhere else ""
         return (
             f"{self.title} of {show_usd(self.limit)} is reached: {show_usd(taken)} was spent or may still be billed"
-            f"{others}, and another request could cost more than what is left; {self.next_step}"
+            f"{_by_others(self.elsewhere)}, and another request could cost more than what is left; {self.next_step}"
         )
 
     def use(self, batches: Iterable[Batch], sizes: Sizes) -> BudgetUse:
@@ -165,6 +164,10 @@ class Budget:
         if batch.state is State.COLLECTED and result is not None and result.cost is not None:
             return result.cost + ceiling.of_some(result.unmetered, batch.slices, sizes)
         return ceiling.of(batch.slices, sizes) * (1 + len(batch.copies))
+
+
+def _by_others(taken: int) -> str:
+    return f", {show_usd(taken)} of it by other outputs" if taken else ""
 
 
 def _is_settled(batch: Batch) -> bool:

@@ -195,7 +195,7 @@ class BatchAnswers:
         """`unseen`: answers that were billed at an unknown price and are no request's verdict."""
         retry, final = self._failures(requests, verdicts)
         usages = [usage for verdict in verdicts for usage in verdict.usages]
-        stated = [usage for usage in usages if usage[5]]
+        stated = [usage for usage in usages if usage.stated_cost]
         cost = self._judge.price.total(usages)
         return BatchResult(
             schema_id=self._judge.schema.id,
@@ -207,7 +207,7 @@ class BatchAnswers:
             output_tokens=sum(usage[1] for usage in usages),
             cached_tokens=sum(usage[2] for usage in usages),
             cost=cost,
-            stated_cost=sum(usage[5] for usage in stated),
+            stated_cost=sum(usage.stated_cost for usage in stated),
             cost_of_stated=self._judge.price.total(stated) if stated else 0,
             list_cost=cost if self._judge.listed is None else self._judge.listed.total(usages),
             single_cost=self._judge.price.total(usages, Service.STANDARD),

@@ -14,7 +14,7 @@ from math import fsum, sqrt
 from flows.domain.ranges import Ranges
 
 FEWEST = 8  # answers from which a slope and a range are told
-WORD = (1 << 64) - 1
+ALL_BITS = (1 << 64) - 1  # of the numbers that lots are
 
 
 def sample_of(wanted: Ranges, count: int) -> Ranges:
@@ -30,9 +30,9 @@ def sample_of(wanted: Ranges, count: int) -> Ranges:
 
 def _lot(number: int) -> int:
     """64 bits that look like chance: a round of SplitMix64."""
-    mixed = (number + 1) * 0x9E3779B97F4A7C15 & WORD
-    mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9 & WORD
-    mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB & WORD
+    mixed = (number + 1) * 0x9E3779B97F4A7C15 & ALL_BITS
+    mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9 & ALL_BITS
+    mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB & ALL_BITS
     return mixed ^ mixed >> 31
 
 

@@ -6,7 +6,6 @@ What a dead process reserved stays in its file until a run of the same output kn
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ import orjson
 from blocks.errors import Busy, StateError
 from flows.domain.budget import Month
 from flows.storage.files import make_folder, open_plain, replacing
+from flows.storage.locks import locks_work, try_lock
 from flows.storage.state import read_json
 
 FOLDER = "BATCHWERK_BUDGETS"  # of the environment: the folder that all runs see that share budgets
@@ -51,7 +51,7 @@ class SharedBudget:
         handle = self._lock_file()
         try:
             end = time.monotonic() + PATIENCE
-            while not _locked(handle):
+            while not try_lock(handle):
                 if time.monotonic() > end:
                     raise Busy(
                         f"the budget {self.name} is locked by another process",
@@ -117,22 +117,9 @@ class SharedBudget:
         """Some file systems grant every lock."""
         if self._checked:
             return
-        again = open_plain(self._folder / "lock", os.O_RDWR)
-        try:
-            works = not _locked(again)
-        finally:
-            os.close(again)
-        if not works:
+        if not locks_work(self._folder / "lock"):
             raise StateError(
                 f"{self._folder} is on a file system that does not keep locks, so outputs can't share a budget there",
                 next_step=f"name a folder on another one in {FOLDER}",
             )
         self._checked = True
-
-
-def _locked(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

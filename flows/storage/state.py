@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import time
@@ -18,6 +17,7 @@ import orjson
 from blocks.errors import Busy, StateError, UsageError
 from flows.storage.files import make_folder, open_plain, write_json
 from flows.storage.lease import Lease, acquire, describe, read_holder
+from flows.storage.locks import locks_work, try_lock
 
 FORMAT = 2
 RESTORE = "restore the state directory from a backup as a whole"
@@ -179,34 +179,18 @@ class StateDirectory:
         self.prepare()
         handle = open_plain(self.path / "lock", os.O_RDWR | os.O_CREAT)
         try:
-            if not _lock(handle):
+            if not try_lock(handle):
                 raise Busy(
                     f"{self.output} is being worked on by {_wait_for_holder(self.lease)}",
                     next_step="wait until it ends, or stop it; then run the same command again to continue",
                 )
-            lease = acquire(self.lease, self.output, locks_work=self._locks_work())
+            lease = acquire(self.lease, self.output, locks_work=locks_work(self.path / "lock"))
             try:
                 yield lease
             finally:
                 lease.release()
         finally:
             os.close(handle)
-
-    def _locks_work(self) -> bool:
-        """Whether a second lock is refused while this process holds the first: some file systems grant all."""
-        handle = open_plain(self.path / "lock", os.O_RDWR)
-        try:
-            return not _lock(handle)
-        finally:
-            os.close(handle)
-
-
-def _lock(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def random_name(length: int) -> str:
